@@ -1,0 +1,614 @@
+//! Judges access tokens, without a call to anybody.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use moka::sync::Cache;
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, broadcast, watch};
+use valise_clock::Clock;
+use valise_device_certificate::TrustBundle;
+use valise_proto::{DeviceId, Reason, Refusal, UserId};
+
+use crate::Caller;
+use crate::claims::{
+    AUDIENCE, Claims, MAX_CLOCK_SKEW, MAX_TOKEN_BYTES, TOKEN_TYPE, VerifiedToken, unix_seconds,
+};
+use crate::revocations::{FeedError, Revocation, RevocationState};
+
+/// How many verified tokens are remembered, by their hash, so that a signature is verified once and not at each call.
+const REMEMBERED_TOKENS: u64 = 100_000;
+/// How many revocations a receiver may be behind before it has to ask [`Verifier::revocations_after`].
+const LAG: usize = 1024;
+/// Most keys in a key set.
+const MAX_KEYS: usize = 16;
+
+/// Judges access tokens with the authentication service's keys and revocation feed. Cheap to clone.
+#[derive(Clone)]
+pub struct Verifier {
+    inner: Arc<Inner>,
+}
+
+/// Tells a [`Verifier`] what the authentication service says. There is one for each verifier.
+pub struct VerifierFeed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    issuer: String,
+    clock: Clock,
+    keys: RwLock<HashMap<String, DecodingKey>>,
+    bundle: RwLock<Arc<TrustBundle>>,
+    revocations: RwLock<RevocationState>,
+    news: broadcast::Sender<Revocation>,
+    current: watch::Sender<()>,
+    unknown_key: Notify,
+    remembered: Cache<[u8; 32], VerifiedToken>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("issuer", &self.inner.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for VerifierFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifierFeed")
+            .field("issuer", &self.inner.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// A verifier for tokens of that `issuer`, and what it is fed with. It refuses all tokens
+    /// (`STORE_UNAVAILABLE`) until it has been told the keys and [`VerifierFeed::heard`] has been called.
+    pub fn new(issuer: impl Into<String>, clock: Clock, bundle: TrustBundle) -> (Self, VerifierFeed) {
+        let inner = Arc::new(Inner {
+            issuer: issuer.into(),
+            clock,
+            keys: RwLock::default(),
+            bundle: RwLock::new(Arc::new(bundle)),
+            revocations: RwLock::default(),
+            news: broadcast::Sender::new(LAG),
+            current: watch::Sender::new(()),
+            unknown_key: Notify::new(),
+            remembered: Cache::new(REMEMBERED_TOKENS),
+        });
+        (
+            Self {
+                inner: Arc::clone(&inner),
+            },
+            VerifierFeed { inner },
+        )
+    }
+
+    /// Judges a token: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `DEVICE_REVOKED`, `USER_SUSPENDED`, or `STORE_UNAVAILABLE` where
+    /// the revocation feed has been silent for more than [`MAX_SILENCE`](crate::MAX_SILENCE).
+    pub fn verify(&self, token: &str) -> Result<VerifiedToken, Refusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Reason::TokenInvalid.into());
+        }
+        let fingerprint: [u8; 32] = Sha256::digest(token).into();
+        let verified = match self.inner.remembered.get(&fingerprint) {
+            Some(verified) => verified,
+            None => {
+                let verified = self.inner.signed(token)?;
+                self.inner.remembered.insert(fingerprint, verified.clone());
+                verified
+            }
+        };
+        if self.inner.clock.now() >= verified.expires_at {
+            return Err(Reason::TokenExpired.into());
+        }
+        let refused = match &verified.caller {
+            Caller::Device { user, device, .. } => self.refusal_for(user, *device),
+            Caller::Service { .. } => self.inner.revocations.read().silence(),
+        };
+        refused.map_or(Ok(verified), |reason| Err(reason.into()))
+    }
+
+    /// Why calls of that device would be refused now (`DEVICE_REVOKED`, `USER_SUSPENDED`, `STORE_UNAVAILABLE`): for
+    /// streams that outlive their token.
+    pub fn refusal_for(&self, user: &UserId, device: DeviceId) -> Option<Reason> {
+        self.inner.revocations.read().refusal(user, device)
+    }
+
+    /// Are keys known and the revocation feed followed, so that tokens can be judged at all? For readiness.
+    pub fn is_current(&self) -> bool {
+        self.inner.revocations.read().is_current() && !self.inner.keys.read().is_empty()
+    }
+
+    /// Waits until [`Verifier::is_current`].
+    pub async fn current(&self) {
+        let mut heard = self.inner.current.subscribe();
+        while !self.is_current() {
+            // The sender lives as long as `self`: this fails never.
+            if heard.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// New revocations, in order. A receiver that fell behind (`Lagged`) asks [`Verifier::revocations_after`].
+    /// Subscribe before asking for what is known, so that nothing falls between.
+    pub fn revocations(&self) -> broadcast::Receiver<Revocation> {
+        self.inner.news.subscribe()
+    }
+
+    /// All revocations so far, in order.
+    pub fn known_revocations(&self) -> Vec<Revocation> {
+        self.revocations_after(0)
+    }
+
+    /// The revocations so far above a number, in order.
+    pub fn revocations_after(&self, number: u64) -> Vec<Revocation> {
+        self.inner.revocations.read().after(number)
+    }
+
+    /// The certificates that device and service certificates chain to.
+    pub fn trust_bundle(&self) -> Arc<TrustBundle> {
+        Arc::clone(&self.inner.bundle.read())
+    }
+
+    /// The clock it judges by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+}
+
+impl VerifierFeed {
+    /// Replaces the keys by those of a JWK Set (RFC 7517 §5), JSON. Keys that are not Ed25519 signature keys are left out.
+    pub fn set_keys(&self, jwks_json: &str) -> Result<(), FeedError> {
+        let set: JwkSet = serde_json::from_str(jwks_json).map_err(|_| FeedError::Malformed)?;
+        if set.keys.len() > MAX_KEYS {
+            return Err(FeedError::Malformed);
+        }
+        let mut keys = HashMap::new();
+        for jwk in set.keys {
+            let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm else {
+                continue;
+            };
+            let (Some(kid), EllipticCurve::Ed25519) = (&jwk.common.key_id, &pair.curve) else {
+                continue;
+            };
+            let key = DecodingKey::from_ed_components(&pair.x).map_err(|_| FeedError::Malformed)?;
+            // The library panics on shorter keys when it comes to use them.
+            if key.try_get_as_bytes().map_or(0, <[u8]>::len) != 32 {
+                return Err(FeedError::Malformed);
+            }
+            keys.insert(kid.clone(), key);
+        }
+        let mut held = self.inner.keys.write();
+        let withdrawn = held.keys().any(|kid| !keys.contains_key(kid));
+        *held = keys;
+        drop(held);
+        if withdrawn {
+            self.inner.remembered.invalidate_all();
+        }
+        self.inner.current.send_replace(());
+        Ok(())
+    }
+
+    /// Replaces the trust bundle.
+    pub fn set_trust_bundle(&self, bundle: TrustBundle) {
+        *self.inner.bundle.write() = Arc::new(bundle);
+    }
+
+    /// Number of the newest revocation that is known.
+    pub fn newest(&self) -> u64 {
+        self.inner.revocations.read().newest()
+    }
+
+    /// Takes the next line of the feed; one that is known already changes nothing.
+    pub fn apply(&self, revocation: Revocation) -> Result<(), FeedError> {
+        // Told under the lock: receivers get the lines in order, and none twice.
+        let mut revocations = self.inner.revocations.write();
+        if revocations.apply(&revocation)? {
+            // An error means that nobody listens.
+            let _ = self.inner.news.send(revocation);
+        }
+        Ok(())
+    }
+
+    /// The authentication service lives, and the newest number of its feed is this.
+    pub fn heard(&self, newest_number: u64) -> Result<(), FeedError> {
+        self.inner.revocations.write().heard(newest_number)?;
+        self.inner.current.send_replace(());
+        Ok(())
+    }
+
+    /// After [`FeedError::WentBack`]: forgets the feed, to follow it again from its start. All tokens are refused until
+    /// it has been caught up with; devices that were revoked stay refused.
+    pub fn start_over(&self) {
+        self.inner.revocations.write().start_over();
+    }
+
+    /// Waits until somebody shows a token signed with a key that is not known here.
+    pub async fn unknown_key(&self) {
+        self.inner.unknown_key.notified().await;
+    }
+}
+
+impl Inner {
+    /// Verifies all that stays true for ever: signature, names, form. `exp` and revocation are judged at each call.
+    fn signed(&self, token: &str) -> Result<VerifiedToken, Refusal> {
+        let invalid = || Refusal::new(Reason::TokenInvalid);
+        let header = decode_header(token).map_err(|_| invalid())?;
+        let typed = header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE));
+        if header.alg != Algorithm::EdDSA || !typed || header.crit.is_some() {
+            return Err(invalid());
+        }
+        let kid = header.kid.ok_or_else(invalid)?;
+        let (key, no_keys) = {
+            let keys = self.keys.read();
+            (keys.get(&kid).cloned(), keys.is_empty())
+        };
+        let Some(key) = key else {
+            self.unknown_key.notify_one();
+            return Err(if no_keys {
+                Reason::StoreUnavailable.into()
+            } else {
+                invalid()
+            });
+        };
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_required_spec_claims(&["iss", "aud", "sub", "exp", "nbf"]);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[AUDIENCE]);
+        // Judged below and in `verify`, by a clock that tests can move.
+        validation.validate_exp = false;
+        let claims = decode::<Claims>(token, &key, &validation)
+            .map_err(|_| invalid())?
+            .claims;
+        let (exp, nbf) = (claims.exp, claims.nbf);
+        if nbf > unix_seconds(self.clock.now()) + MAX_CLOCK_SKEW.as_secs() {
+            return Err(invalid());
+        }
+        let expires_at = UNIX_EPOCH
+            .checked_add(Duration::from_secs(exp))
+            .ok_or_else(invalid)?;
+        let caller = claims.caller().ok_or_else(invalid)?;
+        Ok(VerifiedToken { caller, expires_at })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::SystemTime;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+    use valise_clock::ManualClock;
+
+    use super::*;
+    use crate::RevocationSubject;
+    use crate::signer::Signer;
+    use crate::signer::tests::Key;
+
+    const ISSUER: &str = "https://authentication.interieur.example";
+    const LIFETIME: Duration = Duration::from_secs(600);
+
+    /// A signer, a verifier that trusts it, and a clock to move.
+    pub(crate) struct Scene {
+        pub(crate) signer: Signer,
+        pub(crate) verifier: Verifier,
+        pub(crate) feed: VerifierFeed,
+        pub(crate) clock: Clock,
+        hand: ManualClock,
+    }
+
+    pub(crate) fn user() -> UserId {
+        "alice@interieur.example".parse().unwrap()
+    }
+
+    pub(crate) fn device() -> DeviceId {
+        DeviceId::from_uuid(uuid::Uuid::from_u128(7))
+    }
+
+    pub(crate) fn alice() -> Caller {
+        Caller::Device {
+            user: user(),
+            device: device(),
+            administrator: false,
+        }
+    }
+
+    pub(crate) fn bundle() -> TrustBundle {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        TrustBundle::from_der([CertificateParams::default()
+            .self_signed(&key)
+            .unwrap()
+            .der()
+            .to_vec()])
+        .unwrap()
+    }
+
+    impl Scene {
+        pub(crate) fn new() -> Self {
+            let (clock, hand) = Clock::movable();
+            let signer = Signer::from_seed(&[1; 32], ISSUER).unwrap();
+            let (verifier, feed) = Verifier::new(ISSUER, clock.clone(), bundle());
+            feed.set_keys(&signer.jwks_json().unwrap()).unwrap();
+            feed.heard(0).unwrap();
+            Self {
+                signer,
+                verifier,
+                feed,
+                clock,
+                hand,
+            }
+        }
+
+        pub(crate) fn token(&self, caller: &Caller) -> String {
+            self.signer
+                .sign(caller, self.clock.now(), LIFETIME, "a-token")
+                .unwrap()
+        }
+
+        fn verdict(&self, token: &str) -> Result<Caller, Reason> {
+            self.verifier
+                .verify(token)
+                .map(|verified| verified.caller)
+                .map_err(|refusal| refusal.reason)
+        }
+
+        /// A token with claims of the test's choice, signed with the right key.
+        fn forged(&self, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+            let message = format!(
+                "{}.{}",
+                URL_SAFE_NO_PAD.encode(header.to_string()),
+                URL_SAFE_NO_PAD.encode(claims.to_string())
+            );
+            format!(
+                "{message}.{}",
+                URL_SAFE_NO_PAD.encode(Key::new(1).sign(message.as_bytes()))
+            )
+        }
+
+        fn parts(&self) -> (serde_json::Value, serde_json::Value) {
+            let now = unix_seconds(self.clock.now());
+            let header = serde_json::json!({"alg": "EdDSA", "typ": "at+jwt", "kid": self.signer.kid()});
+            let claims = serde_json::json!({"iss": ISSUER, "aud": AUDIENCE, "sub": device().to_string(), "kind": "device",
+                "user": user().as_str(), "iat": now, "nbf": now, "exp": now + 600, "jti": "x"});
+            (header, claims)
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_caller_survives_the_token() {
+        let scene = Scene::new();
+        let administrator = Caller::Device {
+            user: user(),
+            device: device(),
+            administrator: true,
+        };
+        for caller in [
+            alice(),
+            administrator,
+            Caller::Service {
+                name: "delivery-service".into(),
+            },
+        ] {
+            // Twice: verified, then remembered.
+            let token = scene.token(&caller);
+            assert_eq!(scene.verdict(&token), Ok(caller.clone()));
+            assert_eq!(scene.verdict(&token), Ok(caller));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_expires_even_when_it_is_remembered() {
+        let scene = Scene::new();
+        let token = scene.token(&alice());
+        assert!(scene.verdict(&token).is_ok());
+        scene.hand.advance(Duration::from_secs(598));
+        assert!(scene.verdict(&token).is_ok());
+        scene.hand.advance(Duration::from_secs(3));
+        assert_eq!(scene.verdict(&token), Err(Reason::TokenExpired));
+    }
+
+    #[tokio::test]
+    async fn a_token_of_the_future_is_refused() {
+        let scene = Scene::new();
+        let sign = |at: SystemTime| scene.signer.sign(&alice(), at, LIFETIME, "x").unwrap();
+        assert!(
+            scene
+                .verdict(&sign(scene.clock.now() + Duration::from_secs(25)))
+                .is_ok()
+        );
+        assert_eq!(
+            scene.verdict(&sign(scene.clock.now() + Duration::from_secs(40))),
+            Err(Reason::TokenInvalid)
+        );
+    }
+
+    #[tokio::test]
+    async fn foreign_keys_issuers_and_broken_texts_are_refused() {
+        let scene = Scene::new();
+        let other_key = Signer::from_seed(&[2; 32], ISSUER).unwrap();
+        let other_issuer = Signer::from_seed(&[1; 32], "https://elsewhere.example").unwrap();
+        for signer in [other_key, other_issuer] {
+            let token = signer.sign(&alice(), scene.clock.now(), LIFETIME, "x").unwrap();
+            assert_eq!(scene.verdict(&token), Err(Reason::TokenInvalid));
+        }
+        let token = scene.token(&alice());
+        let mut bytes = token.clone().into_bytes();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let changed = String::from_utf8_lossy(&bytes).into_owned();
+        let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
+        for text in [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            &changed,
+            &unsigned,
+            &token[1..],
+            &"x".repeat(5000),
+        ] {
+            assert_eq!(scene.verdict(text), Err(Reason::TokenInvalid), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_and_claims_must_be_exactly_those_of_an_access_token() {
+        let scene = Scene::new();
+        let (header, claims) = scene.parts();
+        assert!(scene.verdict(&scene.forged(&header, &claims)).is_ok());
+        for (name, value) in [
+            ("alg", serde_json::json!("HS256")),
+            ("alg", serde_json::json!("ES256")),
+            ("typ", serde_json::json!("JWT")),
+            ("typ", serde_json::Value::Null),
+            ("kid", serde_json::Value::Null),
+            ("kid", serde_json::json!("another")),
+            ("crit", serde_json::json!(["exp"])),
+        ] {
+            let mut header = header.clone();
+            header[name] = value;
+            assert_eq!(
+                scene.verdict(&scene.forged(&header, &claims)),
+                Err(Reason::TokenInvalid),
+                "{name}"
+            );
+        }
+        for (name, value) in [
+            ("aud", serde_json::json!("valise-authentication")),
+            ("aud", serde_json::json!(["valise", "x"])),
+            ("iss", serde_json::json!("x")),
+            ("sub", serde_json::json!("not-a-device")),
+            ("kind", serde_json::json!("root")),
+            ("kind", serde_json::json!("service")),
+            ("user", serde_json::json!("nobody")),
+            ("user", serde_json::Value::Null),
+            ("exp", serde_json::json!(u64::MAX)),
+            ("exp", serde_json::json!(-1)),
+            ("nbf", serde_json::Value::Null),
+        ] {
+            let mut claims = claims.clone();
+            claims[name] = value;
+            assert_eq!(
+                scene.verdict(&scene.forged(&header, &claims)),
+                Err(Reason::TokenInvalid),
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn revoked_devices_and_suspended_users_are_refused_at_once() {
+        let scene = Scene::new();
+        let (token, service) = (
+            scene.token(&alice()),
+            scene.token(&Caller::Service { name: "s".into() }),
+        );
+        assert!(scene.verdict(&token).is_ok());
+        let mut news = scene.verifier.revocations();
+        let line = |number, subject| Revocation {
+            number,
+            subject,
+            at: scene.clock.now(),
+        };
+        let suspended = line(1, RevocationSubject::Suspended { user: user() });
+        scene.feed.apply(suspended.clone()).unwrap();
+        assert_eq!(scene.verdict(&token), Err(Reason::UserSuspended));
+        scene
+            .feed
+            .apply(line(2, RevocationSubject::Resumed { user: user() }))
+            .unwrap();
+        assert!(scene.verdict(&token).is_ok());
+        scene
+            .feed
+            .apply(line(
+                3,
+                RevocationSubject::Device {
+                    user: user(),
+                    device: device(),
+                },
+            ))
+            .unwrap();
+        assert_eq!(scene.verdict(&token), Err(Reason::DeviceRevoked));
+        assert_eq!(
+            scene.verifier.refusal_for(&user(), device()),
+            Some(Reason::DeviceRevoked)
+        );
+        assert!(scene.verdict(&service).is_ok(), "services are not users");
+        assert_eq!(news.recv().await.unwrap(), suspended);
+        assert_eq!(scene.verifier.known_revocations().len(), 3);
+        assert_eq!(scene.verifier.revocations_after(2).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verifier_that_heard_nothing_for_two_seconds_refuses_everybody() {
+        let scene = Scene::new();
+        let (token, service) = (
+            scene.token(&alice()),
+            scene.token(&Caller::Service { name: "s".into() }),
+        );
+        assert!(scene.verifier.is_current());
+        tokio::time::advance(Duration::from_millis(2001)).await;
+        assert_eq!(scene.verdict(&token), Err(Reason::StoreUnavailable));
+        assert_eq!(scene.verdict(&service), Err(Reason::StoreUnavailable));
+        assert!(!scene.verifier.is_current());
+        let waiting = tokio::spawn({
+            let verifier = scene.verifier.clone();
+            async move { verifier.current().await }
+        });
+        tokio::task::yield_now().await;
+        scene.feed.heard(0).unwrap();
+        waiting.await.unwrap();
+        assert!(scene.verdict(&token).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_key_takes_its_remembered_tokens_along() {
+        let scene = Scene::new();
+        let token = scene.token(&alice());
+        assert!(scene.verdict(&token).is_ok());
+        let other = Signer::from_seed(&[2; 32], ISSUER).unwrap();
+        scene.feed.set_keys(&other.jwks_json().unwrap()).unwrap();
+        assert_eq!(scene.verdict(&token), Err(Reason::TokenInvalid));
+        // Somebody is told to look for new keys.
+        scene.feed.unknown_key().await;
+    }
+
+    #[tokio::test]
+    async fn key_sets_that_could_do_harm_are_refused() {
+        let scene = Scene::new();
+        let short = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA","kid":"k"}]}"#;
+        for jwks in ["", "[]", r#"{"keys":7}"#, short] {
+            assert_eq!(scene.feed.set_keys(jwks), Err(FeedError::Malformed), "{jwks}");
+        }
+        assert!(scene.verdict(&scene.token(&alice())).is_ok(), "the old ones stay");
+        // Keys of other kinds are no use here, and no harm.
+        let secret = format!(
+            r#"{{"keys":[{{"kty":"oct","k":"AAAA","kid":"{}"}}]}}"#,
+            scene.signer.kid()
+        );
+        scene.feed.set_keys(&secret).unwrap();
+        assert_eq!(
+            scene.verdict(&scene.token(&alice())),
+            Err(Reason::StoreUnavailable),
+            "no keys at all"
+        );
+    }
+
+    #[tokio::test]
+    async fn debug_shows_no_token() {
+        let scene = Scene::new();
+        let token = scene.token(&alice());
+        let verified = scene.verifier.verify(&token).unwrap();
+        let shown = format!("{:?} {:?} {verified:?}", scene.verifier, scene.feed);
+        assert!(!shown.contains(token.rsplit_once('.').unwrap().1) && !shown.contains("alice"));
+    }
+}

@@ -1,0 +1,63 @@
+//! The `valise` command line: the services in one process, and a device in a terminal.
+//!
+//! One command, one file. [`up`] is also for programs that want the services in their own process, such as `valise demo` and
+//! the benchmarks.
+
+mod args;
+mod error;
+mod out;
+pub mod up;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use valise_service_runtime::{LogFormat, Telemetry, TelemetryConfig};
+
+use args::{Arguments, Command};
+use error::CliError;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(source) => return complain(&CliError::io("cannot start")(source)),
+    };
+    let outcome = runtime.block_on(with_telemetry(arguments));
+    // A thread may still wait for standard input.
+    runtime.shutdown_background();
+    match outcome {
+        Err(error) if !error.is_closed_pipe() => complain(&error),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+async fn with_telemetry(arguments: Arguments) -> Result<(), CliError> {
+    let config = TelemetryConfig {
+        otlp_endpoint: arguments.otlp_endpoint,
+        // Standard error is for the one line that says what is wrong, unless somebody asks for more.
+        log_format: if std::env::var_os("RUST_LOG").is_some() {
+            LogFormat::Text
+        } else {
+            LogFormat::Off
+        },
+        ..TelemetryConfig::default()
+    };
+    let telemetry = Telemetry::start(&config, "valise")?;
+    let outcome = command(arguments.command).await;
+    telemetry.shutdown().await;
+    outcome
+}
+
+async fn command(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+    }
+}
+
+fn complain(error: &CliError) -> ExitCode {
+    // Where even that cannot be written, the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "valise: {}", error.line());
+    ExitCode::FAILURE
+}

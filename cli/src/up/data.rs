@@ -1,0 +1,164 @@
+//! The data directory: one process has it, and what is in it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use valise_authentication_service::Service;
+use valise_clock::Clock;
+use valise_device_certificate::{CertificateError, ServiceIdentity};
+use valise_proto::Refusal;
+
+/// Why a data directory cannot be used. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// It cannot be made or written to.
+    #[error("cannot write in {}: {source}", directory.display())]
+    NotWritable {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{} is in use by another `valise up`", directory.display())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A service's key and certificate cannot be read or written.
+    #[error("{}: not a service key with its certificate, or not to be written ({source})", file.display())]
+    Identity {
+        /// The key.
+        file: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// A service's certificate is not of this deployment, or has expired.
+    #[error("{}: not a valid certificate of this directory's authentication service ({source})", file.display())]
+    Foreign {
+        /// The certificate.
+        file: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// The authentication service did not issue one.
+    #[error("cannot issue the certificate of {service}: {refusal}")]
+    NotIssued {
+        /// For which service.
+        service: &'static str,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// A directory that this process alone uses, until it is dropped.
+pub(super) struct DataDirectory {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes the directory if there is none, readable by its owner alone, and locks it.
+    pub(super) fn lock(directory: &Path) -> Result<Self, DataError> {
+        let not_writable = |source| DataError::NotWritable {
+            directory: directory.to_owned(),
+            source,
+        };
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(not_writable)?;
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(directory.join("lock"))
+            .map_err(not_writable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                directory: directory.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DataError::InUse {
+                directory: directory.to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(not_writable(source)),
+        }
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(super) fn key_file(&self, service: &str) -> PathBuf {
+        self.file(&format!("{service}.key.pem"))
+    }
+
+    pub(super) fn chain_file(&self, service: &str) -> PathBuf {
+        self.file(&format!("{service}.chain.pem"))
+    }
+
+    /// The service's key and certificate; issued at the first start.
+    pub(super) async fn identity(
+        &self,
+        service: &'static str,
+        authentication: &Service,
+        clock: &Clock,
+    ) -> Result<ServiceIdentity, DataError> {
+        let (key, chain) = (self.key_file(service), self.chain_file(service));
+        let unusable = |source| DataError::Identity {
+            file: key.clone(),
+            source,
+        };
+        // The chain is put there last: with it, the key is there too.
+        if !chain.exists() {
+            let identity = authentication
+                .issue_service_identity(service)
+                .await
+                .map_err(|refusal| DataError::NotIssued { service, refusal })?;
+            let part = |file: &Path| file.with_extension("part");
+            identity.save(&part(&key), &part(&chain)).map_err(unusable)?;
+            for file in [&key, &chain] {
+                fs::rename(part(file), file).map_err(|_| unusable(CertificateError::File))?;
+            }
+        }
+        let identity = ServiceIdentity::load(&key, &chain).map_err(unusable)?;
+        authentication
+            .verifier()
+            .trust_bundle()
+            .verify(identity.chain(), clock.unix_seconds())
+            .map_err(|source| DataError::Foreign { file: chain, source })?;
+        Ok(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user_at_a_time() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("a/b");
+        let held = DataDirectory::lock(&directory).unwrap();
+        assert!(matches!(
+            DataDirectory::lock(&directory),
+            Err(DataError::InUse { .. })
+        ));
+        drop(held);
+        DataDirectory::lock(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(matches!(
+            DataDirectory::lock(&file),
+            Err(DataError::NotWritable { .. })
+        ));
+    }
+}

@@ -1,0 +1,165 @@
+//! What an administrator's device may do.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use valise_proto::UserId;
+use valise_proto::authentication::v1 as wire;
+
+use crate::Error;
+use crate::session::Session;
+use crate::transport::{duration, time};
+
+/// Administration of the deployment. Refused (POLICY_DENIED) unless this device is an administrator's.
+pub struct Administration {
+    pub(crate) session: Arc<Session>,
+}
+
+/// What a device that enrols with a code will be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UserKind {
+    /// A device.
+    #[default]
+    Device,
+    /// A device that may also administer.
+    Administrator,
+}
+
+/// A one-time code with which one device enrols.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnrolmentCode {
+    /// The code, to be handed over on a trusted way.
+    pub code: String,
+    /// Until when it can be used.
+    pub expires_at: Option<SystemTime>,
+}
+
+/// A user, as administrators see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserSummary {
+    /// The user.
+    pub user: UserId,
+    /// Suspended by an administrator.
+    pub suspended: bool,
+    /// Number of its active devices.
+    pub active_devices: u32,
+    /// When it was first heard of.
+    pub created_at: Option<SystemTime>,
+}
+
+/// One line of the audit log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// 1, 2, 3… without a gap.
+    pub number: u64,
+    /// When it was written.
+    pub at: Option<SystemTime>,
+    /// Who did it: a device id, or `bootstrap`.
+    pub actor: String,
+    /// What, for example `device.revoked`.
+    pub action: String,
+    /// To whom: a user id, device id or service name.
+    pub subject: String,
+}
+
+impl Administration {
+    /// A code with which one device of that user enrols. Valid for 1 minute to 30 days.
+    pub async fn create_enrolment_code(
+        &self,
+        user: &UserId,
+        kind: UserKind,
+        valid_for: Duration,
+    ) -> Result<EnrolmentCode, Error> {
+        let kind = match kind {
+            UserKind::Device => wire::SubjectKind::Device,
+            UserKind::Administrator => wire::SubjectKind::Administrator,
+        };
+        let request = wire::CreateEnrolmentCodeRequest {
+            user_id: user.to_string(),
+            valid_for: Some(duration(valid_for)),
+            kind: kind.into(),
+        };
+        let answer = self.session.transport.create_enrolment_code(request).await?;
+        Ok(EnrolmentCode {
+            code: answer.enrolment_code,
+            expires_at: answer.expires_at.and_then(time),
+        })
+    }
+
+    /// All users, by user id.
+    pub async fn users(&self) -> Result<Vec<UserSummary>, Error> {
+        let mut users = Vec::new();
+        let mut after_user_id = String::new();
+        loop {
+            let page = self
+                .session
+                .transport
+                .list_users(wire::ListUsersRequest {
+                    page_size: 1000,
+                    after_user_id,
+                })
+                .await?;
+            for user in page.users {
+                users.push(user_summary(&user)?);
+            }
+            after_user_id = page.next_after_user_id;
+            if after_user_id.is_empty() {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// Suspends a user: all services refuse its devices.
+    pub async fn suspend(&self, user: &UserId) -> Result<(), Error> {
+        self.session
+            .transport
+            .suspend_user(wire::SuspendUserRequest {
+                user_id: user.to_string(),
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Ends a suspension.
+    pub async fn resume(&self, user: &UserId) -> Result<(), Error> {
+        self.session
+            .transport
+            .resume_user(wire::ResumeUserRequest {
+                user_id: user.to_string(),
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The audit log after that number, oldest first, at most 1,000 lines.
+    pub async fn audit(&self, after: u64) -> Result<Vec<AuditEvent>, Error> {
+        let request = wire::ListAuditEventsRequest {
+            after_number: after,
+            page_size: 1000,
+        };
+        let page = self.session.transport.list_audit_events(request).await?;
+        let line = |event: wire::AuditEvent| AuditEvent {
+            number: event.number,
+            at: event.at.and_then(time),
+            actor: event.actor,
+            action: event.action,
+            subject: event.subject,
+        };
+        Ok(page.events.into_iter().map(line).collect())
+    }
+}
+
+fn user_summary(user: &wire::User) -> Result<UserSummary, Error> {
+    Ok(UserSummary {
+        suspended: user.state() == wire::UserState::Suspended,
+        active_devices: user.active_devices,
+        created_at: user.created_at.and_then(time),
+        user: user.user_id.parse().map_err(|_| Error::Unreachable)?,
+    })
+}
+
+impl std::fmt::Debug for Administration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Administration")
+    }
+}

@@ -1,0 +1,269 @@
+//! The engine: one thread that owns the store and all MLS state. Everything else sends it jobs.
+//!
+//! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
+//! an outcome) leaves only after it is durable.
+
+mod effects;
+mod entry;
+mod ephemeral;
+mod inbox;
+mod intents;
+mod join;
+mod live;
+mod outcome;
+mod packages;
+mod prepare;
+mod queries;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::thread;
+
+use openmls::prelude::{CredentialWithKey, ExternalSender};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::RustCrypto;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
+use valise_device_certificate::TrustBundle;
+use valise_proto::{DeviceId, GroupId, UserId};
+
+pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
+pub(crate) use inbox::{Applied, Arrival};
+pub(crate) use intents::{Operation, Outcome};
+
+use crate::mls::Provider;
+use crate::store::{Database, Enrolled, IntentId};
+use crate::{Error, Options, Peer};
+use effects::Effect;
+use live::LiveGroup;
+
+/// Who this device is, and whom it trusts.
+pub(crate) struct Device {
+    pub(crate) user: UserId,
+    pub(crate) id: DeviceId,
+    pub(crate) signer: SignatureKeyPair,
+    pub(crate) credential: CredentialWithKey,
+    pub(crate) bundle: TrustBundle,
+    pub(crate) external_sender: ExternalSender,
+    /// How long the service keeps entries, in seconds: key packages must outlive it.
+    pub(crate) retention: u64,
+}
+
+impl Device {
+    pub(crate) fn new(enrolled: &Enrolled, signer: SignatureKeyPair) -> Result<Self, Error> {
+        Ok(Self {
+            user: enrolled.user.clone(),
+            id: enrolled.device,
+            credential: crate::mls::credential(&enrolled.chain, signer.public()),
+            signer,
+            bundle: TrustBundle::from_der(enrolled.trust_bundle.iter().cloned())?,
+            external_sender: crate::mls::external_sender(&enrolled.external_sender)?,
+            retention: enrolled.retention,
+        })
+    }
+
+    fn peer(&self) -> Peer {
+        Peer {
+            user: self.user.clone(),
+            device: self.id,
+        }
+    }
+}
+
+/// Somebody who waits for the outcome of an intent.
+struct Waiter {
+    span: Span,
+    answer: oneshot::Sender<Result<Outcome, Error>>,
+}
+
+/// The state of the engine's thread.
+pub(crate) struct Engine {
+    db: Database,
+    crypto: RustCrypto,
+    device: Device,
+    options: Options,
+    /// Loaded groups. A rollback drops them: their ratchets may be ahead of the store.
+    live: HashMap<GroupId, LiveGroup>,
+    /// Second instances that read ephemeral messages; never stored.
+    ephemeral: HashMap<GroupId, ephemeral::Reader>,
+    waiters: HashMap<IntentId, Waiter>,
+    /// Groups whose messages were refused until a proposal is committed that has not arrived here yet.
+    awaiting_proposal: HashSet<GroupId>,
+    /// What leaves once the running transaction is durable.
+    effects: Vec<Effect>,
+    outlets: Outlets,
+}
+
+impl Engine {
+    pub(crate) fn new(db: Database, device: Device, options: Options, outlets: Outlets) -> Self {
+        Self {
+            db,
+            crypto: RustCrypto::default(),
+            device,
+            options,
+            live: HashMap::new(),
+            ephemeral: HashMap::new(),
+            waiters: HashMap::new(),
+            awaiting_proposal: HashSet::new(),
+            effects: Vec::new(),
+            outlets,
+        }
+    }
+
+    /// Runs a change as one transaction. If it fails, nothing of it remains.
+    fn transaction<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.db.begin()?;
+        let result = change(self).and_then(|value| self.db.commit().map(|()| value));
+        match result {
+            Ok(value) => {
+                self.let_effects_out();
+                Ok(value)
+            }
+            Err(error) => {
+                self.db.rollback();
+                self.live.clear();
+                self.effects.clear();
+                Err(error)
+            }
+        }
+    }
+
+    fn provider(&self) -> Provider<'_> {
+        Provider::new(&self.crypto, &self.db.connection)
+    }
+
+    fn now(&self) -> u64 {
+        self.options.clock.unix_seconds()
+    }
+
+    /// Takes up what a former run left: prepared requests go out again, as repeats.
+    pub(crate) fn resume(&mut self) -> Result<(), Error> {
+        self.transaction(|engine| {
+            for group in engine.db.groups()? {
+                if !group.status.is_usable() {
+                    continue;
+                }
+                for intent in engine.db.prepared_intents(group.id)? {
+                    engine.upload(&intent, true)?;
+                }
+                engine.pump(group.id)?;
+                engine.watch_proposals(group.id)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+type Task = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// One operation, with whoever waits for its outcome.
+pub(crate) struct Submission {
+    group: GroupId,
+    operation: Operation,
+    span: Span,
+    answer: oneshot::Sender<Result<Outcome, Error>>,
+}
+
+enum Job {
+    Run(Task),
+    Submit(Submission),
+    Close,
+}
+
+/// Most operations that are stored with one transaction.
+const MAX_SUBMISSIONS: usize = 512;
+
+/// Sends jobs to the engine. Cheap to clone; the engine ends with its last handle, or when it is closed.
+#[derive(Clone)]
+pub(crate) struct EngineHandle {
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl EngineHandle {
+    /// Starts the engine's thread.
+    pub(crate) fn start(engine: Engine) -> Result<(Self, thread::JoinHandle<()>), Error> {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("valise-engine".to_owned())
+            .spawn(move || work(engine, queue))
+            .map_err(|error| Error::Store(std::sync::Arc::new(error)))?;
+        Ok((Self { jobs }, thread))
+    }
+
+    /// Runs something on the engine's thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Engine) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, result) = oneshot::channel();
+        let span = Span::current();
+        let task: Task = Box::new(move |engine| {
+            // Whoever asked may have gone: the work is done nevertheless.
+            let _ = answer.send(span.in_scope(|| task(engine)));
+        });
+        self.jobs.send(Job::Run(task)).map_err(|_| Error::Closed)?;
+        result.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Stores an operation and waits for its outcome.
+    pub(crate) async fn submit(
+        &self,
+        group: GroupId,
+        operation: Operation,
+        span: Span,
+    ) -> Result<Outcome, Error> {
+        let (answer, outcome) = oneshot::channel();
+        self.jobs
+            .send(Job::Submit(Submission {
+                group,
+                operation,
+                span,
+                answer,
+            }))
+            .map_err(|_| Error::Closed)?;
+        outcome.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Makes a group and waits until the service has registered it.
+    pub(crate) async fn create_group(&self, id: GroupId, name: String, span: Span) -> Result<Outcome, Error> {
+        let (answer, outcome) = oneshot::channel();
+        self.run(move |engine| engine.create_group(id, &name, span, answer))
+            .await?;
+        outcome.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Ends the engine after the jobs that are queued.
+    pub(crate) fn close(&self) {
+        // If it has ended already, that is what was wanted.
+        let _ = self.jobs.send(Job::Close);
+    }
+}
+
+fn work(mut engine: Engine, mut queue: mpsc::UnboundedReceiver<Job>) {
+    let mut next = queue.blocking_recv();
+    while let Some(job) = next.take() {
+        match job {
+            Job::Run(task) => task(&mut engine),
+            Job::Close => return,
+            Job::Submit(first) => {
+                // Whatever else is waiting shares the transaction, and its one wait for the disk.
+                let mut batch = vec![first];
+                while batch.len() < MAX_SUBMISSIONS {
+                    match queue.try_recv() {
+                        Ok(Job::Submit(more)) => batch.push(more),
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                engine.submit_all(batch);
+            }
+        }
+        if next.is_none() {
+            next = queue.blocking_recv();
+        }
+    }
+}

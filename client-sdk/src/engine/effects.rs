@@ -1,0 +1,185 @@
+//! What leaves the engine once a transaction is durable.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tracing::Span;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{Epoch, GroupId, Position};
+
+use super::intents::Outcome;
+use super::{Engine, Waiter};
+use crate::store::{IntentId, IntentRow, Prepared};
+use crate::{Error, Event, EventId, EventKind};
+
+/// A change that others must hear of.
+pub(super) enum Effect {
+    Answer(IntentId, Result<Outcome, Error>),
+    Upload(UploadJob),
+    Follow(Follow),
+    Chore(Chore),
+    Event(EventId),
+}
+
+/// For the uploader.
+pub(crate) enum UploadJob {
+    /// Send this, after all before it in the same group.
+    Send(Upload),
+    /// Forget what is queued for this group: it is being built again.
+    Clear(GroupId),
+}
+
+/// One request of an intent.
+pub(crate) struct Upload {
+    pub(crate) intent: IntentId,
+    pub(crate) group: GroupId,
+    pub(crate) kind: UploadKind,
+    pub(crate) prepared: Prepared,
+    /// It may have been sent by a former run.
+    pub(crate) repeat: bool,
+    pub(crate) span: Span,
+}
+
+/// Which request it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum UploadKind {
+    Create,
+    Message,
+    Commit,
+    Proposal,
+}
+
+/// For the subscriber.
+pub(crate) enum Follow {
+    /// Follow this group from here.
+    Add(wire::GroupCursor),
+    /// No longer follow it.
+    Drop(GroupId),
+    /// The service has entries of this group that have not come yet.
+    CatchUp(GroupId),
+}
+
+/// For the client's other tasks.
+pub(crate) enum Chore {
+    /// Commit the proposals of this epoch after that time, if nobody else has.
+    CommitProposals {
+        group: GroupId,
+        epoch: Epoch,
+        after: Duration,
+    },
+    /// Tell the service that an accepted commit cannot be processed (RFC 9420 §16.12).
+    Report {
+        group: GroupId,
+        position: Position,
+        fault: wire::CommitFault,
+    },
+    /// Publish key packages.
+    TopUp,
+}
+
+/// Where effects go.
+pub(crate) struct Outlets {
+    pub(crate) uploads: mpsc::UnboundedSender<UploadJob>,
+    pub(crate) follows: mpsc::UnboundedSender<Follow>,
+    pub(crate) chores: mpsc::UnboundedSender<Chore>,
+    pub(crate) ephemeral: broadcast::Sender<Event>,
+    pub(crate) newest_event: watch::Sender<EventId>,
+    /// Counts transactions: who waits for a state looks again at each.
+    pub(crate) progress: watch::Sender<u64>,
+}
+
+/// The other ends of [`Outlets`].
+pub(crate) struct OutletEnds {
+    pub(crate) uploads: mpsc::UnboundedReceiver<UploadJob>,
+    pub(crate) follows: mpsc::UnboundedReceiver<Follow>,
+    pub(crate) chores: mpsc::UnboundedReceiver<Chore>,
+    pub(crate) ephemeral: broadcast::Sender<Event>,
+    pub(crate) newest_event: watch::Receiver<EventId>,
+    pub(crate) progress: watch::Receiver<u64>,
+}
+
+impl Outlets {
+    pub(crate) fn new() -> (Self, OutletEnds) {
+        let (uploads, uploads_end) = mpsc::unbounded_channel();
+        let (follows, follows_end) = mpsc::unbounded_channel();
+        let (chores, chores_end) = mpsc::unbounded_channel();
+        let (ephemeral, _) = broadcast::channel(256);
+        let (newest_event, newest_event_end) = watch::channel(EventId::NONE);
+        let (progress, progress_end) = watch::channel(0);
+        let ends = OutletEnds {
+            uploads: uploads_end,
+            follows: follows_end,
+            chores: chores_end,
+            ephemeral: ephemeral.clone(),
+            newest_event: newest_event_end,
+            progress: progress_end,
+        };
+        (
+            Self {
+                uploads,
+                follows,
+                chores,
+                ephemeral,
+                newest_event,
+                progress,
+            },
+            ends,
+        )
+    }
+}
+
+impl Engine {
+    /// Called when a transaction is durable. A receiver that is gone belongs to a client that is being closed.
+    pub(super) fn let_effects_out(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Answer(intent, result) => {
+                    if let Some(waiter) = self.waiters.remove(&intent) {
+                        let _ = waiter.answer.send(result);
+                    }
+                }
+                Effect::Upload(job) => drop(self.outlets.uploads.send(job)),
+                Effect::Follow(follow) => drop(self.outlets.follows.send(follow)),
+                Effect::Chore(chore) => drop(self.outlets.chores.send(chore)),
+                Effect::Event(id) => drop(self.outlets.newest_event.send_replace(id)),
+            }
+        }
+        self.outlets.progress.send_modify(|count| *count += 1);
+    }
+
+    /// Stores an event. `at` is in milliseconds since 1970-01-01 UTC.
+    pub(super) fn emit(
+        &mut self,
+        group: GroupId,
+        position: Position,
+        at: u64,
+        kind: &EventKind,
+    ) -> Result<(), Error> {
+        if let Some(id) = self.db.put_event(group, position, at, kind)? {
+            self.effects.push(Effect::Event(id));
+        }
+        Ok(())
+    }
+
+    /// Hands a prepared intent to the uploader.
+    pub(super) fn upload(&mut self, intent: &IntentRow, repeat: bool) -> Result<(), Error> {
+        let Some(prepared) = intent.prepared.clone() else {
+            return Ok(());
+        };
+        let kind = super::Operation::upload_kind(&intent.kind)?;
+        let span = self
+            .waiters
+            .get(&intent.id)
+            .map_or_else(Span::none, |waiter: &Waiter| waiter.span.clone());
+        let upload = Upload {
+            intent: intent.id,
+            group: intent.group,
+            kind,
+            prepared,
+            repeat,
+            span,
+        };
+        self.effects.push(Effect::Upload(UploadJob::Send(upload)));
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! What one entry of a log does: a message, a proposal, a commit; one's own or another member's.
+
+use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{
+    ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, QueuedProposal, Sender, StagedCommit,
+};
+use valise_group_rules::{CommitSummary, GroupLimits, judge_commit, judge_credentials};
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{GroupId, Position};
+
+use super::Engine;
+use super::effects::{Chore, Effect, UploadJob};
+use super::inbox::{Fault, accepted_at, bad, unprocessable};
+use super::intents::{Operation, Outcome};
+use super::live::{self, digest, peer};
+use crate::content::GROUP_PROFILE;
+use crate::mls::{Provider, Storage, may_stand_alone};
+use crate::store::IntentRow;
+use crate::{Content, Error, EventKind, GroupStatus, Peer, Sent};
+
+impl Engine {
+    pub(super) fn apply_entry(&mut self, group: GroupId, entry: &wire::Entry) -> Result<(), Fault> {
+        let digest = digest(&self.crypto, &entry.mls_message)?;
+        if let Some(intent) = self.db.intent_by_digest(group, &digest)? {
+            return self.apply_own(&intent, entry);
+        }
+        let message =
+            MlsMessageIn::tls_deserialize_exact_bytes(&entry.mls_message).map_err(|error| bad(&error))?;
+        let message = message.try_into_protocol_message().map_err(|error| bad(&error))?;
+        check_kind(&message, group, entry)?;
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        let processed = live
+            .mls
+            .process_message(&provider, message)
+            .map_err(unprocessable)?;
+        let sender = processed.sender().clone();
+        match processed.into_content() {
+            ProcessedMessageContent::ApplicationMessage(message) => {
+                let Sender::Member(leaf) = sender else {
+                    return Err(bad(&"the sender is no member"));
+                };
+                let sender = live.peer(leaf).ok_or_else(|| bad(&"the sender is no member"))?;
+                self.received(group, entry, sender, &message.into_bytes())
+            }
+            ProcessedMessageContent::ProposalMessage(proposal) => self.proposed(group, *proposal),
+            ProcessedMessageContent::StagedCommitMessage(staged) => {
+                self.committed(group, entry, &sender, *staged)
+            }
+            ProcessedMessageContent::OwnPrivateMessage => {
+                // Of a former state of this store: nobody can read it again.
+                tracing::warn!(%group, position = entry.position, "an own message is not in the outbox");
+                Ok(())
+            }
+            ProcessedMessageContent::OwnPendingCommit
+            | ProcessedMessageContent::ExternalJoinProposalMessage(_) => Err(bad(&"not acceptable here")),
+        }
+    }
+
+    /// An entry that this device sent: the bytes are those of the outbox.
+    fn apply_own(&mut self, intent: &IntentRow, entry: &wire::Entry) -> Result<(), Fault> {
+        let group = intent.group;
+        match Operation::from_row(intent)? {
+            Operation::Send { payload } => {
+                self.db.delete_intent(intent.id)?;
+                let prepared = intent.prepared.as_ref().ok_or_else(|| bad(&"not prepared"))?;
+                let sent = Sent {
+                    position: Position(entry.position),
+                    epoch: prepared.epoch,
+                };
+                self.effects
+                    .push(Effect::Answer(intent.id, Ok(Outcome::Sent(sent))));
+                let sender = self.device.peer();
+                self.received(group, entry, sender, &payload)
+            }
+            Operation::Leave => {
+                self.db.delete_intent(intent.id)?;
+                self.effects
+                    .push(Effect::Answer(intent.id, Ok(Outcome::Proposed)));
+                let message = MlsMessageIn::tls_deserialize_exact_bytes(&entry.mls_message)
+                    .map_err(|error| bad(&error))?;
+                let message = message.try_into_protocol_message().map_err(|error| bad(&error))?;
+                let live = live::get(&mut self.live, &self.db, group)?;
+                let provider = Provider::new(&self.crypto, &self.db.connection);
+                let processed = live
+                    .mls
+                    .process_message(&provider, message)
+                    .map_err(unprocessable)?;
+                let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {
+                    return Err(bad(&"not a proposal"));
+                };
+                self.proposed(group, *proposal)
+            }
+            commit => self.apply_own_commit(intent, &commit, entry),
+        }
+    }
+
+    fn apply_own_commit(
+        &mut self,
+        intent: &IntentRow,
+        operation: &Operation,
+        entry: &wire::Entry,
+    ) -> Result<(), Fault> {
+        let group = intent.group;
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let sender = Sender::Member(live.mls.own_leaf_index());
+        let staged = live
+            .mls
+            .pending_commit()
+            .ok_or_else(|| bad(&"the own commit is not pending"))?;
+        let summary = judge_commit(
+            live.mls.public_group(),
+            &live.roster,
+            &sender,
+            staged,
+            &self.crypto,
+            GroupLimits::default(),
+        )
+        .map_err(Error::from)?;
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        live.mls
+            .merge_pending_commit(&provider)
+            .map_err(|error| bad(&error))?;
+        live.refresh_roster()?;
+        self.db.delete_intent(intent.id)?;
+        let (added, removed) = self.members_changed(group, entry, &summary)?;
+        if matches!(operation, Operation::Add { .. }) {
+            self.tell_name(group)?;
+        }
+        self.effects.push(Effect::Answer(
+            intent.id,
+            Ok(Outcome::Committed { added, removed }),
+        ));
+        self.epoch_began(group)
+    }
+
+    /// The service never learns a group's name: whoever adds somebody tells it in a message, right after.
+    fn tell_name(&mut self, group: GroupId) -> Result<(), Fault> {
+        let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
+        if !name.is_empty() {
+            let payload = Content::group_profile(&name)?;
+            self.queue(group, &Operation::Send { payload }, true)?;
+        }
+        Ok(())
+    }
+
+    fn received(
+        &mut self,
+        group: GroupId,
+        entry: &wire::Entry,
+        sender: Peer,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let at = accepted_at(entry.accepted_at.as_ref());
+        let kind = match Content::from_payload(payload) {
+            None => EventKind::Unreadable { sender: Some(sender) },
+            Some(content) if content.content_type() == GROUP_PROFILE => {
+                let Ok(name) = String::from_utf8(content.body().to_vec()) else {
+                    return Ok(());
+                };
+                if self.db.group(group)?.is_some_and(|row| row.name == name) {
+                    return Ok(());
+                }
+                self.db.put_name(group, &name)?;
+                EventKind::GroupNamed { name, by: sender }
+            }
+            Some(content) => EventKind::Message { sender, content },
+        };
+        Ok(self.emit(group, Position(entry.position), at, &kind)?)
+    }
+
+    /// A proposal that must be committed before anything else is sent.
+    fn proposed(&mut self, group: GroupId, proposal: QueuedProposal) -> Result<(), Fault> {
+        if !may_stand_alone(proposal.proposal()) {
+            return Err(bad(&"a proposal of this type does not stand alone"));
+        }
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let own = live.mls.own_leaf_index();
+        let leaving = *proposal.sender() == Sender::Member(own);
+        live.mls
+            .store_pending_proposal(&Storage::new(&self.db.connection), proposal)?;
+        self.awaiting_proposal.remove(&group);
+        if leaving {
+            self.stop(group, GroupStatus::Leaving)?;
+        }
+        Ok(self.watch_proposals(group)?)
+    }
+
+    /// A commit of another member.
+    fn committed(
+        &mut self,
+        group: GroupId,
+        entry: &wire::Entry,
+        sender: &Sender,
+        staged: StagedCommit,
+    ) -> Result<(), Fault> {
+        let at = accepted_at(entry.accepted_at.as_ref());
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let summary = judge_commit(
+            live.mls.public_group(),
+            &live.roster,
+            sender,
+            &staged,
+            &self.crypto,
+            GroupLimits::default(),
+        )
+        .map_err(|violation| Fault::Bad {
+            cause: violation.to_string(),
+            report: wire::CommitFault::Policy,
+        })?;
+        let removed = staged.self_removed();
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        live.mls
+            .merge_staged_commit(&provider, staged)
+            .map_err(|error| bad(&error))?;
+        if removed {
+            let by = peer(&summary.committer_identity);
+            self.drop_membership(group)?;
+            return Ok(self.emit(group, Position(entry.position), at, &EventKind::Removed { by })?);
+        }
+        live.refresh_roster()?;
+        // Nothing that was prepared for the old epoch, and is not in the log by now, was or will be accepted.
+        if self.db.unprepare(group)? {
+            self.effects.push(Effect::Upload(UploadJob::Clear(group)));
+        }
+        self.members_changed(group, entry, &summary)?;
+        // Judged at the time of acceptance, and after the merge: refusing what others have merged would fork the group.
+        let verdict = judge_credentials(&summary, &self.device.bundle, at / 1000, 0);
+        if let Err(violation) = verdict {
+            tracing::error!(%group, rule = violation.0, "an accepted commit breaks a rule: the group is quarantined");
+            self.effects.push(Effect::Chore(Chore::Report {
+                group,
+                position: Position(entry.position),
+                fault: wire::CommitFault::Policy,
+            }));
+            self.stop(group, GroupStatus::Quarantined)?;
+            let kind = EventKind::Quarantined {
+                rule: violation.0.to_owned(),
+            };
+            self.emit(group, Position(entry.position), at, &kind)?;
+        }
+        self.epoch_began(group)
+    }
+
+    fn members_changed(
+        &mut self,
+        group: GroupId,
+        entry: &wire::Entry,
+        summary: &CommitSummary,
+    ) -> Result<(Vec<Peer>, Vec<Peer>), Error> {
+        let added: Vec<_> = summary.added.iter().map(|added| peer(&added.identity)).collect();
+        let removed: Vec<_> = summary
+            .removed
+            .iter()
+            .map(|(_, identity)| peer(identity))
+            .collect();
+        if !added.is_empty() || !removed.is_empty() {
+            let live = live::get(&mut self.live, &self.db, group)?;
+            let kind = EventKind::MembersChanged {
+                added: added.clone(),
+                removed: removed.clone(),
+                by: peer(&summary.committer_identity),
+                epoch: live.epoch(),
+            };
+            self.emit(
+                group,
+                Position(entry.position),
+                accepted_at(entry.accepted_at.as_ref()),
+                &kind,
+            )?;
+        }
+        Ok((added, removed))
+    }
+
+    fn epoch_began(&mut self, group: GroupId) -> Result<(), Fault> {
+        self.awaiting_proposal.remove(&group);
+        self.ephemeral.remove(&group);
+        self.db.reset_ephemerals(group)?;
+        Ok(())
+    }
+}
+
+/// An entry is what the service says it is, and of the group that it says.
+fn check_kind(message: &ProtocolMessage, group: GroupId, entry: &wire::Entry) -> Result<(), Fault> {
+    let expected = match entry.kind() {
+        wire::EntryKind::Commit => ContentType::Commit,
+        wire::EntryKind::Proposal => ContentType::Proposal,
+        wire::EntryKind::Application => ContentType::Application,
+        wire::EntryKind::Unspecified => return Err(bad(&"the entry has no kind")),
+    };
+    if message.content_type() != expected {
+        return Err(bad(&"the entry is not of its kind"));
+    }
+    if message.group_id().as_slice() != group.as_bytes() {
+        return Err(bad(&"the entry is of another group"));
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! Entries of logs, applied strictly in order by position, each once.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use openmls::prelude::{ProcessMessageError, StageCommitError};
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{GroupId, Position, Reason};
+
+use super::Engine;
+use super::effects::{Chore, Effect, Follow};
+use super::live::{self, peer};
+use super::queries::cursor;
+use crate::store::GroupRow;
+use crate::{Error, EventKind, GroupStatus, Peer};
+
+/// Something that a stream, or a read of the log, brought.
+pub(crate) enum Arrival {
+    Entry(wire::Entry),
+    /// An inbox item; with a Welcome, the ratchet tree of its epoch, or why there is none.
+    Inbox(wire::InboxItem, Option<Result<Bytes, valise_proto::Refusal>>),
+}
+
+/// What is durable now.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// Where the groups stand.
+    pub(crate) cursors: Vec<wire::GroupCursor>,
+    /// The last inbox item; 0 says nothing.
+    pub(crate) inbox: u64,
+    /// Groups of which entries are missing before one that came: they must be read.
+    pub(crate) gaps: Vec<GroupId>,
+}
+
+/// Why an entry was not applied.
+pub(super) enum Fault {
+    /// It cannot be, ever. A message is passed over; at a commit the group stops.
+    Bad {
+        cause: String,
+        report: wire::CommitFault,
+    },
+    /// It may be, later.
+    Error(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(_) => Self::Error(error),
+            error => bad(&error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+pub(super) fn bad(cause: &dyn std::fmt::Display) -> Fault {
+    Fault::Bad {
+        cause: cause.to_string(),
+        report: wire::CommitFault::Other,
+    }
+}
+
+pub(super) fn unprocessable(error: ProcessMessageError<rusqlite::Error>) -> Fault {
+    let report = match &error {
+        ProcessMessageError::StorageError(_) => {
+            let ProcessMessageError::StorageError(error) = error else {
+                return bad(&"storage");
+            };
+            return Fault::Error(error.into());
+        }
+        ProcessMessageError::InvalidCommit(StageCommitError::ConfirmationTagMismatch) => {
+            wire::CommitFault::ConfirmationTag
+        }
+        ProcessMessageError::InvalidCommit(StageCommitError::UpdatePathError(_)) => {
+            wire::CommitFault::PathSecret
+        }
+        _ => wire::CommitFault::Other,
+    };
+    Fault::Bad {
+        cause: error.to_string(),
+        report,
+    }
+}
+
+/// When the service accepted an entry, in milliseconds since 1970-01-01 UTC.
+pub(super) fn accepted_at(at: Option<&prost_types::Timestamp>) -> u64 {
+    at.map_or(0, |at| {
+        let seconds = u64::try_from(at.seconds).unwrap_or(0);
+        seconds
+            .saturating_mul(1000)
+            .saturating_add(u64::from(at.nanos.unsigned_abs()) / 1_000_000)
+    })
+}
+
+impl Engine {
+    /// Applies what arrived with one transaction. If that fails, nothing is applied and the same must come again.
+    pub(crate) fn apply(&mut self, arrivals: Vec<Arrival>) -> Result<Applied, Error> {
+        self.transaction(|engine| {
+            let mut applied = Applied::default();
+            let mut rows: HashMap<GroupId, GroupRow> = HashMap::new();
+            let mut gaps = HashSet::new();
+            for arrival in arrivals {
+                match arrival {
+                    Arrival::Entry(entry) => engine.take_entry(&entry, &mut rows, &mut gaps)?,
+                    Arrival::Inbox(item, tree) => {
+                        let number = item.number;
+                        if number > engine.db.inbox_cursor()? {
+                            engine.take_inbox_item(item, tree)?;
+                            engine.db.put_inbox_cursor(number)?;
+                        }
+                        applied.inbox = number;
+                        // It may have replaced a group.
+                        engine.settle_batch(&mut rows, &mut applied)?;
+                    }
+                }
+            }
+            engine.settle_batch(&mut rows, &mut applied)?;
+            applied.gaps = gaps.into_iter().collect();
+            Ok(applied)
+        })
+    }
+
+    fn settle_batch(
+        &mut self,
+        rows: &mut HashMap<GroupId, GroupRow>,
+        applied: &mut Applied,
+    ) -> Result<(), Error> {
+        for (group, row) in rows.drain() {
+            applied.cursors.push(cursor(group, row.position, &row.entry_id));
+            self.pump(group)?;
+        }
+        Ok(())
+    }
+
+    fn take_entry(
+        &mut self,
+        entry: &wire::Entry,
+        rows: &mut HashMap<GroupId, GroupRow>,
+        gaps: &mut HashSet<GroupId>,
+    ) -> Result<(), Error> {
+        let Ok(group) = GroupId::try_from(&*entry.group_id) else {
+            return Ok(());
+        };
+        let mut row = match rows.remove(&group) {
+            Some(row) => row,
+            None => match self.db.group(group)? {
+                Some(row) => row,
+                None => return Ok(()),
+            },
+        };
+        if !row.status.is_followed() {
+            return Ok(());
+        }
+        let position = Position(entry.position);
+        if position == row.position && !row.entry_id.is_empty() && entry.entry_id != row.entry_id {
+            // Another entry took the place of one that this device has applied.
+            tracing::error!(%group, %position, "the group's log went back in time");
+            return self.regress(group);
+        }
+        if position > row.position.next() {
+            gaps.insert(group);
+        } else if position == row.position.next() {
+            self.apply_in_place(&mut row, entry)?;
+        }
+        rows.insert(group, row);
+        Ok(())
+    }
+
+    /// Applies the next entry of a group and moves its cursor; or stops the group there.
+    fn apply_in_place(&mut self, row: &mut GroupRow, entry: &wire::Entry) -> Result<(), Error> {
+        let (group, position) = (row.id, Position(entry.position));
+        let at = accepted_at(entry.accepted_at.as_ref());
+        self.db.savepoint()?;
+        match self.apply_entry(group, entry) {
+            Ok(()) => self.db.release()?,
+            Err(Fault::Error(error)) => return Err(error),
+            Err(Fault::Bad { cause, report }) => {
+                self.db.rollback_to_savepoint()?;
+                self.live.remove(&group);
+                tracing::error!(%group, %position, cause, "an accepted entry cannot be processed");
+                if entry.kind() == wire::EntryKind::Commit {
+                    self.effects.push(Effect::Chore(Chore::Report {
+                        group,
+                        position,
+                        fault: report,
+                    }));
+                    self.stop(group, GroupStatus::HeldByBadCommit)?;
+                    row.status = GroupStatus::HeldByBadCommit;
+                    return self.emit(group, position, at, &EventKind::HeldByBadCommit { cause });
+                }
+                let sender = self.sender_of(group, entry);
+                self.emit(group, position, at, &EventKind::Unreadable { sender })?;
+            }
+        }
+        row.position = position;
+        row.entry_id = entry.entry_id.to_vec();
+        self.db.put_cursor(group, position, &entry.entry_id)?;
+        // The entry may have changed it.
+        if let Some(now) = self.db.group(group)? {
+            row.status = now.status;
+        }
+        Ok(())
+    }
+
+    /// Nothing more is sent to the group; whether it is still followed is in the status.
+    pub(super) fn stop(&mut self, group: GroupId, status: GroupStatus) -> Result<(), Error> {
+        self.db.put_status(group, status)?;
+        self.fail_all(group, status)?;
+        if !status.is_followed() {
+            self.effects.push(Effect::Follow(Follow::Drop(group)));
+        }
+        Ok(())
+    }
+
+    /// This device is no member any more: the group's keys go (RFC 9420 §12.4.2), its row stays.
+    pub(super) fn drop_membership(&mut self, group: GroupId) -> Result<(), Error> {
+        live::delete(&mut self.live, &self.db, group)?;
+        self.ephemeral.remove(&group);
+        self.awaiting_proposal.remove(&group);
+        self.db.put_status(group, GroupStatus::Removed)?;
+        self.effects.push(Effect::Follow(Follow::Drop(group)));
+        self.fail_all(group, GroupStatus::Removed)
+    }
+
+    /// The service says, or has shown, that the group's log went back in time.
+    pub(super) fn regress(&mut self, group: GroupId) -> Result<(), Error> {
+        self.stop(group, GroupStatus::LogRegressed)?;
+        let position = self.db.group(group)?.map_or(Position::NONE, |row| row.position);
+        let at = self.options.clock.unix_millis();
+        self.emit(group, position, at, &EventKind::LogRegressed)
+    }
+
+    /// The service ended a group on the stream.
+    pub(crate) fn group_ended(&mut self, group: GroupId, reason: &str) -> Result<(), Error> {
+        self.transaction(|engine| {
+            let Some(row) = engine.db.group(group)? else {
+                return Ok(());
+            };
+            if !row.status.is_followed() {
+                return Ok(());
+            }
+            if reason == Reason::LogRegressed.as_str() {
+                return engine.regress(group);
+            }
+            if reason == Reason::PositionTrimmed.as_str() {
+                engine.stop(group, GroupStatus::Lost)?;
+                let at = engine.options.clock.unix_millis();
+                return engine.emit(group, row.position, at, &EventKind::Lost);
+            }
+            // The log itself says when this device is removed; the service's word alone changes nothing.
+            tracing::warn!(%group, reason, "the service ended a group");
+            Ok(())
+        })
+    }
+
+    /// Who submitted an unreadable message, as the service says.
+    fn sender_of(&mut self, group: GroupId, entry: &wire::Entry) -> Option<Peer> {
+        let device = entry.sender_device_id.parse().ok()?;
+        let live = live::get(&mut self.live, &self.db, group).ok()?;
+        live.roster.device(device).map(|member| peer(&member.identity))
+    }
+}

@@ -1,0 +1,295 @@
+//! What was asked for: operations, their outcomes, and how they get into the outbox.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use openmls::prelude::MlsGroup;
+use openmls::prelude::tls_codec::Serialize as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tracing::Span;
+use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+
+use super::effects::{Effect, Follow, UploadKind};
+use super::live::{LiveGroup, digest};
+use super::{Engine, Submission, Waiter};
+use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
+use crate::{Error, GroupStatus, Peer, Sent};
+
+/// Longest payload of a message: with padding, header and tag it stays below the service's limit.
+const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// What can be asked of a group.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Register the new group.
+    Create,
+    /// Send a message.
+    Send { payload: Vec<u8> },
+    /// Add these devices with one commit.
+    Add { packages: Vec<AddPackage> },
+    /// Remove these devices with one commit.
+    Remove { devices: Vec<DeviceId> },
+    /// New keys for this device.
+    SelfUpdate,
+    /// Commit what others have proposed.
+    CommitProposals,
+    /// Propose one's own removal.
+    Leave,
+}
+
+/// A claimed key package. It is kept until its commit is accepted: on another epoch it is used again.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AddPackage {
+    pub(crate) peer: Peer,
+    /// MLSMessage.
+    pub(crate) message: Vec<u8>,
+}
+
+/// What became of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Created,
+    Sent(Sent),
+    Committed { added: Vec<Peer>, removed: Vec<Peer> },
+    Proposed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPackage {
+    user: UserId,
+    device: DeviceId,
+    message: String,
+}
+
+impl Operation {
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Send { .. } => "send",
+            Self::Add { .. } => "add",
+            Self::Remove { .. } => "remove",
+            Self::SelfUpdate => "self_update",
+            Self::CommitProposals => "commit_proposals",
+            Self::Leave => "leave",
+        }
+    }
+
+    pub(super) fn upload_kind(kind: &str) -> Result<UploadKind, Error> {
+        match kind {
+            "create" => Ok(UploadKind::Create),
+            "send" => Ok(UploadKind::Message),
+            "add" | "remove" | "self_update" | "commit_proposals" => Ok(UploadKind::Commit),
+            "leave" => Ok(UploadKind::Proposal),
+            _ => Err(Error::InvalidInput("the store's intent")),
+        }
+    }
+
+    fn detail(&self) -> Result<Option<String>, Error> {
+        Ok(match self {
+            Self::Add { packages } => {
+                let stored: Vec<_> = packages
+                    .iter()
+                    .map(|package| StoredPackage {
+                        user: package.peer.user.clone(),
+                        device: package.peer.device,
+                        message: BASE64.encode(&package.message),
+                    })
+                    .collect();
+                Some(serde_json::to_string(&stored)?)
+            }
+            Self::Remove { devices } => Some(serde_json::to_string(devices)?),
+            _ => None,
+        })
+    }
+
+    pub(super) fn from_row(row: &IntentRow) -> Result<Self, Error> {
+        let detail = row.detail.as_deref().unwrap_or("[]");
+        Ok(match row.kind.as_str() {
+            "create" => Self::Create,
+            "send" => Self::Send {
+                payload: row.payload.clone().unwrap_or_default(),
+            },
+            "add" => {
+                let stored: Vec<StoredPackage> = serde_json::from_str(detail)?;
+                let package = |stored: StoredPackage| {
+                    let message = BASE64
+                        .decode(&stored.message)
+                        .map_err(|_| Error::InvalidInput("the store's package"))?;
+                    Ok(AddPackage {
+                        peer: Peer {
+                            user: stored.user,
+                            device: stored.device,
+                        },
+                        message,
+                    })
+                };
+                Self::Add {
+                    packages: stored.into_iter().map(package).collect::<Result<_, Error>>()?,
+                }
+            }
+            "remove" => Self::Remove {
+                devices: serde_json::from_str(detail)?,
+            },
+            "self_update" => Self::SelfUpdate,
+            "commit_proposals" => Self::CommitProposals,
+            "leave" => Self::Leave,
+            _ => return Err(Error::InvalidInput("the store's intent")),
+        })
+    }
+}
+
+impl Engine {
+    /// Stores operations with one transaction, and prepares what can be prepared.
+    pub(super) fn submit_all(&mut self, batch: Vec<Submission>) {
+        let mut stored = Vec::new();
+        let result = self.transaction(|engine| {
+            let mut groups = Vec::new();
+            for submission in batch {
+                let Submission {
+                    group,
+                    operation,
+                    span,
+                    answer,
+                } = submission;
+                if let Err(error) = engine.check_submission(group, &operation) {
+                    // Its outcome is known at once; it does not concern the others.
+                    let _ = answer.send(Err(error));
+                    continue;
+                }
+                let id = engine.queue(group, &operation, false)?;
+                engine.waiters.insert(id, Waiter { span, answer });
+                stored.push(id);
+                if !groups.contains(&group) {
+                    groups.push(group);
+                }
+            }
+            groups.into_iter().try_for_each(|group| engine.pump(group))
+        });
+        if let Err(error) = result {
+            tracing::error!(%error, "storing operations failed");
+            for id in stored {
+                if let Some(waiter) = self.waiters.remove(&id) {
+                    let _ = waiter.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn check_submission(&self, group: GroupId, operation: &Operation) -> Result<(), Error> {
+        let row = self.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
+        if !row.status.is_usable() {
+            return Err(Error::GroupNotActive(row.status));
+        }
+        match operation {
+            Operation::Send { payload } if payload.len() > MAX_PAYLOAD => {
+                Err(Error::InvalidInput("a message has at most 1 MiB"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts an operation into the outbox. Urgent ones go before all that are not.
+    pub(super) fn queue(
+        &mut self,
+        group: GroupId,
+        operation: &Operation,
+        urgent: bool,
+    ) -> Result<IntentId, Error> {
+        let payload = match operation {
+            Operation::Send { payload } => Some(payload.as_slice()),
+            _ => None,
+        };
+        self.db.put_intent(&NewIntent {
+            group,
+            urgent,
+            kind: operation.kind(),
+            payload,
+            detail: operation.detail()?,
+        })
+    }
+
+    /// Stores the exact request of an intent, and hands it to the uploader.
+    pub(super) fn put_prepared(&mut self, mut row: IntentRow, prepared: Prepared) -> Result<(), Error> {
+        let digest = digest(&self.crypto, &prepared.message)?;
+        self.db.put_prepared(row.id, &prepared, &digest)?;
+        row.prepared = Some(prepared);
+        self.upload(&row, false)
+    }
+
+    /// Makes a group with this device as its only member, and the intent to register it.
+    pub(crate) fn create_group(
+        &mut self,
+        id: GroupId,
+        name: &str,
+        span: Span,
+        answer: oneshot::Sender<Result<super::Outcome, Error>>,
+    ) -> Result<(), Error> {
+        const DOING: &str = "making a group";
+        self.transaction(|engine| {
+            let suite = engine.options.cipher_suite.mls();
+            let lifetime = crate::mls::lifetime(engine.now(), engine.options.key_packages.lifetime.as_secs());
+            let config = valise_group_rules::create_config(
+                suite,
+                engine.device.external_sender.clone(),
+                &engine.device.user,
+                lifetime,
+            )?;
+            let provider = engine.provider();
+            let signer = &engine.device.signer;
+            let mls = MlsGroup::new_with_group_id(
+                &provider,
+                signer,
+                &config,
+                openmls::prelude::GroupId::from_slice(id.as_bytes()),
+                engine.device.credential.clone(),
+            )
+            .map_err(|error| Error::mls(DOING)(&error))?;
+            let group_info = mls
+                .export_group_info(&engine.crypto, signer, false)
+                .map_err(|error| Error::mls(DOING)(&error))?
+                .to_bytes()
+                .map_err(|error| Error::mls(DOING)(&error))?;
+            let tree = mls
+                .export_ratchet_tree()
+                .tls_serialize_detached()
+                .map_err(|error| Error::mls(DOING)(&error))?;
+            engine.live.insert(id, LiveGroup::new(mls)?);
+            engine.db.put_group(&GroupRow {
+                id,
+                status: GroupStatus::Creating,
+                name: name.to_owned(),
+                suite: u16::from(suite),
+                position: Position::NONE,
+                entry_id: Vec::new(),
+            })?;
+            let intent = engine.queue(id, &Operation::Create, true)?;
+            engine.waiters.insert(intent, Waiter { span, answer });
+            let row = engine
+                .db
+                .intent(intent)?
+                .ok_or(Error::InvalidInput("the store's intent"))?;
+            let prepared = Prepared {
+                key: IdempotencyKey::random(&mut rand::rng()),
+                epoch: Epoch(0),
+                message: group_info,
+                group_info: None,
+                welcome: Some(tree),
+            };
+            engine.put_prepared(row, prepared)
+        })
+    }
+
+    /// The service has registered the group.
+    pub(super) fn created(&mut self, intent: &IntentRow) -> Result<(), Error> {
+        self.db.delete_intent(intent.id)?;
+        self.db.put_status(intent.group, GroupStatus::Active)?;
+        self.effects
+            .push(Effect::Follow(Follow::Add(super::queries::cursor(
+                intent.group,
+                Position::NONE,
+                &[],
+            ))));
+        self.effects.push(Effect::Answer(intent.id, Ok(Outcome::Created)));
+        self.pump(intent.group)
+    }
+}

@@ -1,0 +1,218 @@
+//! The device's inbox: invitations and notices.
+
+use bytes::Bytes;
+use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{
+    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome,
+};
+use valise_group_rules::{claimed_identity, identify, join_config};
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{GroupId, Position, Refusal};
+
+use super::Engine;
+use super::effects::{Chore, Effect, Follow, UploadJob};
+use super::inbox::{Fault, accepted_at};
+use super::intents::Operation;
+use super::live::{self, LiveGroup, peer};
+use super::queries::cursor;
+use crate::mls::Provider;
+use crate::store::GroupRow;
+use crate::{Error, EventKind, GroupStatus, Peer};
+
+/// A group that a Welcome leads into, built but not yet entered.
+struct Joining {
+    mls: MlsGroup,
+    by: Peer,
+    last_resort: bool,
+    /// Of the key package that was used.
+    reference: Option<Vec<u8>>,
+}
+
+impl Engine {
+    /// Applies an inbox item. Its cursor moves on whatever becomes of it.
+    pub(super) fn take_inbox_item(
+        &mut self,
+        item: wire::InboxItem,
+        tree: Option<Result<Bytes, Refusal>>,
+    ) -> Result<(), Error> {
+        let at = accepted_at(item.accepted_at.as_ref());
+        match item.item {
+            Some(wire::inbox_item::Item::Welcome(welcome)) => self.take_welcome(&welcome, tree, at),
+            Some(wire::inbox_item::Item::LowStock(_)) => {
+                self.effects.push(Effect::Chore(Chore::TopUp));
+                Ok(())
+            }
+            // A reset group's members are invited into its successor; there is nothing to do but wait for that.
+            Some(wire::inbox_item::Item::GroupReset(_)) | None => Ok(()),
+        }
+    }
+
+    fn take_welcome(
+        &mut self,
+        welcome: &wire::WelcomeItem,
+        tree: Option<Result<Bytes, Refusal>>,
+        at: u64,
+    ) -> Result<(), Error> {
+        let Ok(group) = GroupId::try_from(&*welcome.group_id) else {
+            return Ok(());
+        };
+        let commit = welcome.commit.clone().unwrap_or_default();
+        let position = Position(commit.position);
+        let known = self.db.group(group)?.filter(|row| row.status.has_keys());
+        if known.as_ref().is_some_and(|row| row.position >= position) {
+            // It is in there already, or was there since: the invitation is old.
+            return Ok(());
+        }
+        self.db.savepoint()?;
+        match self.join(group, welcome, tree, at) {
+            Ok(joining) => {
+                self.db.release()?;
+                self.enter(group, joining, &commit, at)
+            }
+            Err(Fault::Error(error)) => Err(error),
+            Err(Fault::Bad { cause, .. }) => {
+                // Its key package is whole again, should another Welcome name it.
+                self.db.rollback_to_savepoint()?;
+                self.live.remove(&group);
+                tracing::warn!(%group, cause, "a welcome cannot be used");
+                if known.is_none() {
+                    self.db.put_group(&GroupRow {
+                        id: group,
+                        status: GroupStatus::WelcomeUnusable,
+                        name: String::new(),
+                        suite: 0,
+                        position,
+                        entry_id: commit.entry_id.to_vec(),
+                    })?;
+                }
+                self.emit(group, position, at, &EventKind::WelcomeUnusable { cause })
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        group: GroupId,
+        welcome: &wire::WelcomeItem,
+        tree: Option<Result<Bytes, Refusal>>,
+        at: u64,
+    ) -> Result<Joining, Fault> {
+        let tree = match tree {
+            Some(Ok(tree)) => tree,
+            Some(Err(refusal)) => return Err(Error::Rule(refusal.reason.as_str()).into()),
+            None => return Err(Error::Rule("ratchet_tree").into()),
+        };
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(&tree).map_err(unusable)?;
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(&welcome.welcome).map_err(unusable)?;
+        let MlsMessageBodyIn::Welcome(body) = message.extract() else {
+            return Err(Error::Rule("wire_format").into());
+        };
+        // A device that was removed and added again may hear of the second before the first.
+        live::delete(&mut self.live, &self.db, group)?;
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        let builder = StagedWelcome::build_from_welcome(&provider, &join_config(), body).map_err(unusable)?;
+        let package = builder.processed_welcome().own_key_package();
+        let last_resort = package.is_some_and(openmls::prelude::KeyPackage::last_resort);
+        let reference = package
+            .and_then(|package| package.hash_ref(provider.crypto()).ok())
+            .map(|reference| reference.as_slice().to_vec());
+        let staged = builder
+            .with_ratchet_tree(tree)
+            .skip_lifetime_validation()
+            .build()
+            .map_err(unusable)?;
+        let by = self.judge_welcome(group, welcome, &staged, at)?;
+        let mls = staged.into_group(&provider).map_err(unusable)?;
+        Ok(Joining {
+            mls,
+            by,
+            last_resort,
+            reference,
+        })
+    }
+
+    /// A joiner trusts nothing that it has not checked: the group is the one announced, its context is as it must be, and every
+    /// member's certificate leads to the trust bundle (RFC 9420 §5.3.1).
+    fn judge_welcome(
+        &self,
+        group: GroupId,
+        welcome: &wire::WelcomeItem,
+        staged: &StagedWelcome,
+        at: u64,
+    ) -> Result<Peer, Fault> {
+        let context = staged.group_context();
+        if context.group_id().as_slice() != group.as_bytes() || context.epoch().as_u64() != welcome.epoch {
+            return Err(Error::Rule("welcome_group").into());
+        }
+        crate::mls::judge_joined_context(context, &self.device.external_sender, &self.device.user)
+            .map_err(Error::from)?;
+        let mut by = None;
+        for member in staged.members() {
+            let claimed = claimed_identity(&member.credential, &member.signature_key).map_err(Error::from)?;
+            // A certificate that ended since its device joined does not keep others out: it is judged as when it was valid.
+            let judged_at = (at / 1000).min(claimed.certificate_not_after);
+            let identity = identify(
+                &member.credential,
+                &member.signature_key,
+                &self.device.bundle,
+                judged_at,
+            )
+            .map_err(Error::from)?;
+            if member.index == staged.welcome_sender_index() {
+                by = Some(peer(&identity));
+            }
+        }
+        by.ok_or_else(|| Error::Rule("welcome_sender").into())
+    }
+
+    fn enter(
+        &mut self,
+        group: GroupId,
+        joining: Joining,
+        commit: &wire::Cursor,
+        at: u64,
+    ) -> Result<(), Error> {
+        let Joining {
+            mls,
+            by,
+            last_resort,
+            reference,
+        } = joining;
+        let suite = mls.ciphersuite();
+        let live = LiveGroup::new(mls)?;
+        let position = Position(commit.position);
+        let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
+        self.db.put_group(&GroupRow {
+            id: group,
+            status: GroupStatus::Active,
+            name,
+            suite: u16::from(suite),
+            position,
+            entry_id: commit.entry_id.to_vec(),
+        })?;
+        self.live.insert(group, live);
+        self.ephemeral.remove(&group);
+        if self.db.unprepare(group)? {
+            self.effects.push(Effect::Upload(UploadJob::Clear(group)));
+        }
+        if last_resort {
+            // Others may have been welcomed with the same key: new ones at once, and another package (RFC 9420 §16.8).
+            self.queue(group, &Operation::SelfUpdate, true)?;
+            self.make_key_package(suite, true)?;
+            self.effects.push(Effect::Chore(Chore::TopUp));
+        } else if let Some(reference) = reference {
+            self.db.forget_key_package(&reference)?;
+        }
+        self.effects.push(Effect::Follow(Follow::Add(cursor(
+            group,
+            position,
+            &commit.entry_id,
+        ))));
+        self.emit(group, position, at, &EventKind::Joined { by })?;
+        self.pump(group)
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Fault {
+    Error::mls("joining")(&error).into()
+}

@@ -1,0 +1,114 @@
+//! What the app and the other tasks ask.
+
+use openmls::prelude::Ciphersuite;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{Epoch, GroupId, Position};
+
+use super::{Engine, live};
+use crate::{Error, Event, EventId, GroupState, GroupStatus, Member};
+
+/// Where the device stands in all its logs.
+pub(crate) struct Cursors {
+    pub(crate) groups: Vec<wire::GroupCursor>,
+    pub(crate) inbox: u64,
+}
+
+/// A cursor as it is sent.
+pub(super) fn cursor(group: GroupId, position: Position, entry_id: &[u8]) -> wire::GroupCursor {
+    wire::GroupCursor {
+        group_id: group.to_vec().into(),
+        cursor: Some(wire::Cursor {
+            position: position.0,
+            entry_id: entry_id.to_vec().into(),
+        }),
+    }
+}
+
+impl Engine {
+    pub(crate) fn group_ids(&mut self) -> Result<Vec<GroupId>, Error> {
+        Ok(self.db.groups()?.into_iter().map(|group| group.id).collect())
+    }
+
+    pub(crate) fn knows_group(&mut self, id: GroupId) -> Result<bool, Error> {
+        Ok(self.db.group(id)?.is_some())
+    }
+
+    pub(crate) fn suite(&mut self, id: GroupId) -> Result<Ciphersuite, Error> {
+        let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
+        if !row.status.is_usable() {
+            return Err(Error::GroupNotActive(row.status));
+        }
+        Ciphersuite::try_from(row.suite).map_err(|_| Error::InvalidInput("the store's cipher suite"))
+    }
+
+    pub(crate) fn group_state(&mut self, id: GroupId) -> Result<GroupState, Error> {
+        let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
+        let mut state = GroupState {
+            name: row.name,
+            status: row.status,
+            epoch: Epoch(0),
+            position: row.position,
+            members: 0,
+            epoch_authenticator: Vec::new(),
+        };
+        if row.status.has_keys() {
+            let live = live::get(&mut self.live, &self.db, id)?;
+            state.epoch = live.epoch();
+            state.members = live.roster.len();
+            state.epoch_authenticator = live.mls.epoch_authenticator().as_slice().to_vec();
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn members(&mut self, id: GroupId) -> Result<Vec<Member>, Error> {
+        let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
+        if !row.status.has_keys() {
+            return Ok(Vec::new());
+        }
+        let live = live::get(&mut self.live, &self.db, id)?;
+        let roles = crate::mls::roles_of(live.mls.public_group().group_context())?;
+        let mut members: Vec<_> = live
+            .roster
+            .members()
+            .map(|member| Member {
+                user: member.identity.user.clone(),
+                device: member.identity.device,
+                role: roles.of(&member.identity.user),
+                leaf_index: member.leaf.u32(),
+            })
+            .collect();
+        members.sort_unstable_by_key(|member| member.leaf_index);
+        Ok(members)
+    }
+
+    pub(crate) fn confirm(&mut self, event: EventId) -> Result<(), Error> {
+        self.db.delete_events_up_to(event)
+    }
+
+    pub(crate) fn events_after(&mut self, after: EventId, limit: usize) -> Result<Vec<Event>, Error> {
+        self.db.events_after(after, limit)
+    }
+
+    pub(crate) fn cursors(&mut self) -> Result<Cursors, Error> {
+        let groups = self
+            .db
+            .groups()?
+            .into_iter()
+            .filter(|group| group.status.is_followed())
+            .map(|group| cursor(group.id, group.position, &group.entry_id))
+            .collect();
+        Ok(Cursors {
+            groups,
+            inbox: self.db.inbox_cursor()?,
+        })
+    }
+
+    /// Where the device stands in a group, and in what state it is there.
+    pub(crate) fn standing(&mut self, id: GroupId) -> Result<Option<(GroupStatus, Position)>, Error> {
+        Ok(self.db.group(id)?.map(|group| (group.status, group.position)))
+    }
+
+    pub(crate) fn outbox_is_empty(&mut self) -> Result<bool, Error> {
+        self.db.outbox_is_empty()
+    }
+}

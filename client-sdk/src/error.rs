@@ -1,0 +1,209 @@
+//! What can go wrong, and what to do then.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use valise_device_certificate::CertificateError;
+use valise_group_rules::RuleViolation;
+use valise_proto::{GroupId, Reason, Refusal};
+
+use crate::GroupStatus;
+
+/// Why an operation failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A service refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// The server cannot be reached, or does not speak as it should.
+    #[error("the server cannot be reached")]
+    Unreachable,
+    /// The server's address cannot be used.
+    #[error("not a server address: {0}")]
+    ServerAddress(&'static str),
+    /// Another process (or another client of this one) has the store open.
+    #[error("the store is in use")]
+    StoreInUse,
+    /// The key is not the store's, or the file is not a store.
+    #[error("the store cannot be opened with this key")]
+    StoreKey,
+    /// A newer version of this library wrote the store.
+    #[error("the store has schema {found}, this library knows up to {known}: use a newer version")]
+    StoreTooNew {
+        /// The schema of the store.
+        found: u32,
+        /// The newest that this library knows.
+        known: u32,
+    },
+    /// The store holds no enrolled device.
+    #[error("the store holds no enrolled device")]
+    NotEnrolled,
+    /// The store holds a device already.
+    #[error("the store holds an enrolled device already")]
+    AlreadyEnrolled,
+    /// Reading or writing the store failed.
+    #[error("the store failed: {0}")]
+    Store(Arc<dyn StdError + Send + Sync>),
+    /// This device knows no group with that id.
+    #[error("there is no group {0} on this device")]
+    UnknownGroup(GroupId),
+    /// The group cannot be used (any more).
+    #[error("the group cannot be used: {0}")]
+    GroupNotActive(GroupStatus),
+    /// An argument cannot be used.
+    #[error("invalid input: {0}")]
+    InvalidInput(&'static str),
+    /// A rule of groups, certificates or key packages would be, or was, broken.
+    #[error("rule broken: {0}")]
+    Rule(&'static str),
+    /// MLS state does not allow it.
+    #[error("{doing}: {cause}")]
+    Mls {
+        /// What was being done.
+        doing: &'static str,
+        /// What openmls says.
+        cause: String,
+    },
+    /// The client is closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// What to do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhatNow {
+    /// Try again later.
+    Retry,
+    /// Let the client catch up, then try again.
+    CatchUp,
+    /// The group's state on this device cannot go on: it has to be added again.
+    Rejoin,
+    /// It is not allowed, or the input is wrong: trying again will not help.
+    Denied,
+    /// Something is wrong with this library, the service or the store.
+    Bug,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn what_now(&self) -> WhatNow {
+        match self {
+            Self::Refused(refusal) => of_reason(refusal.reason),
+            Self::Unreachable | Self::StoreInUse => WhatNow::Retry,
+            Self::GroupNotActive(status) => match status {
+                GroupStatus::Creating | GroupStatus::Active => WhatNow::CatchUp,
+                GroupStatus::HeldByBadCommit
+                | GroupStatus::LogRegressed
+                | GroupStatus::Quarantined
+                | GroupStatus::Lost
+                | GroupStatus::WelcomeUnusable => WhatNow::Rejoin,
+                GroupStatus::Leaving | GroupStatus::Removed => WhatNow::Denied,
+            },
+            Self::ServerAddress(_)
+            | Self::StoreKey
+            | Self::StoreTooNew { .. }
+            | Self::NotEnrolled
+            | Self::AlreadyEnrolled
+            | Self::UnknownGroup(_)
+            | Self::InvalidInput(_)
+            | Self::Rule(_)
+            | Self::Closed => WhatNow::Denied,
+            Self::Store(_) | Self::Mls { .. } => WhatNow::Bug,
+        }
+    }
+
+    /// The reason that a service gave.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.reason),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn mls(doing: &'static str) -> impl FnOnce(&dyn std::fmt::Display) -> Self {
+        move |cause| Self::Mls {
+            doing,
+            cause: cause.to_string(),
+        }
+    }
+}
+
+fn of_reason(reason: Reason) -> WhatNow {
+    match reason {
+        Reason::StoreUnavailable
+        | Reason::Overloaded
+        | Reason::RateLimited
+        | Reason::DeadlineExceeded
+        | Reason::KeyPackagesExhausted
+        | Reason::TokenExpired
+        | Reason::SlowReader => WhatNow::Retry,
+        Reason::EpochConflict | Reason::EpochTooOld | Reason::EpochAhead | Reason::ProposalsMissing => {
+            WhatNow::CatchUp
+        }
+        Reason::PositionTrimmed | Reason::LogRegressed => WhatNow::Rejoin,
+        Reason::NotAMember
+        | Reason::PolicyDenied
+        | Reason::GroupExists
+        | Reason::GroupNotFound
+        | Reason::UnknownDevice
+        | Reason::UnknownUser
+        | Reason::DeviceRevoked
+        | Reason::UserSuspended
+        | Reason::InvalidEnrolmentProof
+        | Reason::MessageTooLarge
+        | Reason::Displaced => WhatNow::Denied,
+        Reason::InvalidCommit
+        | Reason::InvalidProposal
+        | Reason::InvalidKeyPackage
+        | Reason::InvalidGroupInfo
+        | Reason::WelcomeMismatch
+        | Reason::InvalidCertificateRequest
+        | Reason::InvalidAssertion
+        | Reason::TokenInvalid
+        | Reason::Malformed
+        | Reason::Internal => WhatNow::Bug,
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<RuleViolation> for Error {
+    fn from(RuleViolation(rule): RuleViolation) -> Self {
+        Self::Rule(rule)
+    }
+}
+
+impl From<CertificateError> for Error {
+    fn from(error: CertificateError) -> Self {
+        Self::Rule(match error {
+            CertificateError::ChainSize => "certificate_chain_size",
+            CertificateError::Encoding => "certificate_encoding",
+            CertificateError::Untrusted => "certificate_untrusted",
+            CertificateError::Expired => "certificate_expired",
+            CertificateError::Names => "certificate_names",
+            CertificateError::Key => "certificate_key",
+            CertificateError::File => "certificate_file",
+        })
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => Self::StoreKey,
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::StoreInUse,
+            _ => Self::Store(Arc::new(error)),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}

@@ -1,0 +1,144 @@
+//! What an app hears of.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use futures::Stream;
+use tokio::sync::mpsc;
+use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
+
+use crate::Content;
+
+/// The number of an event on this device: later events have greater numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EventId(pub u64);
+
+impl EventId {
+    /// The id of events that are not stored ([`EventKind::Ephemeral`]). Confirming it does nothing.
+    pub const NONE: Self = Self(0);
+}
+
+/// One device of a user.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Peer {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+}
+
+/// Something that happened. Stored until the app confirms it ([`crate::Client::confirm`]).
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its number.
+    pub id: EventId,
+    /// In which group.
+    pub group: GroupId,
+    /// The group's log entry that it comes from.
+    pub position: Position,
+    /// When the service accepted that entry.
+    pub at: SystemTime,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A message, of another device or one's own: all members see all messages in one order.
+    Message {
+        /// Who sent it.
+        sender: Peer,
+        /// What it says.
+        content: Content,
+    },
+    /// A message that came to the devices connected now. Not stored, without a place in the order.
+    Ephemeral {
+        /// Who sent it.
+        sender: Peer,
+        /// What it says.
+        content: Content,
+    },
+    /// This device was added to a group.
+    Joined {
+        /// By whom.
+        by: Peer,
+    },
+    /// Devices were added or removed.
+    MembersChanged {
+        /// Who was added.
+        added: Vec<Peer>,
+        /// Who was removed, or left.
+        removed: Vec<Peer>,
+        /// Who committed it.
+        by: Peer,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// The group has a (new) name.
+    GroupNamed {
+        /// The name.
+        name: String,
+        /// Who gave it.
+        by: Peer,
+    },
+    /// This device was removed, or has left. The group's keys are deleted.
+    Removed {
+        /// Who committed it.
+        by: Peer,
+    },
+    /// An invitation could not be used; the device has to be added again.
+    WelcomeUnusable {
+        /// Why: a rule, an error reason, or what openmls says.
+        cause: String,
+    },
+    /// The service accepted a commit that this device cannot process. The group stays at the epoch before it.
+    HeldByBadCommit {
+        /// Why.
+        cause: String,
+    },
+    /// A commit was applied whose certificates or key packages break a rule: nothing more is sent to the group.
+    Quarantined {
+        /// The rule.
+        rule: String,
+    },
+    /// The service's log of the group went back in time: the group is not followed any more.
+    LogRegressed,
+    /// The service no longer keeps what this device would have to read next: the group is not followed any more.
+    Lost,
+    /// A message that cannot be read: its sender broke the protocol.
+    Unreadable {
+        /// Who sent it, where that is known.
+        sender: Option<Peer>,
+    },
+    /// An operation that was queued before a restart has failed; nobody was waiting for its outcome.
+    OperationFailed {
+        /// What was asked for: `send`, `add`, `remove`, `self_update` or `leave`.
+        operation: String,
+        /// Why: an error reason or rule.
+        cause: String,
+    },
+}
+
+/// Events in order, beginning with the first that is not confirmed. Ends when the client is closed.
+#[derive(Debug)]
+pub struct Events {
+    pub(crate) receiver: mpsc::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; waits for it. `None` once the client is closed.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.receiver.poll_recv(context)
+    }
+}

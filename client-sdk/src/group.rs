@@ -1,0 +1,243 @@
+//! A group as an app uses it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tracing::Instrument;
+use valise_proto::{DeviceId, GroupId, UserId};
+
+use crate::engine::{Operation, Outcome};
+use crate::session::Session;
+use crate::{AddFailure, Added, Content, Error, GroupState, Member, Removed, Sent};
+
+/// Most users of one claim, and most devices of one commit.
+const BATCH: usize = 256;
+
+/// A group of this device. Cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    pub(crate) session: Arc<Session>,
+    pub(crate) id: GroupId,
+}
+
+/// Users, as [`UserId`]s or as text.
+pub trait Users {
+    /// The users.
+    fn users(&self) -> Result<Vec<UserId>, Error>;
+}
+
+impl<T: AsUser> Users for [T] {
+    fn users(&self) -> Result<Vec<UserId>, Error> {
+        self.iter().map(AsUser::user).collect()
+    }
+}
+
+impl<T: AsUser> Users for Vec<T> {
+    fn users(&self) -> Result<Vec<UserId>, Error> {
+        self.as_slice().users()
+    }
+}
+
+impl<T: AsUser, const N: usize> Users for [T; N] {
+    fn users(&self) -> Result<Vec<UserId>, Error> {
+        self.as_slice().users()
+    }
+}
+
+/// One user, as a [`UserId`] or as text.
+pub trait AsUser {
+    /// The user.
+    fn user(&self) -> Result<UserId, Error>;
+}
+
+impl AsUser for UserId {
+    fn user(&self) -> Result<UserId, Error> {
+        Ok(self.clone())
+    }
+}
+
+impl AsUser for &UserId {
+    fn user(&self) -> Result<UserId, Error> {
+        Ok((*self).clone())
+    }
+}
+
+impl AsUser for &str {
+    fn user(&self) -> Result<UserId, Error> {
+        self.parse()
+            .map_err(|_| Error::InvalidInput("not a user id of the form name@domain"))
+    }
+}
+
+impl AsUser for String {
+    fn user(&self) -> Result<UserId, Error> {
+        self.as_str().user()
+    }
+}
+
+impl Group {
+    /// Its id.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Its name; empty as long as nobody has told it, or where the store cannot be read.
+    pub async fn name(&self) -> String {
+        self.info().await.map(|state| state.name).unwrap_or_default()
+    }
+
+    /// How it stands.
+    pub async fn info(&self) -> Result<GroupState, Error> {
+        let id = self.id;
+        self.session
+            .engine
+            .run(move |engine| engine.group_state(id))
+            .await
+    }
+
+    /// Its members, by leaf. Empty where the device is no member.
+    pub async fn members(&self) -> Result<Vec<Member>, Error> {
+        let id = self.id;
+        self.session.engine.run(move |engine| engine.members(id)).await
+    }
+
+    /// Sends a message. It is stored before it leaves: dropping the future, or a crash, does not take it back. Resolves when the
+    /// service has accepted it.
+    pub async fn send(&self, content: impl Into<Content>) -> Result<Sent, Error> {
+        let payload = content.into().to_payload()?;
+        let span = tracing::info_span!("valise.send", group = %self.id, bytes = payload.len());
+        match self.submit(Operation::Send { payload }, span).await? {
+            Outcome::Sent(sent) => Ok(sent),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Sends a message to the devices that are connected now. It is tried once, never stored, and may be lost.
+    pub async fn send_ephemeral(&self, content: impl Into<Content>) -> Result<(), Error> {
+        let payload = content.into().to_payload()?;
+        let id = self.id;
+        let span = tracing::info_span!("valise.send_ephemeral", group = %id);
+        async {
+            let message = self
+                .session
+                .engine
+                .run(move |engine| engine.encrypt_ephemeral(id, &payload))
+                .await?;
+            self.session.transport.send_ephemeral(message).await
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Adds all devices of these users; says for each device what became of it. More than 256 devices are added with several
+    /// commits.
+    pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
+        let users = distinct(users.users()?);
+        let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
+        self.add_users(users).instrument(span).await
+    }
+
+    async fn add_users(&self, users: Vec<UserId>) -> Result<Added, Error> {
+        let id = self.id;
+        let suite = self.session.engine.run(move |engine| engine.suite(id)).await?;
+        let mut result = Added::default();
+        for users in users.chunks(BATCH) {
+            let claims = self.session.transport.claim(users, suite).await?;
+            let (packages, failed) = self
+                .session
+                .engine
+                .run(move |engine| engine.sift_claims(id, claims))
+                .await?;
+            result.failed.extend(failed);
+            for packages in packages.chunks(BATCH) {
+                let devices: Vec<_> = packages.iter().map(|package| package.peer.clone()).collect();
+                let operation = Operation::Add {
+                    packages: packages.to_vec(),
+                };
+                match self.submit(operation, tracing::Span::current()).await {
+                    Ok(Outcome::Committed { added, .. }) => {
+                        let missing = devices.iter().filter(|peer| !added.contains(peer));
+                        result.failed.extend(
+                            missing.map(|peer| {
+                                (peer.user.clone(), Some(peer.device), AddFailure::AlreadyMember)
+                            }),
+                        );
+                        result
+                            .devices
+                            .extend(added.into_iter().map(|peer| (peer.user, peer.device)));
+                    }
+                    Ok(_) => return Err(Error::Closed),
+                    // Where others were added before, the caller is told who was and who was not.
+                    Err(error) if result.devices.is_empty() => return Err(error),
+                    Err(error) => result.failed.extend(devices.into_iter().map(|peer| {
+                        (
+                            peer.user,
+                            Some(peer.device),
+                            AddFailure::CommitFailed(error.reason()),
+                        )
+                    })),
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    /// Removes all devices of these users.
+    pub async fn remove(&self, users: &(impl Users + ?Sized)) -> Result<Removed, Error> {
+        let users: HashSet<UserId> = users.users()?.into_iter().collect();
+        let members = self.members().await?;
+        let devices: Vec<DeviceId> = members
+            .iter()
+            .filter(|member| users.contains(&member.user))
+            .map(|member| member.device)
+            .collect();
+        self.remove_devices(devices).await
+    }
+
+    /// Removes one device.
+    pub async fn remove_device(&self, device: DeviceId) -> Result<Removed, Error> {
+        self.remove_devices(vec![device]).await
+    }
+
+    async fn remove_devices(&self, devices: Vec<DeviceId>) -> Result<Removed, Error> {
+        if devices.contains(&self.session.device) {
+            return Err(Error::InvalidInput("a device does not remove itself: leave"));
+        }
+        let span = tracing::info_span!("valise.remove", group = %self.id, devices = devices.len());
+        match self.submit(Operation::Remove { devices }, span).await? {
+            Outcome::Committed { removed, .. } => Ok(Removed { devices: removed }),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Leaves the group: proposes the removal of this device, which another member commits. Resolves when the proposal is
+    /// accepted; [`crate::EventKind::Removed`] follows.
+    pub async fn leave(&self) -> Result<(), Error> {
+        let span = tracing::info_span!("valise.leave", group = %self.id);
+        self.submit(Operation::Leave, span).await.map(drop)
+    }
+
+    /// Changes this device's keys in the group (post-compromise security) with a commit.
+    pub async fn self_update(&self) -> Result<(), Error> {
+        let span = tracing::info_span!("valise.self_update", group = %self.id);
+        self.submit(Operation::SelfUpdate, span).await.map(drop)
+    }
+
+    async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {
+        self.session.engine.submit(self.id, operation, span).await
+    }
+}
+
+fn distinct(users: Vec<UserId>) -> Vec<UserId> {
+    let mut seen = HashSet::new();
+    users
+        .into_iter()
+        .filter(|user| seen.insert(user.clone()))
+        .collect()
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Group({})", self.id)
+    }
+}

@@ -1,0 +1,62 @@
+//! The client SDK of Valise: what an app links to talk in end-to-end encrypted groups (MLS, RFC 9420).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), valise_client_sdk::Error> {
+//! use valise_client_sdk::{Client, EventKind, Store, StoreKey};
+//!
+//! let store = Store::file("alice.valise", StoreKey::random());
+//! let alice = Client::enrol("http://127.0.0.1:7400", "K7QF-2M9X-…", "laptop", store).await?;
+//! let group = alice.create_group("Budget 2027").await?;
+//! group.add(&["bob@interieur.example"]).await?;
+//! group.send("Bonjour").await?;
+//! let mut events = alice.events();
+//! while let Some(event) = events.next().await {
+//!     if let EventKind::Message { sender, content } = &event.kind {
+//!         println!("{}: {}", sender.user, content.as_text().unwrap_or("?"));
+//!     }
+//!     alice.confirm(event.id).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! - One **engine** thread owns the store: a SQLite file (SQLCipher) with one connection. MLS state, log cursors, outbox and
+//!   events change in the same transaction, so a crash at any moment loses nothing and repeats nothing.
+//! - **Outbox**: every operation is a row with one outcome. Its exact bytes and idempotency key are stored before they leave,
+//!   and sent again, unchanged, until the service has answered. A commit changes no state until it comes back in the
+//!   group's log (RFC 9420 §14); where another commit was first, the operation is built again on the new epoch.
+//! - **Inbox**: entries of a group's log are applied strictly in order, each once. A gap is read again, never skipped.
+//! - **Events** are kept until the app confirms them.
+//!
+//! One message: [`Group::send`] -> `engine/intents.rs` -> `engine/prepare.rs` -> `session/upload.rs` -> `transport.rs` -> the service ->
+//! `session/subscribe.rs` -> `engine/inbox.rs` -> [`Events`].
+
+mod administration;
+mod client;
+mod content;
+mod engine;
+mod error;
+mod event;
+mod group;
+mod mls;
+mod options;
+mod session;
+mod state;
+mod store;
+mod transport;
+
+pub use administration::{Administration, AuditEvent, EnrolmentCode, UserKind, UserSummary};
+pub use client::Client;
+pub use content::Content;
+pub use error::{Error, WhatNow};
+pub use event::{Event, EventId, EventKind, Events, Peer};
+pub use group::{AsUser, Group, Users};
+pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
+pub use state::{
+    AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,
+    Role, Sent,
+};
+pub use valise_clock::Clock;
+pub use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};

@@ -1,0 +1,183 @@
+//! openmls as the engine uses it: its storage is the SDK's own connection, so that it takes part in the engine's transactions.
+
+use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{
+    CommitMessageBundle, CredentialWithKey, ExternalSender, GroupContext, KeyPackage, LeafNodeIndex,
+    Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, SignaturePublicKey,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::RustCrypto;
+use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
+use openmls_traits::types::SignatureScheme;
+use rusqlite::Connection;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use valise_group_rules::{GROUP_EXTENSIONS, ROLES_EXTENSION, Roles, RuleViolation, group_context_extensions};
+use valise_proto::UserId;
+
+use crate::Error;
+
+/// The codec of openmls's rows. It must be self-describing: openmls reads with types that skip fields.
+#[derive(Default)]
+pub(crate) struct Json;
+
+impl Codec for Json {
+    type Error = serde_json::Error;
+
+    fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, Self::Error> {
+        serde_json::to_vec(value)
+    }
+
+    fn from_slice<T: DeserializeOwned>(slice: &[u8]) -> Result<T, Self::Error> {
+        serde_json::from_slice(slice)
+    }
+}
+
+/// openmls's storage, inside whatever transaction the connection is in.
+pub(crate) type Storage<'a> = SqliteStorageProvider<Json, &'a Connection>;
+
+/// What openmls works with.
+pub(crate) struct Provider<'a> {
+    crypto: &'a RustCrypto,
+    storage: Storage<'a>,
+}
+
+impl<'a> Provider<'a> {
+    pub(crate) fn new(crypto: &'a RustCrypto, connection: &'a Connection) -> Self {
+        Self {
+            crypto,
+            storage: SqliteStorageProvider::new(connection),
+        }
+    }
+}
+
+impl<'a> OpenMlsProvider for Provider<'a> {
+    type CryptoProvider = RustCrypto;
+    type RandProvider = RustCrypto;
+    type StorageProvider = Storage<'a>;
+
+    fn storage(&self) -> &Self::StorageProvider {
+        &self.storage
+    }
+
+    fn crypto(&self) -> &Self::CryptoProvider {
+        self.crypto
+    }
+
+    fn rand(&self) -> &Self::RandProvider {
+        self.crypto
+    }
+}
+
+/// A new key pair of a device, kept with openmls's tables.
+pub(crate) fn new_signer(connection: &Connection) -> Result<SignatureKeyPair, Error> {
+    let signer = SignatureKeyPair::new(SignatureScheme::ED25519)
+        .map_err(|error| Error::mls("making the device's key")(&format!("{error:?}")))?;
+    signer.store(&Storage::new(connection))?;
+    Ok(signer)
+}
+
+/// The key pair with that public key.
+pub(crate) fn load_signer(connection: &Connection, public_key: &[u8]) -> Result<SignatureKeyPair, Error> {
+    SignatureKeyPair::read(&Storage::new(connection), public_key, SignatureScheme::ED25519)
+        .ok_or_else(|| Error::mls("loading the device's key")(&"not found"))
+}
+
+/// The device's credential: its certificate chain.
+pub(crate) fn credential(chain: &[Vec<u8>], signature_key: &[u8]) -> CredentialWithKey {
+    CredentialWithKey {
+        credential: valise_group_rules::credential(chain),
+        signature_key: SignaturePublicKey::from(signature_key),
+    }
+}
+
+/// The service as the external sender of every group.
+pub(crate) fn external_sender(bytes: &[u8]) -> Result<ExternalSender, Error> {
+    ExternalSender::tls_deserialize_exact_bytes(bytes).map_err(|_| Error::Rule("external_senders"))
+}
+
+/// From an hour ago, as clocks differ, and in all as long as asked for.
+pub(crate) fn lifetime(now: u64, seconds: u64) -> Lifetime {
+    let from = now.saturating_sub(3600);
+    Lifetime::init(from, from.saturating_add(seconds))
+}
+
+/// What a commit is to do, besides committing the proposals that the log holds already.
+#[derive(Default)]
+pub(crate) struct CommitPlan {
+    pub(crate) adds: Vec<KeyPackage>,
+    pub(crate) removals: Vec<LeafNodeIndex>,
+    pub(crate) self_update: bool,
+}
+
+/// Builds a commit and leaves it pending: nothing of the group changes (RFC 9420 §14).
+pub(crate) fn build_commit(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    signer: &SignatureKeyPair,
+    plan: CommitPlan,
+) -> Result<CommitMessageBundle, Error> {
+    const DOING: &str = "building a commit";
+    group
+        .commit_builder()
+        .force_self_update(plan.self_update)
+        .propose_adds(plan.adds)
+        .propose_removals(plan.removals)
+        .load_psks(provider.storage())
+        .map_err(|error| Error::mls(DOING)(&error))?
+        .create_group_info(true)
+        .use_ratchet_tree_extension(false)
+        .build(provider.rand(), provider.crypto(), signer, |_| true)
+        .map_err(|error| Error::mls(DOING)(&error))?
+        .stage_commit(provider)
+        .map_err(|error| Error::mls(DOING)(&error))
+}
+
+/// The leaves that the proposals in the log are to remove.
+pub(crate) fn proposed_removals(group: &MlsGroup) -> Vec<LeafNodeIndex> {
+    group
+        .pending_proposals()
+        .filter_map(|queued| match queued.proposal() {
+            Proposal::Remove(remove) => Some(remove.removed()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Only Removes stand alone in a log: a bad proposal in the queue would stop every member from sending.
+pub(crate) fn may_stand_alone(proposal: &Proposal) -> bool {
+    proposal.proposal_type() == ProposalType::Remove
+}
+
+/// A joiner's check of the GroupContext: the service as the only external sender, the required capabilities, well-formed
+/// roles, and nothing else.
+pub(crate) fn judge_joined_context(
+    context: &GroupContext,
+    external_sender: &ExternalSender,
+    anybody: &UserId,
+) -> Result<(), RuleViolation> {
+    let expected = group_context_extensions(external_sender.clone(), anybody)?;
+    let found = context.extensions();
+    if !valise_group_rules::is_allowed_suite(context.ciphersuite()) {
+        return Err(RuleViolation("cipher_suite"));
+    }
+    if found.external_senders() != expected.external_senders() {
+        return Err(RuleViolation("external_senders"));
+    }
+    if found.required_capabilities() != expected.required_capabilities() {
+        return Err(RuleViolation("required_capabilities"));
+    }
+    if found.iter().count() != GROUP_EXTENSIONS.len() {
+        return Err(RuleViolation("context_extensions"));
+    }
+    roles_of(context).map(drop)
+}
+
+/// Who is what in the group.
+pub(crate) fn roles_of(context: &GroupContext) -> Result<Roles, RuleViolation> {
+    let extension = context
+        .extensions()
+        .unknown(ROLES_EXTENSION)
+        .ok_or(RuleViolation("roles"))?;
+    Roles::from_bytes(&extension.0)
+}

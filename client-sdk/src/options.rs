@@ -1,0 +1,194 @@
+//! How a client is set up.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use openmls::prelude::Ciphersuite;
+use serde::{Deserialize, Serialize};
+use valise_clock::Clock;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// The 32-byte key of a store file. It is the app's task to keep it (in the system's key store).
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct StoreKey([u8; 32]);
+
+impl StoreKey {
+    /// A new random key.
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
+        Self(bytes)
+    }
+
+    /// With these bytes, which must come from a cryptographic random generator or key derivation.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be kept in a safe place.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreKey(…)")
+    }
+}
+
+/// Where a device keeps its keys, groups, outbox and events.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    File(PathBuf, StoreKey),
+    Memory,
+}
+
+impl Store {
+    /// An encrypted file (SQLCipher, AES-256), created if it is not there. One client at a time has it open.
+    pub fn file(path: impl AsRef<Path>, key: StoreKey) -> Self {
+        Self {
+            place: Place::File(path.as_ref().to_owned(), key),
+        }
+    }
+
+    /// In memory: gone with the client.
+    pub fn memory() -> Self {
+        Self { place: Place::Memory }
+    }
+}
+
+/// Where the services are. One URL for all three, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servers {
+    pub(crate) authentication: String,
+    pub(crate) directory: String,
+    pub(crate) delivery: String,
+    pub(crate) certificate_authority: Option<String>,
+}
+
+impl Servers {
+    /// One URL, `http(s)://host:port`, for all services.
+    pub fn one(url: impl Into<String>) -> Self {
+        let url = url.into();
+        Self {
+            authentication: url.clone(),
+            directory: url.clone(),
+            delivery: url,
+            certificate_authority: None,
+        }
+    }
+
+    /// The authentication service's, the key-package directory's and the delivery service's URL.
+    pub fn each(
+        authentication: impl Into<String>,
+        directory: impl Into<String>,
+        delivery: impl Into<String>,
+    ) -> Self {
+        Self {
+            authentication: authentication.into(),
+            directory: directory.into(),
+            delivery: delivery.into(),
+            certificate_authority: None,
+        }
+    }
+
+    /// The certificate authority (PEM) that the servers' TLS certificates chain to: needed for `https`.
+    pub fn with_certificate_authority(mut self, pem: impl Into<String>) -> Self {
+        self.certificate_authority = Some(pem.into());
+        self
+    }
+}
+
+impl From<&str> for Servers {
+    fn from(url: &str) -> Self {
+        Self::one(url)
+    }
+}
+
+impl From<&String> for Servers {
+    fn from(url: &String) -> Self {
+        Self::one(url)
+    }
+}
+
+impl From<String> for Servers {
+    fn from(url: String) -> Self {
+        Self::one(url)
+    }
+}
+
+/// Cipher suites that groups of Ed25519 devices may have (RFC 9420 §17.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CipherSuite {
+    /// 0x0001: X25519, AES-128-GCM, SHA-256.
+    #[default]
+    X25519Aes128,
+    /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256.
+    X25519ChaCha20,
+    /// 0x004F: hybrid post-quantum, ML-KEM-768 with X25519, AES-128-GCM, SHA-256.
+    MlKem768X25519Aes128,
+}
+
+impl CipherSuite {
+    pub(crate) const fn mls(self) -> Ciphersuite {
+        match self {
+            Self::X25519Aes128 => Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+            Self::X25519ChaCha20 => Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+            Self::MlKem768X25519Aes128 => Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+        }
+    }
+}
+
+/// How many key packages are kept in stock, and for how long they live.
+#[derive(Debug, Clone)]
+pub struct KeyPackageOptions {
+    /// One-time packages that are published when the stock is low; the directory keeps at most its own capacity.
+    pub one_time: usize,
+    /// Lifetime of a package. The directory has a ceiling of 84 days.
+    pub lifetime: Duration,
+    /// For which suites packages are published: in groups of others the device can be added.
+    pub cipher_suites: Vec<CipherSuite>,
+}
+
+impl Default for KeyPackageOptions {
+    fn default() -> Self {
+        Self {
+            one_time: 20,
+            lifetime: Duration::from_hours(84 * 24),
+            cipher_suites: vec![CipherSuite::default()],
+        }
+    }
+}
+
+/// How a client behaves. The default is right for an app.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// What time it is.
+    pub clock: Clock,
+    /// Key packages.
+    pub key_packages: KeyPackageOptions,
+    /// The suite of groups that this device creates.
+    pub cipher_suite: CipherSuite,
+    /// How long a member waits, for each active member before it in the tree, before it commits somebody's proposal.
+    pub commit_delay: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            key_packages: KeyPackageOptions::default(),
+            cipher_suite: CipherSuite::default(),
+            commit_delay: Duration::from_millis(200),
+        }
+    }
+}

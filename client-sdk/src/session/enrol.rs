@@ -1,0 +1,112 @@
+//! Enrolment: one proof of identity becomes a device.
+
+use std::sync::Arc;
+
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::signatures::Signer as _;
+use valise_device_certificate::{TrustBundle, certification_request};
+use valise_group_rules::{credential, identify};
+use valise_proto::authentication::v1 as wire;
+use valise_proto::delivery::v1::GetParametersRequest;
+
+use super::{Session, blocking, stock};
+use crate::store::{Database, Enrolled};
+use crate::transport::{Channels, DeviceKey, Transport, enrol as call};
+use crate::{Error, Options, Servers, Store, mls};
+
+/// Enrols a new device and starts it; returns when others can add it to groups.
+pub(crate) async fn enrol(
+    servers: Servers,
+    code: &str,
+    device_name: &str,
+    store: Store,
+    options: Options,
+) -> Result<Arc<Session>, Error> {
+    let channels = Channels::new(&servers)?;
+    let db = blocking(move || Database::open(&store)).await?;
+    let signer = device_key(&db, &servers)?;
+    let request = certification_request(signer.public(), |message| signer.sign(message).ok())?;
+    let answer = call(
+        &channels,
+        wire::EnrolRequest {
+            proof: Some(wire::enrol_request::Proof::EnrolmentCode(code.to_owned())),
+            certification_request: request,
+            device_name: device_name.to_owned(),
+        },
+    )
+    .await?;
+    let enrolled = judge(answer, &signer, &options)?;
+    db.put_enrolled(&enrolled)?;
+    let enrolled = complete(&db, enrolled, signer.public(), &channels, &options).await?;
+    let public_key = signer.to_public_vec();
+    let session = Session::start(db, &enrolled, &public_key, channels, options).await?;
+    stock::publish(&session).await?;
+    Ok(session)
+}
+
+/// Without the deployment's parameters no group can be made. Whoever opens a store that lacks them asks for them.
+pub(super) async fn complete(
+    db: &Database,
+    mut enrolled: Enrolled,
+    signature_key: &[u8],
+    channels: &Channels,
+    options: &Options,
+) -> Result<Enrolled, Error> {
+    if enrolled.external_sender.is_empty() {
+        let key = DeviceKey {
+            device: enrolled.device,
+            signer: mls::load_signer(&db.connection, signature_key)?,
+        };
+        let transport = Transport::new(channels.clone(), key, options.clock.clone());
+        let parameters = transport.get_parameters(GetParametersRequest {}).await?;
+        enrolled.retention = parameters
+            .retention
+            .map_or(0, |retention| u64::try_from(retention.seconds).unwrap_or(0));
+        mls::external_sender(&parameters.external_sender)?;
+        enrolled.external_sender = parameters.external_sender.to_vec();
+        db.put_enrolled(&enrolled)?;
+    }
+    Ok(enrolled)
+}
+
+/// The key is stored before anybody is asked: an enrolment whose answer was lost goes on with the same key.
+fn device_key(db: &Database, servers: &Servers) -> Result<SignatureKeyPair, Error> {
+    match db.device()? {
+        Some(row) if row.enrolled.is_some() => Err(Error::AlreadyEnrolled),
+        Some(row) if row.servers == *servers => mls::load_signer(&db.connection, &row.signature_key),
+        _ => {
+            let signer = mls::new_signer(&db.connection)?;
+            db.put_new_device(servers, signer.public())?;
+            Ok(signer)
+        }
+    }
+}
+
+/// The certificate is for this key, is trusted, and says what the answer says.
+fn judge(
+    answer: wire::EnrolResponse,
+    signer: &SignatureKeyPair,
+    options: &Options,
+) -> Result<Enrolled, Error> {
+    let chain = answer.chain.ok_or(Error::Unreachable)?.certificates;
+    let trust_bundle = answer.trust_bundle.ok_or(Error::Unreachable)?.certificates;
+    let bundle = TrustBundle::from_der(trust_bundle.iter().cloned())?;
+    let identity = identify(
+        &credential(&chain),
+        signer.public(),
+        &bundle,
+        options.clock.unix_seconds(),
+    )?;
+    let named = identity.user.as_str() == answer.user_id && identity.device.to_string() == answer.device_id;
+    if !named {
+        return Err(Error::Rule("certificate_names"));
+    }
+    Ok(Enrolled {
+        user: identity.user,
+        device: identity.device,
+        chain,
+        trust_bundle,
+        external_sender: Vec::new(),
+        retention: 0,
+    })
+}

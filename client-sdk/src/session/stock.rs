@@ -1,0 +1,111 @@
+//! Keeps key packages in stock at the directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openmls::prelude::Ciphersuite;
+use valise_proto::Reason;
+use valise_proto::directory::v1::{GetStockRequest, GetStockResponse, PublishKeyPackagesRequest};
+
+use super::Session;
+use crate::Error;
+use crate::engine::Engine;
+use crate::transport::Backoff;
+
+/// Most packages of one call.
+const BATCH: usize = 100;
+/// The stock is looked at this often even if nobody says that it is low.
+const INTERVAL: Duration = Duration::from_hours(6);
+/// Packages that are about to end are replaced this long before.
+const AHEAD: u64 = 7 * 24 * 3600;
+
+pub(super) async fn run(session: Arc<Session>) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
+    loop {
+        let wait = match publish(&session).await {
+            Ok(()) => {
+                backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
+                INTERVAL
+            }
+            Err(Error::Closed) => return,
+            Err(error) => {
+                tracing::debug!(%error, "key packages could not be published");
+                backoff.step()
+            }
+        };
+        tokio::select! {
+            () = session.top_up.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Publishes what is missing.
+pub(super) async fn publish(session: &Session) -> Result<(), Error> {
+    let _turn = session.publishing.lock().await;
+    session.engine.run(Engine::sweep_key_packages).await?;
+    let stock = session.transport.get_stock(GetStockRequest {}).await?;
+    for suite in &session.options.key_packages.cipher_suites {
+        make(session, suite.mls(), &stock).await?;
+    }
+    let mut refused = false;
+    loop {
+        let packages = session
+            .engine
+            .run(|engine| engine.key_packages_to_publish(BATCH))
+            .await?;
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let references: Vec<_> = packages.iter().map(|package| package.reference.clone()).collect();
+        let tried = packages.iter().any(|package| package.tried);
+        let key_packages = packages.into_iter().map(|package| package.message).collect();
+        match session
+            .transport
+            .publish_key_packages(PublishKeyPackagesRequest { key_packages })
+            .await
+        {
+            Ok(_) => {}
+            Err(error) if error.reason() == Some(Reason::InvalidKeyPackage) && !refused => {
+                // A package is taken once. Of a call whose answer was lost, some may have been: whether they were shows in the
+                // stock the next time.
+                tracing::warn!(%error, tried, "key packages were refused");
+                refused = true;
+            }
+            Err(error) => return Err(error),
+        }
+        session
+            .engine
+            .run(move |engine| engine.key_packages_published(&references))
+            .await?;
+    }
+}
+
+/// Makes what is missing of a suite, besides what waits to be published.
+async fn make(session: &Session, suite: Ciphersuite, stock: &GetStockResponse) -> Result<(), Error> {
+    let capacity = usize::try_from(stock.capacity).unwrap_or(usize::MAX);
+    let wanted = session.options.key_packages.one_time.min(capacity);
+    let soon = session.options.clock.unix_seconds() + AHEAD;
+    let found = stock
+        .stock
+        .iter()
+        .find(|found| found.cipher_suite == u32::from(u16::from(suite)));
+    let ends_soon = found
+        .and_then(|found| found.first_unusable_at.as_ref())
+        .is_some_and(|at| u64::try_from(at.seconds).is_ok_and(|at| at < soon));
+    let (waiting, last_resort_waits) = session
+        .engine
+        .run(move |engine| engine.unpublished(suite))
+        .await?;
+    let have = found.map_or(0, |found| found.one_time as usize) + waiting;
+    let low = have <= wanted / 2 || found.is_none_or(|found| found.low) || ends_soon;
+    let missing = if low { wanted.saturating_sub(have) } else { 0 };
+    let last_resort = !last_resort_waits && (ends_soon || found.is_none_or(|found| !found.last_resort));
+    if missing > 0 || last_resort {
+        session
+            .engine
+            .run(move |engine| engine.make_key_packages(suite, missing, last_resort))
+            .await?;
+    }
+    Ok(())
+}

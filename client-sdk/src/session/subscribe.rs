@@ -1,0 +1,403 @@
+//! The device's stream: what it brings goes to the engine, in order; what is durable is acknowledged.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::{Status, Streaming};
+use valise_proto::delivery::v1 as wire;
+use valise_proto::delivery::v1::subscribe_request::Message as Out;
+use valise_proto::delivery::v1::subscribe_response::Message as In;
+use valise_proto::{GroupId, Reason, Refusal};
+
+use super::Session;
+use crate::engine::{Applied, Arrival, Engine, Follow};
+use crate::transport::{Backoff, Failure};
+use crate::{Connection, Error, OfflineReason};
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The service speaks at least every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Most messages of the stream that are applied with one transaction.
+const BATCH: usize = 512;
+/// Entries of one read.
+const READ: u32 = 500;
+/// A revoked device looks again this often: its user may be resumed.
+const AFTER_REFUSAL: Duration = Duration::from_mins(1);
+
+/// Why a stream ended.
+enum End {
+    /// Another client of this device took over.
+    Displaced,
+    /// The device may not.
+    Refused(Reason),
+    /// A new stream will do.
+    Again,
+    /// The server cannot be reached, or the store not be written.
+    Lost,
+    /// The client is closed.
+    Closed,
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        match failure.reason() {
+            Some(Reason::Displaced) => Self::Displaced,
+            Some(reason @ (Reason::DeviceRevoked | Reason::UserSuspended | Reason::UnknownDevice)) => {
+                Self::Refused(reason)
+            }
+            Some(Reason::SlowReader | Reason::TokenExpired) => Self::Again,
+            _ => Self::Lost,
+        }
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Closed => Self::Closed,
+            Error::Refused(refusal) => Failure::Refused(refusal).into(),
+            error => {
+                tracing::error!(%error, "what the stream brought could not be applied");
+                Self::Lost
+            }
+        }
+    }
+}
+
+/// Keeps a stream open.
+pub(super) async fn run(session: Arc<Session>, mut follows: mpsc::UnboundedReceiver<Follow>) {
+    let new_backoff = || Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
+    let mut backoff = new_backoff();
+    loop {
+        let Err(end) = Stream::open_and_follow(&session, &mut follows).await;
+        if *session.connection.borrow() == Connection::Live {
+            backoff = new_backoff();
+        }
+        let (reason, wait) = match end {
+            End::Closed => return,
+            End::Displaced => {
+                tracing::warn!("another client of this device took over");
+                session.go_offline(OfflineReason::Displaced);
+                return;
+            }
+            End::Refused(reason) => (OfflineReason::Refused(reason), AFTER_REFUSAL),
+            End::Again | End::Lost => (OfflineReason::Unreachable, backoff.step()),
+        };
+        session.go_offline(reason);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+impl Session {
+    fn go_offline(&self, reason: OfflineReason) {
+        self.connection.send_replace(Connection::Offline { reason });
+    }
+}
+
+struct Stream<'a> {
+    session: &'a Session,
+    out: mpsc::Sender<wire::SubscribeRequest>,
+    followed: HashSet<GroupId>,
+    /// The first inbox item of a stream may jump: older ones may have been swept.
+    inbox_next: Option<u64>,
+    arrivals: Vec<Arrival>,
+}
+
+impl<'a> Stream<'a> {
+    async fn open_and_follow(
+        session: &'a Session,
+        follows: &mut mpsc::UnboundedReceiver<Follow>,
+    ) -> Result<std::convert::Infallible, End> {
+        // What they say is in the cursors by now.
+        while follows.try_recv().is_ok() {}
+        let cursors = session.engine.run(Engine::cursors).await?;
+        let (out, messages) = mpsc::channel(256);
+        let mut stream = Self {
+            session,
+            out,
+            followed: cursors.groups.iter().filter_map(group_of).collect(),
+            inbox_next: None,
+            arrivals: Vec::new(),
+        };
+        stream
+            .say(Out::Start(wire::Start {
+                groups: cursors.groups,
+                inbox_cursor: cursors.inbox,
+            }))
+            .await?;
+        let incoming = session.transport.subscribe(messages).await?;
+        session.connection.send_replace(Connection::CatchingUp);
+        stream.follow(incoming, follows).await
+    }
+
+    async fn follow(
+        &mut self,
+        mut incoming: Streaming<wire::SubscribeResponse>,
+        follows: &mut mpsc::UnboundedReceiver<Follow>,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut token_ends = Instant::now() + self.token_time();
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = incoming.message() => {
+                    heard = Instant::now();
+                    let first = read(message)?;
+                    self.take_batch(first, &mut incoming).await?;
+                }
+                follow = follows.recv() => match follow {
+                    Some(follow) => self.change(follow).await?,
+                    None => return Err(End::Closed),
+                },
+                _ = heartbeat.tick() => self.say(Out::Heartbeat(wire::Heartbeat {})).await?,
+                () = tokio::time::sleep_until(token_ends) => {
+                    let access_token = self.session.transport.tokens_get().await?;
+                    self.say(Out::RefreshToken(wire::RefreshToken { access_token })).await?;
+                    token_ends = Instant::now() + self.token_time();
+                }
+                () = tokio::time::sleep_until(heard + SILENCE) => {
+                    tracing::warn!("the stream is silent");
+                    return Err(End::Lost);
+                }
+            }
+        }
+    }
+
+    fn token_time(&self) -> Duration {
+        Duration::from_secs(self.session.transport.token_seconds_left().max(1))
+    }
+
+    /// Takes what has arrived, applies it with few transactions, and acknowledges it.
+    async fn take_batch(
+        &mut self,
+        first: In,
+        incoming: &mut Streaming<wire::SubscribeResponse>,
+    ) -> Result<(), End> {
+        self.take(first).await?;
+        for _ in 1..BATCH {
+            match incoming.message().now_or_never() {
+                Some(message) => self.take(read(message)?).await?,
+                None => break,
+            }
+        }
+        self.apply().await
+    }
+
+    async fn take(&mut self, message: In) -> Result<(), End> {
+        match message {
+            In::Entry(entry) => self.arrivals.push(Arrival::Entry(entry)),
+            In::InboxItem(item) => self.take_inbox_item(item).await?,
+            In::CaughtUp(wire::CaughtUp {}) => {
+                self.apply().await?;
+                self.session.connection.send_replace(Connection::Live);
+            }
+            In::Heartbeat(wire::Heartbeat {}) => {}
+            In::Ephemeral(ephemeral) => {
+                self.apply().await?;
+                if let Ok(group) = GroupId::try_from(&*ephemeral.group_id) {
+                    let message = ephemeral.mls_message;
+                    self.session
+                        .engine
+                        .run(move |engine| engine.receive_ephemeral(group, &message))
+                        .await?;
+                }
+            }
+            In::GroupEnded(ended) => {
+                self.apply().await?;
+                if let Ok(group) = GroupId::try_from(&*ended.group_id) {
+                    self.followed.remove(&group);
+                    let reason = ended.reason;
+                    self.session
+                        .engine
+                        .run(move |engine| engine.group_ended(group, &reason))
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_inbox_item(&mut self, item: wire::InboxItem) -> Result<(), End> {
+        if self.inbox_next.is_some_and(|next| item.number > next) {
+            tracing::error!(number = item.number, "inbox items are missing");
+            return Err(End::Lost);
+        }
+        self.inbox_next = Some(item.number + 1);
+        let tree = match &item.item {
+            Some(wire::inbox_item::Item::Welcome(welcome)) => {
+                self.apply().await?;
+                Some(self.ratchet_tree(welcome).await?)
+            }
+            _ => None,
+        };
+        self.arrivals.push(Arrival::Inbox(item, tree));
+        Ok(())
+    }
+
+    /// The tree that a Welcome needs, or why there is none. A passing failure ends the stream: the item comes again.
+    async fn ratchet_tree(&self, welcome: &wire::WelcomeItem) -> Result<Result<Bytes, Refusal>, End> {
+        let mut backoff = Backoff::of_requests();
+        let mut tries = 0;
+        loop {
+            let failure = match self
+                .session
+                .transport
+                .ratchet_tree(welcome.group_id.clone(), welcome.epoch)
+                .await
+            {
+                Ok(tree) => return Ok(Ok(tree)),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Refused(refusal) if !Failure::Refused(refusal.clone()).is_passing() => {
+                    return match Failure::Refused(refusal.clone()).into() {
+                        end @ (End::Refused(_) | End::Displaced) => Err(end),
+                        _ => Ok(Err(refusal)),
+                    };
+                }
+                failure if tries == 4 => return Err(failure.into()),
+                _ => {}
+            }
+            tries += 1;
+            tokio::time::sleep(backoff.step()).await;
+        }
+    }
+
+    async fn apply(&mut self) -> Result<(), End> {
+        if self.arrivals.is_empty() {
+            return Ok(());
+        }
+        let arrivals = std::mem::take(&mut self.arrivals);
+        let applied = self
+            .session
+            .engine
+            .run(move |engine| engine.apply(arrivals))
+            .await?;
+        let gaps = applied.gaps.clone();
+        self.acknowledge(applied).await?;
+        for group in gaps {
+            self.catch_up(group).await?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, applied: Applied) -> Result<(), End> {
+        let mut groups = applied.cursors;
+        groups.retain(|cursor| group_of(cursor).is_some_and(|group| self.followed.contains(&group)));
+        if groups.is_empty() && applied.inbox == 0 {
+            return Ok(());
+        }
+        self.say(Out::Ack(wire::Ack {
+            groups,
+            inbox_number: applied.inbox,
+        }))
+        .await
+    }
+
+    /// Reads what is missing of a group, until nothing is.
+    async fn catch_up(&mut self, group: GroupId) -> Result<(), End> {
+        loop {
+            let standing = self
+                .session
+                .engine
+                .run(move |engine| engine.standing(group))
+                .await?;
+            let Some((_, position)) = standing.filter(|(status, _)| status.is_followed()) else {
+                return Ok(());
+            };
+            let page = match self.session.transport.entries_after(group, position, READ).await {
+                Ok(page) => page,
+                Err(Error::Refused(refusal)) if !Failure::Refused(refusal.clone()).is_passing() => {
+                    let reason = refusal.reason.as_str();
+                    self.session
+                        .engine
+                        .run(move |engine| engine.group_ended(group, reason))
+                        .await?;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if page.entries.is_empty() {
+                return Ok(());
+            }
+            let arrivals = page.entries.into_iter().map(Arrival::Entry).collect();
+            let applied = self
+                .session
+                .engine
+                .run(move |engine| engine.apply(arrivals))
+                .await?;
+            let stuck = applied.gaps.contains(&group);
+            self.acknowledge(applied).await?;
+            if stuck {
+                tracing::error!(%group, "the log has a gap");
+                return Err(End::Lost);
+            }
+        }
+    }
+
+    async fn change(&mut self, follow: Follow) -> Result<(), End> {
+        match follow {
+            Follow::CatchUp(group) => self.catch_up(group).await,
+            Follow::Add(cursor) => {
+                let Some(group) = group_of(&cursor) else {
+                    return Ok(());
+                };
+                if !self.followed.insert(group) {
+                    return Ok(());
+                }
+                self.say(Out::ChangeGroups(wire::ChangeGroups {
+                    add: vec![cursor],
+                    drop_group_ids: Vec::new(),
+                }))
+                .await
+            }
+            Follow::Drop(group) => {
+                if !self.followed.remove(&group) {
+                    return Ok(());
+                }
+                let drop_group_ids = vec![group.to_vec().into()];
+                self.say(Out::ChangeGroups(wire::ChangeGroups {
+                    add: Vec::new(),
+                    drop_group_ids,
+                }))
+                .await
+            }
+        }
+    }
+
+    async fn say(&self, message: Out) -> Result<(), End> {
+        let message = wire::SubscribeRequest {
+            message: Some(message),
+        };
+        match tokio::time::timeout(SILENCE, self.out.send(message)).await {
+            // If the stream has ended, its other direction tells why.
+            Ok(_) => Ok(()),
+            Err(_) => Err(End::Lost),
+        }
+    }
+}
+
+fn read(message: Result<Option<wire::SubscribeResponse>, Status>) -> Result<In, End> {
+    match message {
+        Ok(Some(wire::SubscribeResponse {
+            message: Some(message),
+        })) => Ok(message),
+        // Of a newer service.
+        Ok(Some(wire::SubscribeResponse { message: None })) => Ok(In::Heartbeat(wire::Heartbeat {})),
+        Ok(None) => Err(End::Lost),
+        Err(status) => {
+            tracing::debug!(code = ?status.code(), "the stream ended");
+            Err(Failure::of(&status).into())
+        }
+    }
+}
+
+fn group_of(cursor: &wire::GroupCursor) -> Option<GroupId> {
+    GroupId::try_from(&*cursor.group_id).ok()
+}

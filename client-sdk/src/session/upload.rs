@@ -1,0 +1,205 @@
+//! Sends what the engine has prepared: of each group one request at a time, so that the log has them in the order in which they
+//! were asked for; of different groups side by side.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tracing::Instrument;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
+
+use super::Session;
+use crate::Connection;
+use crate::engine::{Upload, UploadJob, UploadKind};
+use crate::transport::{Backoff, Failure};
+
+/// A service that has failed so often on a request will not do better.
+const MAX_INTERNAL: u32 = 8;
+
+pub(super) async fn run(session: Arc<Session>, mut jobs: mpsc::UnboundedReceiver<UploadJob>) {
+    let mut queues: HashMap<GroupId, VecDeque<Upload>> = HashMap::new();
+    let mut busy: HashSet<GroupId> = HashSet::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let group = tokio::select! {
+            // Jobs first: what an outcome has changed must be known before the next request of its group goes out.
+            biased;
+            job = jobs.recv() => match job {
+                None => return,
+                Some(UploadJob::Clear(group)) => {
+                    queues.remove(&group);
+                    continue;
+                }
+                Some(UploadJob::Send(upload)) => {
+                    let group = upload.group;
+                    queues.entry(group).or_default().push_back(upload);
+                    group
+                }
+            },
+            Some(group) = running.next(), if !running.is_empty() => {
+                busy.remove(&group);
+                group
+            }
+        };
+        if busy.contains(&group) {
+            continue;
+        }
+        match queues.get_mut(&group).and_then(VecDeque::pop_front) {
+            Some(upload) => {
+                busy.insert(group);
+                running.push(deliver(&session, upload));
+            }
+            None => drop(queues.remove(&group)),
+        }
+    }
+}
+
+/// Sends one request until there is an outcome, and tells the engine.
+async fn deliver(session: &Session, upload: Upload) -> GroupId {
+    let group = upload.group;
+    let (intent, key, span) = (upload.intent, upload.prepared.key, upload.span.clone());
+    let result = async {
+        match outcome(session, upload).await {
+            Ok((position, epoch)) => {
+                session
+                    .engine
+                    .run(move |engine| engine.accepted(intent, key, position, epoch))
+                    .await
+            }
+            Err(refusal) => {
+                session
+                    .engine
+                    .run(move |engine| engine.refused(intent, key, refusal))
+                    .await
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+    if let Err(error) = result {
+        // The request is still in the store: it goes out again when the store is opened again.
+        tracing::error!(%error, %group, "an outcome could not be stored");
+    }
+    group
+}
+
+async fn outcome(session: &Session, upload: Upload) -> Result<(Position, Epoch), Refusal> {
+    let mut backoff = Backoff::of_requests();
+    let mut repeat = upload.repeat;
+    let mut internal = 0;
+    loop {
+        let failure = match once(session, &upload, repeat).await {
+            Ok(accepted) => return Ok(accepted),
+            Err(failure) => failure,
+        };
+        repeat = true;
+        internal += u32::from(failure.reason() == Some(Reason::Internal));
+        match failure {
+            Failure::Refused(refusal)
+                if !Failure::Refused(refusal.clone()).is_passing() || internal >= MAX_INTERNAL =>
+            {
+                return Err(refusal);
+            }
+            failure => {
+                tracing::debug!(group = %upload.group, reason = ?failure.reason(), "a request is tried again");
+                let wait = failure.retry_after().unwrap_or_else(|| backoff.step());
+                wait_or_live(session, wait).await;
+            }
+        }
+    }
+}
+
+/// Waits, but not longer than until the connection is back.
+async fn wait_or_live(session: &Session, wait: Duration) {
+    let mut connection = session.connection.subscribe();
+    let back = async {
+        if *connection.borrow_and_update() == Connection::Live {
+            // It is not the connection that is missing.
+            std::future::pending::<()>().await;
+        }
+        let _ = connection
+            .wait_for(|connection| *connection == Connection::Live)
+            .await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = back => {}
+    }
+}
+
+async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result<(Position, Epoch), Failure> {
+    let transport = &session.transport;
+    let client = transport.delivery();
+    let prepared = &upload.prepared;
+    let idempotency_key: bytes::Bytes = prepared.key.to_vec().into();
+    let accepted = match upload.kind {
+        UploadKind::Create => {
+            let request = wire::CreateGroupRequest {
+                group_info: prepared.message.clone().into(),
+                ratchet_tree: prepared.welcome.clone().unwrap_or_default().into(),
+                idempotency_key,
+            };
+            call(transport.once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.create_group(request).await }
+            }))
+            .await?;
+            return Ok((Position::NONE, Epoch(0)));
+        }
+        UploadKind::Message => {
+            let request = wire::SendMessageRequest {
+                mls_message: prepared.message.clone().into(),
+                idempotency_key,
+                may_be_repeat,
+            };
+            call(transport.once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.send_message(request).await }
+            }))
+            .await?
+            .accepted
+        }
+        UploadKind::Commit => {
+            let request = wire::SubmitCommitRequest {
+                commit: prepared.message.clone().into(),
+                group_info: prepared.group_info.clone().unwrap_or_default().into(),
+                welcome: prepared.welcome.clone().unwrap_or_default().into(),
+                idempotency_key,
+                may_be_repeat,
+            };
+            call(transport.once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.submit_commit(request).await }
+            }))
+            .await?
+            .accepted
+        }
+        UploadKind::Proposal => {
+            let request = wire::SubmitProposalRequest {
+                proposal: prepared.message.clone().into(),
+                idempotency_key,
+                may_be_repeat,
+            };
+            call(transport.once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.submit_proposal(request).await }
+            }))
+            .await?
+            .accepted
+        }
+    };
+    let accepted = accepted.ok_or(Failure::Unknown)?;
+    Ok((Position(accepted.position), Epoch(accepted.epoch)))
+}
+
+/// Calls are large futures: one at a time is on the heap, not all of them in one.
+fn call<'a, T>(
+    future: impl Future<Output = Result<T, Failure>> + Send + 'a,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>> {
+    Box::pin(future)
+}

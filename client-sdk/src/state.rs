@@ -1,0 +1,208 @@
+//! What an app can ask about: groups, members, the connection, and the outcomes of operations.
+
+use std::fmt;
+use std::time::SystemTime;
+
+pub use valise_group_rules::Role;
+use valise_proto::{DeviceId, Epoch, Position, Reason, UserId};
+
+use crate::Peer;
+
+/// What a group on this device can be used for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GroupStatus {
+    /// Made here; the service has not registered it yet. Operations are queued.
+    Creating,
+    /// In use.
+    Active,
+    /// This device asked to leave; another member will commit it. Nothing can be sent.
+    Leaving,
+    /// This device is no member any more. The group's keys are deleted.
+    Removed,
+    /// The service accepted a commit that this device cannot process; it waits at the epoch before.
+    HeldByBadCommit,
+    /// A commit broke a rule of certificates or lifetimes: it was applied, and nothing more is sent.
+    Quarantined,
+    /// The service's log of the group went back in time.
+    LogRegressed,
+    /// The service no longer keeps what this device would have to read next. It has to be added again.
+    Lost,
+    /// The invitation could not be used. It has to be added again.
+    WelcomeUnusable,
+}
+
+impl GroupStatus {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Creating,
+        Self::Active,
+        Self::Leaving,
+        Self::Removed,
+        Self::HeldByBadCommit,
+        Self::Quarantined,
+        Self::LogRegressed,
+        Self::Lost,
+        Self::WelcomeUnusable,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Active => "active",
+            Self::Leaving => "leaving",
+            Self::Removed => "removed",
+            Self::HeldByBadCommit => "held_by_bad_commit",
+            Self::Quarantined => "quarantined",
+            Self::LogRegressed => "log_regressed",
+            Self::Lost => "lost",
+            Self::WelcomeUnusable => "welcome_unusable",
+        }
+    }
+
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Does the device follow the group's log in this state?
+    pub(crate) const fn is_followed(self) -> bool {
+        matches!(self, Self::Active | Self::Leaving | Self::Quarantined)
+    }
+
+    /// Does the device have keys of the group?
+    pub(crate) const fn has_keys(self) -> bool {
+        !matches!(self, Self::Removed | Self::WelcomeUnusable)
+    }
+
+    /// Are operations accepted (perhaps to be done later)?
+    pub(crate) const fn is_usable(self) -> bool {
+        matches!(self, Self::Creating | Self::Active)
+    }
+}
+
+impl fmt::Display for GroupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A group as this device knows it now.
+#[derive(Clone, Debug)]
+pub struct GroupState {
+    /// Its name; empty as long as nobody has told it.
+    pub name: String,
+    /// What it can be used for.
+    pub status: GroupStatus,
+    /// The MLS epoch.
+    pub epoch: Epoch,
+    /// The last entry of the group's log that this device has applied.
+    pub position: Position,
+    /// Number of members (devices).
+    pub members: usize,
+    /// The epoch authenticator (RFC 9420 §8.7): equal on all devices of the epoch, unless they were shown different logs.
+    /// Empty where the device is no member.
+    pub epoch_authenticator: Vec<u8>,
+}
+
+/// A member: one device of a user.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What the user is in the group.
+    pub role: Role,
+    /// The device's leaf in the ratchet tree.
+    pub leaf_index: u32,
+}
+
+/// An accepted message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Where it stands in the group's log.
+    pub position: Position,
+    /// The epoch in which it was sent.
+    pub epoch: Epoch,
+}
+
+/// What became of an [`crate::Group::add`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Added {
+    /// The devices that are members now because of it.
+    pub devices: Vec<(UserId, DeviceId)>,
+    /// Those that could not be added, and why. `None`: no device of the user is known.
+    pub failed: Vec<(UserId, Option<DeviceId>, AddFailure)>,
+}
+
+/// Why a device was not added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AddFailure {
+    /// The directory has never seen a device of this user.
+    UnknownUser,
+    /// The device has no usable key package of the group's suite.
+    NoKeyPackage,
+    /// The device is revoked, or its user suspended.
+    Revoked,
+    /// Too many packages of this device were claimed; try again later.
+    RateLimited,
+    /// The device is a member already.
+    AlreadyMember,
+    /// The directory handed out a package that breaks this rule, or that is another device's.
+    BadKeyPackage(&'static str),
+    /// The commit with this device was refused, for this reason; `None` where it is not one of a service.
+    CommitFailed(Option<Reason>),
+}
+
+/// What became of a removal.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Removed {
+    /// The devices that are no members any more because of it.
+    pub devices: Vec<Peer>,
+}
+
+/// Is the device in touch with the service?
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Connection {
+    /// No. The client tries again by itself, unless it was displaced or revoked.
+    Offline {
+        /// Why not.
+        reason: OfflineReason,
+    },
+    /// It reads what it missed.
+    CatchingUp,
+    /// Everything that it missed is applied, and news arrive as they happen.
+    Live,
+}
+
+/// Why a device is not in touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OfflineReason {
+    /// The client was just opened.
+    Starting,
+    /// The server cannot be reached.
+    Unreachable,
+    /// Another client with the same device took over. This one stays offline.
+    Displaced,
+    /// The device is revoked or its user suspended. The client tries again, rarely.
+    Refused(Reason),
+    /// The client is closed.
+    Closed,
+}
+
+/// A device of a user, as the authentication service tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceSummary {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name; empty for devices of other users.
+    pub name: String,
+    /// In use, not revoked.
+    pub active: bool,
+    /// May also administer.
+    pub administrator: bool,
+    /// When it was enrolled.
+    pub enrolled_at: Option<SystemTime>,
+    /// When its newest certificate ends.
+    pub certificate_expires_at: Option<SystemTime>,
+}

@@ -1,0 +1,189 @@
+//! The store: one SQLite database (SQLCipher), opened exclusively, with openmls's tables and the SDK's own.
+
+mod device;
+mod events;
+mod groups;
+mod intents;
+mod key_packages;
+
+use std::path::Path;
+
+use openmls_sqlite_storage::SqliteStorageProvider;
+use rusqlite::Connection;
+use zeroize::Zeroizing;
+
+pub(crate) use device::Enrolled;
+pub(crate) use groups::GroupRow;
+pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
+pub(crate) use key_packages::KeyPackageRow;
+
+use crate::mls::Json;
+use crate::options::{Place, StoreKey};
+use crate::{Error, Store};
+
+/// The SDK's migrations; the number of the last one is the schema (`user_version`).
+const MIGRATIONS: &[&str] = &[include_str!("store/1_initial.sql")];
+
+/// An open store.
+pub(crate) struct Database {
+    pub(crate) connection: Connection,
+}
+
+impl Database {
+    /// Opens the store, creates it if it is not there, and brings its schema up to date.
+    pub(crate) fn open(store: &Store) -> Result<Self, Error> {
+        let mut connection = match &store.place {
+            Place::Memory => Connection::open_in_memory()?,
+            Place::File(path, key) => open_file(path, key)?,
+        };
+        connection.execute_batch(
+            "PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
+        )?;
+        migrate(&mut connection)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { connection })
+    }
+
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    pub(crate) fn commit(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
+    pub(crate) fn rollback(&self) {
+        if let Err(error) = self.connection.execute_batch("ROLLBACK") {
+            tracing::error!(%error, "rolling back failed");
+        }
+    }
+
+    /// What follows can be taken back alone, inside the transaction.
+    pub(crate) fn savepoint(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("SAVEPOINT entry")?)
+    }
+
+    pub(crate) fn release(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("RELEASE entry")?)
+    }
+
+    pub(crate) fn rollback_to_savepoint(&self) -> Result<(), Error> {
+        Ok(self
+            .connection
+            .execute_batch("ROLLBACK TO entry; RELEASE entry")?)
+    }
+}
+
+fn open_file(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    let pragma = Zeroizing::new(format!("PRAGMA key = \"x'{}'\"", &*hex(key.as_bytes())));
+    connection.execute_batch(&pragma)?;
+    // Exclusive: two engines on one store would each think that they alone move its ratchets. FULL: a ratchet that goes back after
+    // a power cut encrypts twice with one key.
+    connection.execute_batch(
+        "PRAGMA cipher_memory_security = ON;
+         PRAGMA busy_timeout = 0;
+         PRAGMA locking_mode = EXCLUSIVE;",
+    )?;
+    let _mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    connection.execute_batch("PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; COMMIT;")?;
+    Ok(connection)
+}
+
+fn hex(bytes: &[u8]) -> Zeroizing<String> {
+    use std::fmt::Write as _;
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 2));
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(Error::StoreTooNew { found, known });
+    }
+    SqliteStorageProvider::<Json, &mut Connection>::new(connection)
+        .run_migrations()
+        .map_err(|error| Error::Store(std::sync::Arc::new(error)))?;
+    for (number, migration) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
+        connection.execute_batch(&format!(
+            "BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("device.valise");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_store_is_opened_once_at_a_time() {
+        let (_directory, path) = file();
+        let key = StoreKey::random();
+        let store = Store::file(&path, key);
+        let first = Database::open(&store).unwrap();
+        assert!(matches!(Database::open(&store), Err(Error::StoreInUse)));
+        drop(first);
+        Database::open(&store).unwrap();
+    }
+
+    #[test]
+    fn another_key_does_not_open_it() {
+        let (_directory, path) = file();
+        drop(Database::open(&Store::file(&path, StoreKey::random())).unwrap());
+        assert!(matches!(
+            Database::open(&Store::file(&path, StoreKey::random())),
+            Err(Error::StoreKey)
+        ));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let (_directory, path) = file();
+        let store = Store::file(&path, StoreKey::random());
+        let database = Database::open(&store).unwrap();
+        database
+            .connection
+            .execute_batch("PRAGMA user_version = 99")
+            .unwrap();
+        drop(database);
+        let error = Database::open(&store).map(drop).unwrap_err();
+        assert!(
+            matches!(error, Error::StoreTooNew { found: 99, known: 1 }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nothing_readable_is_on_disk() {
+        let (directory, path) = file();
+        let database = Database::open(&Store::file(&path, StoreKey::random())).unwrap();
+        database
+            .connection
+            .execute(
+                "INSERT INTO events (group_id, position, at, detail, body) VALUES (x'00', 1, 1, 'needle-in-json', ?1)",
+                [b"needle-in-body".repeat(1000)],
+            )
+            .unwrap();
+        drop(database);
+        let mut files = 0;
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            files += 1;
+            assert!(!bytes.windows(6).any(|window| window == b"needle"));
+            assert!(!bytes.starts_with(b"SQLite format 3"));
+        }
+        assert!(files > 0);
+    }
+}

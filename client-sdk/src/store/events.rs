@@ -1,0 +1,212 @@
+//! Events that the app has not confirmed.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
+
+use super::Database;
+use crate::{Content, Error, Event, EventId, EventKind, Peer};
+
+/// [`EventKind`] as it is stored. A change of it is a migration.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum StoredEvent {
+    Message {
+        sender: StoredPeer,
+        content_type: String,
+    },
+    Joined {
+        by: StoredPeer,
+    },
+    MembersChanged {
+        added: Vec<StoredPeer>,
+        removed: Vec<StoredPeer>,
+        by: StoredPeer,
+        epoch: u64,
+    },
+    GroupNamed {
+        name: String,
+        by: StoredPeer,
+    },
+    Removed {
+        by: StoredPeer,
+    },
+    WelcomeUnusable {
+        cause: String,
+    },
+    HeldByBadCommit {
+        cause: String,
+    },
+    Quarantined {
+        rule: String,
+    },
+    LogRegressed,
+    Lost,
+    Unreadable {
+        sender: Option<StoredPeer>,
+    },
+    OperationFailed {
+        operation: String,
+        cause: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredPeer {
+    user: UserId,
+    device: DeviceId,
+}
+
+impl From<&Peer> for StoredPeer {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            user: peer.user.clone(),
+            device: peer.device,
+        }
+    }
+}
+
+impl From<StoredPeer> for Peer {
+    fn from(peer: StoredPeer) -> Self {
+        Self {
+            user: peer.user,
+            device: peer.device,
+        }
+    }
+}
+
+fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
+    let peers = |peers: &[Peer]| peers.iter().map(StoredPeer::from).collect();
+    let stored = match kind {
+        EventKind::Message { sender, content } => {
+            let stored = StoredEvent::Message {
+                sender: sender.into(),
+                content_type: content.content_type().to_owned(),
+            };
+            return Some((stored, Some(content.body())));
+        }
+        EventKind::Ephemeral { .. } => return None,
+        EventKind::Joined { by } => StoredEvent::Joined { by: by.into() },
+        EventKind::MembersChanged {
+            added,
+            removed,
+            by,
+            epoch,
+        } => StoredEvent::MembersChanged {
+            added: peers(added),
+            removed: peers(removed),
+            by: by.into(),
+            epoch: epoch.0,
+        },
+        EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
+            name: name.clone(),
+            by: by.into(),
+        },
+        EventKind::Removed { by } => StoredEvent::Removed { by: by.into() },
+        EventKind::WelcomeUnusable { cause } => StoredEvent::WelcomeUnusable { cause: cause.clone() },
+        EventKind::HeldByBadCommit { cause } => StoredEvent::HeldByBadCommit { cause: cause.clone() },
+        EventKind::Quarantined { rule } => StoredEvent::Quarantined { rule: rule.clone() },
+        EventKind::LogRegressed => StoredEvent::LogRegressed,
+        EventKind::Lost => StoredEvent::Lost,
+        EventKind::Unreadable { sender } => StoredEvent::Unreadable {
+            sender: sender.as_ref().map(StoredPeer::from),
+        },
+        EventKind::OperationFailed { operation, cause } => StoredEvent::OperationFailed {
+            operation: operation.clone(),
+            cause: cause.clone(),
+        },
+    };
+    Some((stored, None))
+}
+
+fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
+    let peers = |peers: Vec<StoredPeer>| peers.into_iter().map(Peer::from).collect();
+    match stored {
+        StoredEvent::Message { sender, content_type } => EventKind::Message {
+            sender: sender.into(),
+            content: Content::new(content_type, body.unwrap_or_default()),
+        },
+        StoredEvent::Joined { by } => EventKind::Joined { by: by.into() },
+        StoredEvent::MembersChanged {
+            added,
+            removed,
+            by,
+            epoch,
+        } => EventKind::MembersChanged {
+            added: peers(added),
+            removed: peers(removed),
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
+        StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },
+        StoredEvent::Removed { by } => EventKind::Removed { by: by.into() },
+        StoredEvent::WelcomeUnusable { cause } => EventKind::WelcomeUnusable { cause },
+        StoredEvent::HeldByBadCommit { cause } => EventKind::HeldByBadCommit { cause },
+        StoredEvent::Quarantined { rule } => EventKind::Quarantined { rule },
+        StoredEvent::LogRegressed => EventKind::LogRegressed,
+        StoredEvent::Lost => EventKind::Lost,
+        StoredEvent::Unreadable { sender } => EventKind::Unreadable {
+            sender: sender.map(Peer::from),
+        },
+        StoredEvent::OperationFailed { operation, cause } => EventKind::OperationFailed { operation, cause },
+    }
+}
+
+impl Database {
+    /// Stores an event; says its number. `at` is in milliseconds since 1970-01-01 UTC.
+    pub(crate) fn put_event(
+        &self,
+        group: GroupId,
+        position: Position,
+        at: u64,
+        kind: &EventKind,
+    ) -> Result<Option<EventId>, Error> {
+        let Some((stored, body)) = to_stored(kind) else {
+            return Ok(None);
+        };
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO events (group_id, position, at, detail, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let id = statement.insert(params![
+            group.as_bytes().as_slice(),
+            position.0.cast_signed(),
+            at.cast_signed(),
+            serde_json::to_string(&stored)?,
+            body,
+        ])?;
+        Ok(Some(EventId(id.cast_unsigned())))
+    }
+
+    /// Events after that one, in order.
+    pub(crate) fn events_after(&self, after: EventId, limit: usize) -> Result<Vec<Event>, Error> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, group_id, position, at, detail, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2",
+        )?;
+        let mut rows = statement.query(params![
+            after.0.cast_signed(),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        ])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let group: Vec<u8> = row.get(1)?;
+            let detail: String = row.get(4)?;
+            events.push(Event {
+                id: EventId(row.get::<_, i64>(0)?.cast_unsigned()),
+                group: GroupId::try_from(group.as_slice())
+                    .map_err(|_| Error::InvalidInput("the store's group id"))?,
+                position: Position(row.get::<_, i64>(2)?.cast_unsigned()),
+                at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.cast_unsigned()),
+                kind: from_stored(serde_json::from_str(&detail)?, row.get(5)?),
+            });
+        }
+        Ok(events)
+    }
+
+    pub(crate) fn delete_events_up_to(&self, last: EventId) -> Result<(), Error> {
+        self.connection
+            .execute("DELETE FROM events WHERE id <= ?1", [last.0.cast_signed()])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The groups of the device.
+
+use rusqlite::{OptionalExtension, Row, params};
+use valise_proto::{GroupId, Position};
+
+use super::Database;
+use crate::{Error, GroupStatus};
+
+/// A group's row.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupRow {
+    pub(crate) id: GroupId,
+    pub(crate) status: GroupStatus,
+    pub(crate) name: String,
+    /// MLS cipher suite.
+    pub(crate) suite: u16,
+    /// The last entry applied.
+    pub(crate) position: Position,
+    /// Its id; empty before the first.
+    pub(crate) entry_id: Vec<u8>,
+}
+
+const COLUMNS: &str = "group_id, status, name, suite, position, entry_id";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<GroupRow> {
+    let broken =
+        |column| rusqlite::Error::InvalidColumnType(column, String::new(), rusqlite::types::Type::Null);
+    let id: Vec<u8> = row.get(0)?;
+    let status: String = row.get(1)?;
+    Ok(GroupRow {
+        id: GroupId::try_from(id.as_slice()).map_err(|_| broken(0))?,
+        status: GroupStatus::from_text(&status).ok_or_else(|| broken(1))?,
+        name: row.get(2)?,
+        suite: row.get(3)?,
+        position: Position(row.get::<_, i64>(4)?.cast_unsigned()),
+        entry_id: row.get(5)?,
+    })
+}
+
+impl Database {
+    pub(crate) fn group(&self, id: GroupId) -> Result<Option<GroupRow>, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE group_id = ?1"))?;
+        Ok(statement.query_row([id.as_bytes().as_slice()], read).optional()?)
+    }
+
+    /// All, oldest first.
+    pub(crate) fn groups(&self) -> Result<Vec<GroupRow>, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM groups ORDER BY number"))?;
+        Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
+    }
+
+    /// A new group; a removed one of the same id makes way for it.
+    pub(crate) fn put_group(&self, group: &GroupRow) -> Result<(), Error> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO groups (group_id, status, name, suite, position, entry_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                group.id.as_bytes().as_slice(),
+                group.status.as_str(),
+                group.name,
+                group.suite,
+                group.position.0.cast_signed(),
+                group.entry_id,
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_group(&self, id: GroupId) -> Result<(), Error> {
+        self.connection.execute(
+            "DELETE FROM groups WHERE group_id = ?1",
+            [id.as_bytes().as_slice()],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn put_status(&self, id: GroupId, status: GroupStatus) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET status = ?2 WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), status.as_str()],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn put_name(&self, id: GroupId, name: &str) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET name = ?2 WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), name],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn put_cursor(&self, id: GroupId, position: Position, entry_id: &[u8]) -> Result<(), Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("UPDATE groups SET position = ?2, entry_id = ?3 WHERE group_id = ?1")?;
+        statement.execute(params![
+            id.as_bytes().as_slice(),
+            position.0.cast_signed(),
+            entry_id
+        ])?;
+        Ok(())
+    }
+
+    /// Counts one more ephemeral message since the last stored one; says how many those are.
+    pub(crate) fn count_ephemeral(&self, id: GroupId) -> Result<u32, Error> {
+        Ok(self.connection.query_row(
+            "UPDATE groups SET ephemerals = ephemerals + 1 WHERE group_id = ?1 RETURNING ephemerals",
+            [id.as_bytes().as_slice()],
+            |row| row.get(0),
+        )?)
+    }
+
+    pub(crate) fn reset_ephemerals(&self, id: GroupId) -> Result<(), Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("UPDATE groups SET ephemerals = 0 WHERE group_id = ?1 AND ephemerals > 0")?;
+        statement.execute([id.as_bytes().as_slice()])?;
+        Ok(())
+    }
+}

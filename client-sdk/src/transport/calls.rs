@@ -1,0 +1,171 @@
+//! Each remote call, by name.
+
+use bytes::Bytes;
+use openmls::prelude::Ciphersuite;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Streaming};
+use valise_proto::authentication::v1 as auth;
+use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
+use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
+use valise_proto::delivery::v1 as delivery;
+use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
+use valise_proto::directory::v1 as directory;
+use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
+use valise_proto::{GroupId, Position, UserId};
+
+use super::{Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise};
+use crate::Error;
+
+macro_rules! calls {
+    ($( $(#[$doc:meta])* $name:ident($client:ident: $request:ty) -> $response:ty; )*) => {
+        impl Transport {
+            $(
+                $(#[$doc])*
+                pub(crate) async fn $name(&self, request: $request) -> Result<$response, Error> {
+                    let client = self.$client();
+                    self.patiently(request, |request| {
+                        let mut client = client.clone();
+                        async move { client.$name(request).await }
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    list_devices(authentication: auth::ListDevicesRequest) -> auth::ListDevicesResponse;
+    rename_device(authentication: auth::RenameDeviceRequest) -> auth::RenameDeviceResponse;
+    revoke_device(authentication: auth::RevokeDeviceRequest) -> auth::RevokeDeviceResponse;
+    create_enrolment_code(administration: auth::CreateEnrolmentCodeRequest) -> auth::CreateEnrolmentCodeResponse;
+    list_users(administration: auth::ListUsersRequest) -> auth::ListUsersResponse;
+    suspend_user(administration: auth::SuspendUserRequest) -> auth::SuspendUserResponse;
+    resume_user(administration: auth::ResumeUserRequest) -> auth::ResumeUserResponse;
+    list_audit_events(administration: auth::ListAuditEventsRequest) -> auth::ListAuditEventsResponse;
+    publish_key_packages(directory: directory::PublishKeyPackagesRequest) -> directory::PublishKeyPackagesResponse;
+    claim_key_packages(directory: directory::ClaimKeyPackagesRequest) -> directory::ClaimKeyPackagesResponse;
+    get_stock(directory: directory::GetStockRequest) -> directory::GetStockResponse;
+    get_parameters(delivery: delivery::GetParametersRequest) -> delivery::GetParametersResponse;
+    read_entries(delivery: delivery::ReadEntriesRequest) -> delivery::ReadEntriesResponse;
+    list_groups(delivery: delivery::ListGroupsRequest) -> delivery::ListGroupsResponse;
+    report_commit(delivery: delivery::ReportCommitRequest) -> delivery::ReportCommitResponse;
+}
+
+/// Enrols a device. It has no token yet.
+pub(crate) async fn enrol(
+    channels: &Channels,
+    message: auth::EnrolRequest,
+) -> Result<auth::EnrolResponse, Error> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    valise_trace_context::inject(request.metadata_mut());
+    let mut client = AuthenticationServiceClient::new(channels.authentication.clone());
+    match client.enrol(request).await {
+        Ok(response) => Ok(response.into_inner()),
+        Err(status) => Err(Failure::of(&status).into()),
+    }
+}
+
+impl Transport {
+    fn authentication(&self) -> AuthenticationServiceClient<tonic::transport::Channel> {
+        AuthenticationServiceClient::new(self.channels.authentication.clone())
+    }
+
+    fn administration(&self) -> AdministrationServiceClient<tonic::transport::Channel> {
+        AdministrationServiceClient::new(self.channels.authentication.clone())
+    }
+
+    fn directory(&self) -> KeyPackageDirectoryServiceClient<tonic::transport::Channel> {
+        KeyPackageDirectoryServiceClient::new(self.channels.directory.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn delivery(&self) -> DeliveryServiceClient<tonic::transport::Channel> {
+        DeliveryServiceClient::new(self.channels.delivery.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Key packages of all devices of these users.
+    pub(crate) async fn claim(
+        &self,
+        users: &[UserId],
+        suite: Ciphersuite,
+    ) -> Result<Vec<directory::Claim>, Error> {
+        let request = directory::ClaimKeyPackagesRequest {
+            user_ids: users.iter().map(UserId::to_string).collect(),
+            device_ids: Vec::new(),
+            cipher_suite: u32::from(u16::from(suite)),
+        };
+        Ok(self.claim_key_packages(request).await?.claims)
+    }
+
+    /// Entries of a group after that position, and the last position that there is.
+    pub(crate) async fn entries_after(
+        &self,
+        group: GroupId,
+        after: Position,
+        max: u32,
+    ) -> Result<delivery::ReadEntriesResponse, Error> {
+        let request = delivery::ReadEntriesRequest {
+            group_id: group.to_vec().into(),
+            after_position: after.0,
+            max_entries: max,
+        };
+        self.read_entries(request).await
+    }
+
+    /// The ratchet tree that a Welcome needs. Tried once.
+    pub(crate) async fn ratchet_tree(&self, group_id: Bytes, epoch: u64) -> Result<Bytes, Failure> {
+        let client = self.delivery();
+        let request = delivery::GetRatchetTreeRequest { group_id, epoch };
+        let answer = self
+            .once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.get_ratchet_tree(request).await }
+            })
+            .await?;
+        Ok(answer.ratchet_tree)
+    }
+
+    /// Tried once: what is late is worth nothing.
+    pub(crate) async fn send_ephemeral(&self, mls_message: Vec<u8>) -> Result<(), Error> {
+        let client = self.delivery();
+        let request = delivery::SendEphemeralRequest {
+            mls_message: mls_message.into(),
+        };
+        self.once(&request, |request| {
+            let mut client = client.clone();
+            async move { client.send_ephemeral(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Opens the device's stream.
+    pub(crate) async fn subscribe(
+        &self,
+        messages: mpsc::Receiver<delivery::SubscribeRequest>,
+    ) -> Result<Streaming<delivery::SubscribeResponse>, Failure> {
+        let token = self.tokens.get().await?;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        authorise(&mut request, &token)?;
+        valise_trace_context::inject(request.metadata_mut());
+        let mut client = self.delivery();
+        let opened = tokio::time::timeout(DEADLINE, client.subscribe(request)).await;
+        match opened {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                let failure = Failure::of(&status);
+                if matches!(
+                    failure.reason(),
+                    Some(valise_proto::Reason::TokenExpired | valise_proto::Reason::TokenInvalid)
+                ) {
+                    self.tokens.forget(&token);
+                }
+                Err(failure)
+            }
+            Err(_) => Err(Failure::Unknown),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! GroupInfo and ratchet trees, for those who join.
+
+use bytes::Bytes;
+use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
+
+use crate::service::Delivery;
+
+pub(crate) struct CurrentGroupInfo {
+    pub(crate) group_info: Bytes,
+    pub(crate) epoch: Epoch,
+    pub(crate) commit_position: Position,
+    pub(crate) ratchet_tree: Bytes,
+}
+
+impl Delivery {
+    /// For members, and for another device of a member's user, which may come in by an external commit.
+    pub(crate) async fn get_group_info(
+        &self,
+        user: &UserId,
+        device: DeviceId,
+        group: GroupId,
+    ) -> Result<CurrentGroupInfo, Refusal> {
+        let mut held = self.states.hold(group).await?;
+        let state = held.state()?;
+        if state.roster.device(device).is_none() && !state.roster.has_user(user) {
+            return Err(Reason::NotAMember.into());
+        }
+        let (group_info, epoch, commit_position) =
+            self.log.group_info(group).await?.ok_or(Reason::GroupNotFound)?;
+        let ratchet_tree = if epoch == state.epoch() {
+            state.tree()?
+        } else {
+            self.tree_of(group, epoch).await?
+        };
+        Ok(CurrentGroupInfo {
+            group_info,
+            epoch,
+            commit_position,
+            ratchet_tree,
+        })
+    }
+
+    /// The tree of an epoch that the caller was or is in.
+    pub(crate) async fn get_ratchet_tree(
+        &self,
+        device: DeviceId,
+        group: GroupId,
+        epoch: Epoch,
+    ) -> Result<Bytes, Refusal> {
+        let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
+        let windows = self.log.windows(group, device).await?;
+        if windows.is_empty() {
+            return Err(Reason::NotAMember.into());
+        }
+        if epoch > head.epoch {
+            return Err(Refusal::new(Reason::EpochAhead).with("current_epoch", head.epoch));
+        }
+        // The epoch began with the commit that ended the one before.
+        let began = match epoch.0.checked_sub(1) {
+            None => Position::NONE,
+            Some(before) => self
+                .log
+                .winner(group, Epoch(before))
+                .await?
+                .ok_or(Reason::EpochTooOld)?,
+        };
+        let inside = |window: &crate::log::Window| {
+            began >= window.after && window.until.is_none_or(|until| began < until)
+        };
+        if !windows.iter().any(inside) {
+            return Err(Reason::NotAMember.into());
+        }
+        self.tree_of(group, epoch).await
+    }
+
+    async fn tree_of(&self, group: GroupId, epoch: Epoch) -> Result<Bytes, Refusal> {
+        // Many joiners ask for the same tree at once.
+        let known = self.trees.get(&(group, epoch)).await;
+        if let Some(tree) = known {
+            return Ok(tree);
+        }
+        let mut held = self.states.hold(group).await?;
+        let state = held.state()?;
+        let tree = if state.epoch() == epoch {
+            state.tree()?
+        } else {
+            drop(held);
+            self.states.at_epoch(group, epoch).await?.tree()?
+        };
+        self.trees.insert((group, epoch), tree.clone()).await;
+        Ok(tree)
+    }
+}

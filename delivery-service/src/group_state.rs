@@ -1,0 +1,288 @@
+//! What the service knows of a group: a fold of its log.
+//!
+//! [`GroupStates`] keeps, for each active group, the openmls [`PublicGroup`] of the newest epoch. It is a cache: lost or cold, it is loaded
+//! from the newest usable snapshot and the commits and proposals after it. Nothing here is authority; the log is.
+//!
+//! A message is sent on the strength of an [`EpochView`] (epoch and roster) alone: no tree is touched, and nothing waits for a commit
+//! that is being verified.
+
+mod fold;
+mod group_info;
+pub(crate) mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use openmls::prelude::PublicGroup;
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use valise_group_rules::Roster;
+use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
+
+use crate::log::{Head, OrderedLog, Snapshot, StoreError};
+
+pub(crate) use fold::{MlsCommit, Verified};
+pub(crate) use group_info::{judge_group_info, read_group_info};
+
+/// Handshakes that are read at once while folding.
+const FOLD_BATCH: usize = 64;
+/// A snapshot is written after so many commits, even if none adds anybody.
+const SNAPSHOT_INTERVAL: u64 = 64;
+/// Snapshots that are tried before a group counts as unloadable.
+const SNAPSHOT_TRIES: usize = 8;
+
+/// What sending needs to know of an epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct EpochView {
+    pub(crate) epoch: Epoch,
+    pub(crate) roster: Arc<Roster>,
+}
+
+/// A proposal that waits for a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingProposal {
+    pub(crate) position: Position,
+    /// The leaf that it removes.
+    pub(crate) removes: openmls::prelude::LeafNodeIndex,
+}
+
+/// The public state of a group, folded up to and including [`GroupState::position`].
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    pub(crate) group: PublicGroup,
+    pub(crate) position: Position,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) pending: Vec<PendingProposal>,
+    /// Commits folded since the newest snapshot.
+    commits_since_snapshot: u64,
+    /// The tree of this epoch, once somebody has asked for it.
+    tree: Option<Bytes>,
+}
+
+impl GroupState {
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.group.group_context().epoch().as_u64())
+    }
+
+    fn view(&self) -> EpochView {
+        EpochView {
+            epoch: self.epoch(),
+            roster: Arc::clone(&self.roster),
+        }
+    }
+
+    /// The ratchet tree, TLS-encoded.
+    pub(crate) fn tree(&mut self) -> Result<Bytes, StateError> {
+        if let Some(tree) = &self.tree {
+            return Ok(tree.clone());
+        }
+        let tree = snapshot::encode_tree(&self.group)?;
+        self.tree = Some(tree.clone());
+        Ok(tree)
+    }
+}
+
+/// Why a group's state cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log and the snapshots do not fit together: an operator must look.
+    #[error("group state: {0}")]
+    Damaged(&'static str),
+}
+
+impl From<StateError> for Refusal {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Store(error) => error.into(),
+            StateError::Damaged(what) => {
+                tracing::error!(what, "a group's state cannot be rebuilt from its log");
+                Reason::Internal.into()
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "the log store did not answer");
+        Reason::StoreUnavailable.into()
+    }
+}
+
+/// One group's place in the cache.
+#[derive(Default)]
+pub(crate) struct Slot {
+    state: Arc<Mutex<Option<GroupState>>>,
+    view: RwLock<Option<EpochView>>,
+}
+
+/// The state of one group, held while a commit or proposal is verified and appended: those of one group go one after the other.
+pub(crate) struct Held {
+    pub(crate) guard: OwnedMutexGuard<Option<GroupState>>,
+    slot: Arc<Slot>,
+}
+
+impl Held {
+    /// The state, which is there from [`GroupStates::hold`] on until something fails half-way.
+    pub(crate) fn state(&mut self) -> Result<&mut GroupState, StateError> {
+        self.guard.as_mut().ok_or(StateError::Damaged("no state"))
+    }
+
+    /// Lets senders see the epoch reached.
+    pub(crate) fn show(&self) {
+        *self.slot.view.write() = self.guard.as_ref().map(GroupState::view);
+    }
+}
+
+/// The states of all active groups.
+pub(crate) struct GroupStates {
+    log: Arc<dyn OrderedLog>,
+    slots: Cache<GroupId, Arc<Slot>>,
+}
+
+impl GroupStates {
+    pub(crate) fn new(log: Arc<dyn OrderedLog>, capacity: u64) -> Self {
+        let slots = Cache::builder()
+            .max_capacity(capacity)
+            .time_to_idle(Duration::from_secs(3600))
+            .build();
+        Self { log, slots }
+    }
+
+    fn slot(&self, group: GroupId) -> Arc<Slot> {
+        self.slots.get_with(group, Arc::default)
+    }
+
+    /// The epoch that is known here, loaded if none is. It may be behind the log where another replica appends; whoever appends learns it
+    /// then, and asks for [`Self::refresh`].
+    pub(crate) async fn view(&self, group: GroupId) -> Result<EpochView, Refusal> {
+        let slot = self.slot(group);
+        let known = slot.view.read().clone();
+        match known {
+            Some(view) => Ok(view),
+            None => self.refresh(group).await,
+        }
+    }
+
+    /// The epoch that the log has now.
+    pub(crate) async fn refresh(&self, group: GroupId) -> Result<EpochView, Refusal> {
+        let mut held = self.hold(group).await?;
+        Ok(held.state()?.view())
+    }
+
+    /// The group's state, folded up to the log's newest handshake.
+    pub(crate) async fn hold(&self, group: GroupId) -> Result<Held, Refusal> {
+        let Some(head) = self.log.head(group).await? else {
+            // An unknown id must not take a place in the cache.
+            return Err(Reason::GroupNotFound.into());
+        };
+        let slot = self.slot(group);
+        let mut guard = Arc::clone(&slot.state).lock_owned().await;
+        // Taken out while it changes: a cancelled or failed fold leaves nothing half-done behind.
+        let state = match guard.take() {
+            Some(state) => state,
+            None => self.load(group, &head, head.epoch).await?,
+        };
+        let state = self.fold_forward(group, state, None).await?;
+        *guard = Some(state);
+        let held = Held { guard, slot };
+        held.show();
+        Ok(held)
+    }
+
+    /// The state at a past or current epoch, apart from the cache.
+    pub(crate) async fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Result<GroupState, Refusal> {
+        let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
+        let state = self.load(group, &head, epoch).await?;
+        Ok(self.fold_forward(group, state, Some(epoch)).await?)
+    }
+
+    async fn load(&self, group: GroupId, head: &Head, up_to: Epoch) -> Result<GroupState, StateError> {
+        for snapshot in self.log.snapshots(group, up_to, SNAPSHOT_TRIES).await? {
+            if self.belongs(group, head, &snapshot).await? {
+                let position = snapshot.position;
+                let public_group =
+                    tokio::task::spawn_blocking(move || snapshot::decode(group, &snapshot.state))
+                        .await
+                        .map_err(|_| StateError::Damaged("snapshot"))??;
+                let roster =
+                    Roster::of(public_group.members(), None).map_err(|_| StateError::Damaged("roster"))?;
+                return Ok(GroupState {
+                    group: public_group,
+                    position,
+                    roster: Arc::new(roster),
+                    pending: Vec::new(),
+                    commits_since_snapshot: 0,
+                    tree: None,
+                });
+            }
+        }
+        Err(StateError::Damaged("no snapshot"))
+    }
+
+    /// Is a snapshot of this history, and not of one that was lost or never came to be?
+    async fn belongs(&self, group: GroupId, head: &Head, snapshot: &Snapshot) -> Result<bool, StateError> {
+        if snapshot.position == Position::NONE {
+            return Ok(snapshot.anchor == head.origin);
+        }
+        let before = Position(snapshot.position.0 - 1);
+        let commit = self.log.handshakes(group, before, 1).await?;
+        Ok(commit
+            .first()
+            .is_some_and(|entry| entry.position == snapshot.position && entry.id == snapshot.anchor))
+    }
+
+    /// Applies what the log has after the state, up to the beginning of an epoch or to the end.
+    async fn fold_forward(
+        &self,
+        group: GroupId,
+        mut state: GroupState,
+        until: Option<Epoch>,
+    ) -> Result<GroupState, StateError> {
+        loop {
+            if until.is_some_and(|until| state.epoch() >= until) {
+                return Ok(state);
+            }
+            let entries = self.log.handshakes(group, state.position, FOLD_BATCH).await?;
+            let all = entries.len() < FOLD_BATCH;
+            if entries.is_empty() {
+                return Ok(state);
+            }
+            state = tokio::task::spawn_blocking(move || {
+                for entry in &entries {
+                    if until.is_some_and(|until| state.epoch() >= until) {
+                        break;
+                    }
+                    state.replay(entry)?;
+                }
+                Ok::<_, StateError>(state)
+            })
+            .await
+            .map_err(|_| StateError::Damaged("fold"))??;
+            if all {
+                return Ok(state);
+            }
+        }
+    }
+
+    /// Writes a snapshot of a group that does not exist yet.
+    pub(crate) async fn put_genesis(
+        &self,
+        group: GroupId,
+        origin: valise_proto::EntryId,
+        public_group: &PublicGroup,
+    ) -> Result<(), Refusal> {
+        let state = snapshot::encode(public_group)?;
+        let snapshot = Snapshot {
+            epoch: Epoch(0),
+            position: Position::NONE,
+            anchor: origin,
+            state,
+        };
+        Ok(self.log.put_snapshot(group, snapshot).await?)
+    }
+}

@@ -1,0 +1,33 @@
+//! The delivery service: one ordered log for each group, delivered live to every member's device.
+//!
+//! The way of a message: [`grpc`] converts, `send_message.rs` reads what is in clear, looks up the sender in the roster of its epoch
+//! (`group_state.rs`), and appends to the log ([`log`]); after the fsync the log tells `subscribe/fan_out.rs`, which puts the entry into the
+//! mailbox of each stream that follows the group; `subscribe/stream.rs` sends it on.
+//!
+//! The way of a commit: `submit_commit.rs` holds the group's state, folded up to the log's end, verifies the commit with openmls
+//! and with the rules of groups (`valise-group-rules`), checks that GroupInfo and Welcome belong to it, appends all as one step, and
+//! merges it into the state. The log decides which commit of an epoch wins.
+//!
+//! What the service knows is what the log says: everything else is a cache.
+
+mod config;
+mod create_group;
+mod deliver_notice;
+mod door;
+mod group_info;
+mod group_state;
+mod grpc;
+mod list_groups;
+pub mod log;
+mod read_entries;
+mod report_commit;
+mod revocation;
+mod send_ephemeral;
+mod send_message;
+mod service;
+mod submit_commit;
+mod submit_proposal;
+mod subscribe;
+
+pub use config::{Config, Limits};
+pub use service::{SERVICE_NAME, Service, StartError, run};

@@ -1,0 +1,387 @@
+//! The ordered log: what every group ever agreed on, and each device's inbox.
+//!
+//! # Adding a backend
+//!
+//! A backend implements [`OrderedLog`] and passes every test of [`conformance`]. What it must keep:
+//!
+//! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen,
+//!   expected epoch, proposals that a commit must have seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
+//!   windows and the joiners' inbox items are written together.
+//! - **Positions are 1, 2, 3… without a gap**, and an answered append is never taken back.
+//! - **Visible is durable**: nothing is answered, read or published as [`News`] before it would survive a crash.
+//! - News may be lost (a receiver that lags is told so): readers use them to know when to read, and never rely on them.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+
+/// What an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// A commit: begins a new epoch.
+    Commit,
+    /// A standalone proposal.
+    Proposal,
+    /// An application message.
+    Application,
+}
+
+/// One entry of a group's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Whose log.
+    pub group: GroupId,
+    /// Where in it.
+    pub position: Position,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The epoch in which it was sent.
+    pub epoch: Epoch,
+    /// Milliseconds since 1970-01-01 UTC; never less than the entry before.
+    pub accepted_at: u64,
+    /// Tells it from another entry that once had its position.
+    pub id: EntryId,
+    /// Who submitted it; `None` for the service itself.
+    pub sender: Option<DeviceId>,
+    /// The MLSMessage.
+    pub bytes: Bytes,
+}
+
+/// Where a group's log stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The newest entry.
+    pub position: Position,
+    /// The commit that began the current epoch; [`Position::NONE`] at epoch 0.
+    pub commit_position: Position,
+    /// The newest standalone proposal of the current epoch; [`Position::NONE`] where there is none.
+    pub proposal_position: Position,
+    /// Identifies the group's creation.
+    pub origin: EntryId,
+    /// Closed for writes until repaired.
+    pub frozen: bool,
+}
+
+/// A group to create.
+#[derive(Clone, Debug)]
+pub struct NewGroup {
+    /// Its id.
+    pub group: GroupId,
+    /// Its only member.
+    pub creator: (UserId, DeviceId),
+    /// Repeats with this key get the first answer.
+    pub key: IdempotencyKey,
+    /// GroupInfo of epoch 0.
+    pub group_info: Bytes,
+    /// Names this creation among several that may be tried for one id.
+    pub origin: EntryId,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+}
+
+/// What became of a creation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// It is there, now or since an earlier try with the same key.
+    Yes,
+    /// Another group has that id.
+    Exists,
+}
+
+/// An entry to append.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Whose log.
+    pub group: GroupId,
+    /// Repeats with this key get the first answer.
+    pub key: IdempotencyKey,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The epoch that it belongs to, which must be the current one: also the epoch whose roster let the sender in.
+    pub epoch: Epoch,
+    /// Names the entry.
+    pub id: EntryId,
+    /// Who submits it.
+    pub sender: Option<DeviceId>,
+    /// The MLSMessage.
+    pub bytes: Bytes,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+    /// For commits: what comes with it.
+    pub commit: Option<CommitEffects>,
+}
+
+/// What comes with a commit, in the same step.
+#[derive(Clone, Debug)]
+pub struct CommitEffects {
+    /// The newest proposal that the committer has seen: a newer one refuses the commit.
+    pub seen_proposal: Position,
+    /// GroupInfo of the epoch that it begins.
+    pub group_info: Bytes,
+    /// Who reads from the next entry on.
+    pub joined: Vec<(UserId, DeviceId)>,
+    /// Who reads up to and including this entry.
+    pub left: Vec<DeviceId>,
+    /// The Welcome for the joined devices' inboxes.
+    pub welcome: Option<Bytes>,
+}
+
+/// Where an accepted entry stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Its position.
+    pub position: Position,
+    /// Its id: of the first try, where this is the answer to a repeat.
+    pub id: EntryId,
+    /// The group's epoch after it.
+    pub epoch: Epoch,
+    /// When it was accepted, in milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+    /// The answer to a repeat.
+    pub repeated: bool,
+}
+
+/// Why an entry was not appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// There is no such group.
+    GroupNotFound,
+    /// The group is frozen.
+    Frozen,
+    /// The epoch has ended.
+    EpochEnded {
+        /// The current epoch.
+        current: Epoch,
+        /// The commit that ended the entry's epoch.
+        winner: Position,
+    },
+    /// The epoch has not begun.
+    EpochAhead {
+        /// The current epoch.
+        current: Epoch,
+    },
+    /// The commit does not know this proposal.
+    ProposalUnseen {
+        /// Where it stands.
+        position: Position,
+    },
+}
+
+/// An item of a device's inbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InboxItem {
+    /// 1, 2, 3… without a gap within the inbox.
+    pub number: u64,
+    /// What it is.
+    pub content: InboxContent,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub accepted_at: u64,
+}
+
+/// What an inbox item is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InboxContent {
+    /// An invitation.
+    Welcome {
+        /// The Welcome.
+        welcome: Bytes,
+        /// To which group.
+        group: GroupId,
+        /// The epoch that it leads to.
+        epoch: Epoch,
+        /// The commit that added the device.
+        commit: (Position, EntryId),
+    },
+    /// Key packages run low.
+    LowStock {
+        /// Of which suite.
+        cipher_suite: u32,
+        /// How many are left.
+        one_time: u32,
+    },
+}
+
+/// A notice for a device's inbox.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// For whom.
+    pub device: DeviceId,
+    /// The same again within a day is dropped.
+    pub deduplication_key: String,
+    /// What: not a Welcome, which comes with its commit.
+    pub cipher_suite: u32,
+    /// See [`InboxContent::LowStock`].
+    pub one_time: u32,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+}
+
+/// A part of a group's log that a device may read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// Entries after this one (exclusive): the commit that added the device.
+    pub after: Position,
+    /// Entries up to this one (inclusive): the commit that removed it; `None` for a member.
+    pub until: Option<Position>,
+}
+
+impl Window {
+    /// Is that entry in it?
+    pub fn contains(&self, position: Position) -> bool {
+        position > self.after && self.until.is_none_or(|until| position <= until)
+    }
+}
+
+/// A device's place in a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Membership {
+    /// Which group.
+    pub group: GroupId,
+    /// The group's current epoch.
+    pub epoch: Epoch,
+    /// The asking device itself, not another one of its user.
+    pub device_is_member: bool,
+}
+
+/// The public state of a group at the beginning of an epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The commit that began it; [`Position::NONE`] at epoch 0.
+    pub position: Position,
+    /// The id of that commit, or the origin of the group: a snapshot of a history that was lost is not used.
+    pub anchor: EntryId,
+    /// As `group_state::snapshot` wrote it.
+    pub state: Bytes,
+}
+
+/// What happened, for those who wait.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// An entry was appended.
+    Entry {
+        /// The entry.
+        entry: Arc<Entry>,
+        /// For a commit: who can read up to it and no further.
+        left: Arc<[DeviceId]>,
+    },
+    /// A device's inbox has a new item.
+    Inbox(DeviceId),
+    /// An ephemeral message, never stored.
+    Ephemeral {
+        /// Which group.
+        group: GroupId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Who sent it: it does not come back to them.
+        sender: DeviceId,
+        /// The MLSMessage.
+        bytes: Bytes,
+    },
+}
+
+/// The store cannot be reached or is full; for a write the outcome is unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("log store: {0}")]
+pub struct StoreError(pub String);
+
+/// The log of every group and the inbox of every device. See the [module](self) for what a backend must keep.
+#[async_trait]
+pub trait OrderedLog: Send + Sync + 'static {
+    /// Creates a group at epoch 0.
+    async fn create(&self, group: NewGroup) -> Result<Created, StoreError>;
+
+    /// Appends an entry, or says why not.
+    async fn append(&self, append: Append) -> Result<Result<Appended, Refused>, StoreError>;
+
+    /// The answer that an append with that key by that sender got.
+    async fn repeat(
+        &self,
+        group: GroupId,
+        key: IdempotencyKey,
+        sender: Option<DeviceId>,
+    ) -> Result<Option<Appended>, StoreError>;
+
+    /// The commit that ended an epoch, if it has ended and the commit is still kept.
+    async fn winner(&self, group: GroupId, epoch: Epoch) -> Result<Option<Position>, StoreError>;
+
+    /// Where a group stands.
+    async fn head(&self, group: GroupId) -> Result<Option<Head>, StoreError>;
+
+    /// Entries after a position (exclusive), in order and without a gap: at most so many, and at least one if there is one, but
+    /// no more once `max_bytes` is reached.
+    async fn read(
+        &self,
+        group: GroupId,
+        after: Position,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError>;
+
+    /// The commits and proposals after a position (exclusive), at most `max_entries`: what a group's state is folded from.
+    async fn handshakes(
+        &self,
+        group: GroupId,
+        after: Position,
+        max_entries: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError>;
+
+    /// The GroupInfo of the current epoch, with that epoch and the commit that began it.
+    async fn group_info(&self, group: GroupId) -> Result<Option<(Bytes, Epoch, Position)>, StoreError>;
+
+    /// What a device may read of a group, oldest first; empty for one that was never a member.
+    async fn windows(&self, group: GroupId, device: DeviceId) -> Result<Vec<Window>, StoreError>;
+
+    /// The groups that a device or another one of its user is a member of, after a group id, by group id.
+    async fn memberships(
+        &self,
+        user: &UserId,
+        device: DeviceId,
+        after: Option<GroupId>,
+        max: usize,
+    ) -> Result<Vec<Membership>, StoreError>;
+
+    /// Puts notices into inboxes.
+    async fn notify(&self, notices: Vec<Notice>) -> Result<(), StoreError>;
+
+    /// Items of a device's inbox after a number (exclusive), in order.
+    async fn read_inbox(
+        &self,
+        device: DeviceId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<InboxItem>, StoreError>;
+
+    /// The number of the newest item that a device's inbox ever had; 0 for none.
+    async fn newest_inbox(&self, device: DeviceId) -> Result<u64, StoreError>;
+
+    /// Keeps what a device has applied; items of its inbox up to that number (0: none) are deleted.
+    async fn acknowledge(
+        &self,
+        device: DeviceId,
+        groups: Vec<(GroupId, Position)>,
+        inbox: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Keeps a snapshot.
+    async fn put_snapshot(&self, group: GroupId, snapshot: Snapshot) -> Result<(), StoreError>;
+
+    /// The newest snapshots up to an epoch (inclusive), newest first, at most `max`.
+    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Tells everybody who listens now; never stored.
+    fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes);
+
+    /// What happens from now on.
+    fn news(&self) -> broadcast::Receiver<News>;
+}

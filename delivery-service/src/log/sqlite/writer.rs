@@ -1,0 +1,161 @@
+//! The one writer: takes what has queued up, does it in one transaction, answers after the fsync.
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use valise_proto::{DeviceId, GroupId, Position};
+
+use super::append::{self, Heads};
+use crate::log::{Append, Appended, Created, NewGroup, News, Notice, Refused, Snapshot, StoreError};
+
+/// Most jobs in a transaction, so that the first does not wait for long.
+const BATCH: usize = 512;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Something to write.
+pub(super) enum Job {
+    Create(Box<NewGroup>, Answer<Created>),
+    Append(Box<Append>, Answer<Result<Appended, Refused>>),
+    Notify(Vec<Notice>, Answer<()>),
+    Acknowledge {
+        device: DeviceId,
+        groups: Vec<(GroupId, Position)>,
+        inbox: u64,
+        answer: Answer<()>,
+    },
+    Snapshot(GroupId, Snapshot, Answer<()>),
+}
+
+/// What is sent once the transaction is on disk, or instead, if it is not.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+pub(super) struct Writer {
+    connection: Connection,
+    queue: mpsc::Receiver<Job>,
+    news: broadcast::Sender<News>,
+    heads: Heads,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        queue: mpsc::Receiver<Job>,
+        news: broadcast::Sender<News>,
+    ) -> Self {
+        Self {
+            connection,
+            queue,
+            news,
+            heads: Heads::default(),
+        }
+    }
+
+    /// Until the queue ends.
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Some(first) = self.queue.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH
+                && let Ok(job) = self.queue.try_recv()
+            {
+                batch.push(job);
+            }
+            self.write(batch.drain(..));
+        }
+    }
+
+    fn write(&mut self, batch: impl Iterator<Item = Job>) {
+        let mut finishes: Vec<Finish> = Vec::new();
+        let mut news = Vec::new();
+        let outcome = self.transaction(batch, &mut finishes, &mut news);
+        if let Err(error) = &outcome {
+            // What the heads say may not have happened.
+            self.heads.clear();
+            tracing::error!(%error, jobs = finishes.len(), "the log could not be written");
+        } else {
+            for item in news {
+                // Nobody may be listening.
+                let _ = self.news.send(item);
+            }
+        }
+        for finish in finishes {
+            finish(
+                outcome
+                    .as_ref()
+                    .map(|()| ())
+                    .map_err(|error| StoreError(error.to_string())),
+            );
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        batch: impl Iterator<Item = Job>,
+        finishes: &mut Vec<Finish>,
+        news: &mut Vec<News>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let mut failed = None;
+        for job in batch {
+            // After a failure the rest only learns of it.
+            let result = match (&transaction, &failed) {
+                (Ok(transaction), None) => Some(transaction),
+                _ => None,
+            };
+            match job {
+                Job::Create(group, answer) => {
+                    let done = result.map(|t| append::create(t, &mut self.heads, &group));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Append(entry, answer) => {
+                    let done = result.map(|t| append::append(t, &mut self.heads, *entry, news));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Notify(notices, answer) => {
+                    let done = result.map(|t| append::notify(t, &notices, news));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Acknowledge {
+                    device,
+                    groups,
+                    inbox,
+                    answer,
+                } => {
+                    let done = result.map(|t| append::acknowledge(t, device, &groups, inbox));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Snapshot(group, snapshot, answer) => {
+                    let done = result.map(|t| append::put_snapshot(t, group, &snapshot));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+            }
+        }
+        let transaction = transaction?;
+        match failed {
+            Some(error) => Err(error),
+            None => transaction.commit(),
+        }
+    }
+}
+
+fn finish<T: Send + 'static>(
+    done: Option<rusqlite::Result<T>>,
+    answer: Answer<T>,
+    failed: &mut Option<rusqlite::Error>,
+) -> Finish {
+    let value = match done {
+        Some(Ok(value)) => Some(value),
+        Some(Err(error)) => {
+            *failed = Some(error);
+            None
+        }
+        None => None,
+    };
+    Box::new(move |outcome| {
+        let result = outcome.and_then(|()| value.ok_or_else(|| StoreError("not written".to_owned())));
+        // The caller may have gone.
+        let _ = answer.send(result);
+    })
+}

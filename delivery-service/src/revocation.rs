@@ -1,0 +1,178 @@
+//! What a revoked device loses here: the service, as external sender (RFC 9420 §12.1.8), proposes its Remove in each of its groups.
+//!
+//! Its token and its stream are refused by the verifier already; secrecy follows with the next commit, which is accepted only if it
+//! carries out the Remove. Proposals die with their epoch, so after a commit that could not carry them (a resync external commit)
+//! they are issued again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openmls::messages::external_proposals::ExternalProposal;
+use openmls::prelude::{
+    ContentType, GroupEpoch, LeafNodeIndex, SenderExtensionIndex, tls_codec::Serialize as _,
+};
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::signatures::{Signer, SignerError};
+use openmls_traits::types::SignatureScheme;
+use tokio::sync::broadcast::error::RecvError;
+use valise_access_token::RevocationSubject;
+use valise_device_certificate::ServiceIdentity;
+use valise_proto::{DeviceId, GroupId, IdempotencyKey, Reason, Refusal, UserId};
+
+use crate::door::new_entry_id;
+use crate::group_state::{Held, MlsCommit};
+use crate::log::{Append, EntryKind};
+use crate::service::Delivery;
+
+/// Groups that are asked for at once.
+const PAGE: usize = 500;
+/// Tries for one group while others append to it.
+const TRIES: usize = 8;
+/// Before what failed is tried again.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Signs the service's own proposals.
+struct ServiceSigner<'a>(&'a ServiceIdentity);
+
+impl Signer for ServiceSigner<'_> {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        self.0.sign(payload).map_err(|_| SignerError::SigningError)
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+fn new_key() -> IdempotencyKey {
+    IdempotencyKey::random(&mut rand::rng())
+}
+
+impl Delivery {
+    /// Until the service stops: proposes the Remove of each device that is revoked.
+    pub(crate) async fn follow_revocations(self: Arc<Self>) {
+        let stopping = self.lifecycle.stopping().clone();
+        let mut news = self.verifier.revocations();
+        let mut done = 0;
+        loop {
+            let known = self.verifier.revocations_after(done);
+            for revocation in known {
+                if let RevocationSubject::Device { user, device } = &revocation.subject
+                    && let Err(refusal) = self.remove_everywhere(user, *device).await
+                {
+                    tracing::warn!(%device, reason = %refusal.reason, "a revoked device is still in groups: trying again");
+                    break;
+                }
+                done = revocation.number;
+            }
+            let behind = !self.verifier.revocations_after(done).is_empty();
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(WAIT), if behind => {}
+                heard = news.recv(), if !behind => if matches!(heard, Err(RecvError::Closed)) {
+                    return;
+                },
+            }
+        }
+    }
+
+    async fn remove_everywhere(&self, user: &UserId, device: DeviceId) -> Result<(), Refusal> {
+        let mut after = None;
+        loop {
+            let page = self.log.memberships(user, device, after, PAGE).await?;
+            for membership in page.iter().filter(|membership| membership.device_is_member) {
+                self.propose_removal(membership.group, device).await?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.group),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Proposes the Remove of a device, unless it has gone or a Remove waits already.
+    async fn propose_removal(&self, group: GroupId, device: DeviceId) -> Result<(), Refusal> {
+        for _ in 0..TRIES {
+            let mut held = self.states.hold(group).await?;
+            let state = held.state()?;
+            let Some(leaf) = state.roster.device(device).map(|member| member.leaf) else {
+                return Ok(());
+            };
+            if state.pending.iter().any(|pending| pending.removes == leaf) {
+                return Ok(());
+            }
+            match self.append_removal(&mut held, group, leaf).await {
+                // Another replica was faster: look again.
+                Err(refusal) if refusal.reason == Reason::EpochConflict => {}
+                result => return result,
+            }
+        }
+        Err(Reason::EpochConflict.into())
+    }
+
+    async fn append_removal(
+        &self,
+        held: &mut Held,
+        group: GroupId,
+        leaf: LeafNodeIndex,
+    ) -> Result<(), Refusal> {
+        let state = held.state()?;
+        let epoch = state.epoch();
+        let message = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
+            leaf,
+            openmls::prelude::GroupId::from_slice(group.as_bytes()),
+            GroupEpoch::from(epoch.0),
+            &ServiceSigner(&self.identity),
+            // The service is the only external sender.
+            SenderExtensionIndex::new(0),
+        )
+        .map_err(|_| Reason::Internal)?;
+        let bytes: Bytes = message
+            .tls_serialize_detached()
+            .map_err(|_| Reason::Internal)?
+            .into();
+        let read = MlsCommit::read(&bytes, ContentType::Proposal).map_err(|_| Reason::Internal)?;
+        let (queued, removes) = state.verify_proposal(read).map_err(|violation| {
+            tracing::error!(%group, rule = violation.0, "the service's own proposal is not valid");
+            Reason::Internal
+        })?;
+        let appended = self
+            .append(Append {
+                group,
+                key: new_key(),
+                kind: EntryKind::Proposal,
+                epoch,
+                id: new_entry_id(),
+                sender: None,
+                bytes,
+                at: self.clock.unix_millis(),
+                commit: None,
+            })
+            .await?;
+        if state.queue(*queued, removes, appended.position).is_err() {
+            *held.guard = None;
+        }
+        Ok(())
+    }
+
+    /// After a commit that could not carry out the waiting Removes: revoked devices that are still there.
+    pub(crate) async fn remove_revoked(&self, group: GroupId) -> Result<(), Refusal> {
+        let view = self.states.refresh(group).await?;
+        let revoked: Vec<DeviceId> = view
+            .roster
+            .members()
+            .filter(|member| {
+                let refused = self
+                    .verifier
+                    .refusal_for(&member.identity.user, member.identity.device);
+                refused == Some(Reason::DeviceRevoked)
+            })
+            .map(|member| member.identity.device)
+            .collect();
+        for device in revoked {
+            self.propose_removal(group, device).await?;
+        }
+        Ok(())
+    }
+}

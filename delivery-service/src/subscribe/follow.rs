@@ -1,0 +1,97 @@
+//! One group on a device's stream.
+
+use valise_proto::delivery::v1::GroupCursor;
+use valise_proto::{DeviceId, EntryId, GroupId, Position, Reason, Refusal};
+
+use super::window::Unacknowledged;
+use crate::door;
+use crate::read_entries::window_after;
+use crate::service::Delivery;
+
+/// Where a device stands in a group that it follows.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// The last entry that was put onto the stream.
+    pub(crate) sent: Position,
+    /// The last entry that the device has applied.
+    pub(crate) acknowledged: Position,
+    /// The last entry that it may see, once it is known.
+    pub(crate) until: Option<Position>,
+    /// The log may have more than was sent.
+    pub(crate) behind: bool,
+    pub(crate) unacknowledged: Unacknowledged,
+}
+
+/// A cursor, read.
+pub(crate) struct Start {
+    pub(crate) group: GroupId,
+    position: Position,
+    id: Option<EntryId>,
+}
+
+impl Start {
+    pub(crate) fn read(cursor: &GroupCursor) -> Result<Self, Refusal> {
+        let group = door::group_id("group_id", &cursor.group_id)?;
+        let cursor = cursor
+            .cursor
+            .as_ref()
+            .ok_or_else(|| Refusal::malformed("cursor"))?;
+        let id = match cursor.entry_id.as_ref() {
+            [] => None,
+            bytes => Some(EntryId::try_from(bytes).map_err(|_| Refusal::malformed("entry_id"))?),
+        };
+        Ok(Self {
+            group,
+            position: Position(cursor.position),
+            id,
+        })
+    }
+}
+
+impl Delivery {
+    /// Where the device goes on, or why it cannot follow the group; with the position at which the group stands now.
+    pub(crate) async fn start_following(
+        &self,
+        device: DeviceId,
+        start: &Start,
+    ) -> Result<Result<(Followed, Position), (Reason, Position)>, Refusal> {
+        let Some(head) = self.log.head(start.group).await? else {
+            return Ok(Err((Reason::GroupNotFound, Position::NONE)));
+        };
+        let windows = self.log.windows(start.group, device).await?;
+        let Some(window) = window_after(&windows, start.position) else {
+            return Ok(Err((Reason::NotAMember, Position::NONE)));
+        };
+        if let Some(until) = window.until
+            && start.position >= until
+        {
+            return Ok(Err((Reason::NotAMember, until)));
+        }
+        if start.position > head.position {
+            // The device knows more than the log.
+            return Ok(Err((Reason::LogRegressed, head.position)));
+        }
+        if let Some(id) = start.id
+            && start.position > Position::NONE
+        {
+            let before = Position(start.position.0 - 1);
+            let entries = self.log.read(start.group, before, 1, 0).await?;
+            if entries
+                .first()
+                .is_none_or(|entry| entry.position != start.position || entry.id != id)
+            {
+                return Ok(Err((Reason::LogRegressed, start.position)));
+            }
+        }
+        let from = start.position.max(window.after);
+        let target = window.until.unwrap_or(head.position);
+        let followed = Followed {
+            sent: from,
+            acknowledged: from,
+            until: window.until,
+            behind: from < target,
+            unacknowledged: Unacknowledged::default(),
+        };
+        Ok(Ok((followed, target)))
+    }
+}

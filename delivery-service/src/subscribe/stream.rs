@@ -1,0 +1,456 @@
+//! One device's stream: one task, one struct; replay out of the log, then live out of the mailbox.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc};
+use tonic::{Status, Streaming};
+use valise_access_token::Revocation;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::delivery::v1::{subscribe_request, subscribe_response};
+use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
+
+use super::fan_out::{Letter, Mailbox};
+use super::follow::{Followed, Start};
+use super::window::Window;
+use super::{Subscriber, ended};
+use crate::grpc;
+use crate::log::Entry;
+use crate::service::Delivery;
+
+/// The service's sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A device that says nothing for so long has gone.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How often revocation, expiry and slowness are looked at, news or not.
+const WATCH: Duration = Duration::from_secs(1);
+/// Acknowledgements are kept together, this often at most.
+const KEEP_ACKNOWLEDGEMENTS: Duration = Duration::from_millis(500);
+/// Entries that are read at once while catching up.
+const READ_ENTRIES: usize = 200;
+/// Inbox items that are read at once: each may be a Welcome of up to 2 MiB.
+const READ_INBOX: usize = 4;
+/// Inbox items that may be unacknowledged.
+const INBOX_WINDOW: u64 = 16;
+
+type Outgoing = mpsc::Sender<Result<wire::SubscribeResponse, Status>>;
+
+/// What must be acknowledged before `CaughtUp` is said.
+#[derive(Default)]
+struct Target {
+    groups: HashMap<GroupId, Position>,
+    inbox: u64,
+}
+
+pub(super) struct DeviceStream {
+    delivery: Arc<Delivery>,
+    subscriber: Subscriber,
+    mailbox: Arc<Mailbox>,
+    revocations: broadcast::Receiver<Revocation>,
+    outgoing: Outgoing,
+    groups: HashMap<GroupId, Followed>,
+    window: Window,
+    inbox_sent: u64,
+    inbox_acknowledged: u64,
+    inbox_news: bool,
+    target: Option<Target>,
+    /// Acknowledged and not yet kept.
+    unkept: HashMap<GroupId, Position>,
+    unkept_inbox: u64,
+    last_progress: Instant,
+    last_heard: Instant,
+    last_said: Instant,
+}
+
+impl Drop for DeviceStream {
+    fn drop(&mut self) {
+        self.delivery
+            .fan_out
+            .close(&self.mailbox, self.groups.keys().copied());
+    }
+}
+
+impl DeviceStream {
+    pub(super) fn open(delivery: Arc<Delivery>, subscriber: Subscriber, outgoing: Outgoing) -> Self {
+        let now = Instant::now();
+        let limits = delivery.limits;
+        Self {
+            mailbox: delivery.fan_out.open(subscriber.device),
+            revocations: delivery.verifier.revocations(),
+            window: Window::new(limits.unacknowledged_entries, limits.unacknowledged_bytes),
+            delivery,
+            subscriber,
+            outgoing,
+            groups: HashMap::new(),
+            inbox_sent: 0,
+            inbox_acknowledged: 0,
+            inbox_news: true,
+            target: None,
+            unkept: HashMap::new(),
+            unkept_inbox: 0,
+            last_progress: now,
+            last_heard: now,
+            last_said: now,
+        }
+    }
+
+    /// Until the device goes (`Ok`) or the service ends the stream.
+    pub(super) async fn run(
+        mut self,
+        start: wire::Start,
+        mut requests: Streaming<wire::SubscribeRequest>,
+    ) -> Result<(), Refusal> {
+        if start.inbox_cursor > self.delivery.log.newest_inbox(self.subscriber.device).await? {
+            return Err(Refusal::malformed("inbox_cursor"));
+        }
+        self.inbox_sent = start.inbox_cursor;
+        self.inbox_acknowledged = start.inbox_cursor;
+        self.unkept_inbox = start.inbox_cursor;
+        self.add_groups(&start.groups).await?;
+        let result = self.serve(&mut requests).await;
+        self.keep_acknowledgements().await?;
+        result
+    }
+
+    async fn serve(&mut self, requests: &mut Streaming<wire::SubscribeRequest>) -> Result<(), Refusal> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let stopping = self.delivery.lifecycle.stopping().clone();
+        let mut watch = tokio::time::interval(WATCH);
+        let mut keep = tokio::time::interval(KEEP_ACKNOWLEDGEMENTS);
+        loop {
+            self.pump().await?;
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Err(ended(Reason::StoreUnavailable)),
+                () = mailbox.displaced.cancelled() => return Err(ended(Reason::Displaced)),
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.hear(request).await?,
+                    // The device has gone, politely or not.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                () = mailbox.arrived() => self.open_mailbox().await?,
+                revocation = self.revocations.recv() => {
+                    // Whatever it was: is this device still welcome?
+                    let _ = revocation;
+                    self.judge_subscriber()?;
+                }
+                _ = keep.tick() => self.keep_acknowledgements().await?,
+                _ = watch.tick() => self.watch().await?,
+            }
+        }
+    }
+
+    /// What a device says.
+    async fn hear(&mut self, request: wire::SubscribeRequest) -> Result<(), Refusal> {
+        self.last_heard = Instant::now();
+        match request.message.ok_or_else(|| Refusal::malformed("message"))? {
+            subscribe_request::Message::Start(_) => Err(Refusal::malformed("start")),
+            subscribe_request::Message::Heartbeat(_) => Ok(()),
+            subscribe_request::Message::Ack(ack) => self.acknowledge(&ack).await,
+            subscribe_request::Message::ChangeGroups(change) => {
+                for group in &change.drop_group_ids {
+                    self.drop_group(crate::door::group_id("drop_group_ids", group)?);
+                }
+                self.add_groups(&change.add).await
+            }
+            subscribe_request::Message::RefreshToken(refresh) => {
+                let token = self.delivery.verifier.verify(&refresh.access_token)?;
+                let renewed = Subscriber::of(&token)?;
+                if renewed.device != self.subscriber.device {
+                    return Err(Reason::TokenInvalid.into());
+                }
+                self.subscriber.expires_at = renewed.expires_at;
+                Ok(())
+            }
+        }
+    }
+
+    /// Follow first, then read: what comes in between is in the mailbox, and dropped if it was read.
+    async fn add_groups(&mut self, cursors: &[wire::GroupCursor]) -> Result<(), Refusal> {
+        if self.groups.len() + cursors.len() > self.delivery.limits.groups_per_device {
+            return Err(Refusal::too_large(
+                "groups",
+                self.delivery.limits.groups_per_device,
+            ));
+        }
+        let starts = cursors.iter().map(Start::read).collect::<Result<Vec<_>, _>>()?;
+        let mut target = self.target.take().unwrap_or_default();
+        for start in starts {
+            self.drop_group(start.group);
+            self.delivery.fan_out.follow(&self.mailbox, start.group);
+            match self
+                .delivery
+                .start_following(self.subscriber.device, &start)
+                .await?
+            {
+                Ok((followed, up_to)) => {
+                    if followed.acknowledged < up_to {
+                        target.groups.insert(start.group, up_to);
+                    }
+                    self.groups.insert(start.group, followed);
+                }
+                Err((reason, position)) => {
+                    self.delivery.fan_out.unfollow(&self.mailbox, start.group);
+                    self.say(grpc::group_ended(start.group, reason, position)).await?;
+                }
+            }
+        }
+        let newest = self.delivery.log.newest_inbox(self.subscriber.device).await?;
+        target.inbox = target.inbox.max(newest);
+        self.target = Some(target);
+        self.judge_target().await
+    }
+
+    fn drop_group(&mut self, group: GroupId) {
+        if let Some(mut followed) = self.groups.remove(&group) {
+            self.window.forget(&mut followed.unacknowledged);
+            self.delivery.fan_out.unfollow(&self.mailbox, group);
+        }
+        if let Some(target) = &mut self.target {
+            target.groups.remove(&group);
+        }
+    }
+
+    async fn acknowledge(&mut self, ack: &wire::Ack) -> Result<(), Refusal> {
+        for cursor in &ack.groups {
+            let group = crate::door::group_id("group_id", &cursor.group_id)?;
+            let position = cursor.cursor.as_ref().map_or(0, |cursor| cursor.position);
+            let Some(followed) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            let position = Position(position);
+            if position > followed.sent {
+                return Err(Refusal::malformed("position"));
+            }
+            if self.window.acknowledged(&mut followed.unacknowledged, position) {
+                self.last_progress = Instant::now();
+            }
+            if position > followed.acknowledged {
+                followed.acknowledged = position;
+                self.unkept.insert(group, position);
+            }
+        }
+        if ack.inbox_number > self.inbox_sent {
+            return Err(Refusal::malformed("inbox_number"));
+        }
+        if ack.inbox_number > self.inbox_acknowledged {
+            self.inbox_acknowledged = ack.inbox_number;
+            self.unkept_inbox = ack.inbox_number;
+            self.last_progress = Instant::now();
+        }
+        self.judge_target().await
+    }
+
+    /// `CaughtUp`, once everything that was missed is acknowledged, not merely sent.
+    async fn judge_target(&mut self) -> Result<(), Refusal> {
+        let Some(target) = &mut self.target else {
+            return Ok(());
+        };
+        let groups = &self.groups;
+        target.groups.retain(|group, up_to| {
+            groups
+                .get(group)
+                .is_some_and(|followed| followed.acknowledged < *up_to)
+        });
+        // Items that were acknowledged on an earlier stream are not there any more.
+        let inbox_empty = !self.inbox_news && self.inbox_acknowledged == self.inbox_sent;
+        if target.groups.is_empty() && (self.inbox_acknowledged >= target.inbox || inbox_empty) {
+            self.target = None;
+            self.say(subscribe_response::Message::CaughtUp(wire::CaughtUp {}))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn open_mailbox(&mut self) -> Result<(), Refusal> {
+        let (letters, missed) = self.mailbox.take();
+        if missed {
+            self.inbox_news = true;
+            for followed in self.groups.values_mut() {
+                followed.behind = true;
+            }
+        }
+        for letter in letters {
+            match letter {
+                Letter::Inbox => self.inbox_news = true,
+                Letter::Ephemeral { group, epoch, bytes } => {
+                    // From a position that the device has not reached it could not be read.
+                    if self
+                        .groups
+                        .get(&group)
+                        .is_some_and(|followed| followed.until.is_none())
+                    {
+                        self.say(grpc::ephemeral(group, epoch, bytes)).await?;
+                    }
+                }
+                Letter::Entry { entry, left } => self.live(&entry, &left).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next entry goes out at once; any other one says that the log has more.
+    async fn live(&mut self, entry: &Entry, left: &[DeviceId]) -> Result<(), Refusal> {
+        let Some(followed) = self.groups.get_mut(&entry.group) else {
+            return Ok(());
+        };
+        if left.contains(&self.subscriber.device) && entry.position > followed.sent {
+            followed.until = Some(entry.position);
+        }
+        if entry.position <= followed.sent {
+            return Ok(());
+        }
+        if followed.behind || entry.position != followed.sent.next() || !self.window.is_open() {
+            followed.behind = true;
+            return Ok(());
+        }
+        self.send_entry(entry).await
+    }
+
+    async fn send_entry(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let Some(followed) = self.groups.get_mut(&entry.group) else {
+            return Ok(());
+        };
+        followed.sent = entry.position;
+        self.window
+            .sent(&mut followed.unacknowledged, entry.position, entry.bytes.len());
+        let last = followed.until.is_some_and(|until| entry.position >= until);
+        self.say(subscribe_response::Message::Entry(grpc::entry(entry)))
+            .await?;
+        if last {
+            self.drop_group(entry.group);
+            self.say(grpc::group_ended(entry.group, Reason::NotAMember, entry.position))
+                .await?;
+            self.judge_target().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the log has and the window allows.
+    async fn pump(&mut self) -> Result<(), Refusal> {
+        self.pump_inbox().await?;
+        let behind: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|(_, followed)| followed.behind)
+            .map(|(group, _)| *group)
+            .collect();
+        for group in behind {
+            if !self.window.is_open() {
+                break;
+            }
+            self.pump_group(group).await?;
+        }
+        Ok(())
+    }
+
+    async fn pump_group(&mut self, group: GroupId) -> Result<(), Refusal> {
+        let Some(followed) = self.groups.get_mut(&group) else {
+            return Ok(());
+        };
+        let sent = followed.sent;
+        let max = self.window.room().min(READ_ENTRIES);
+        let entries = self
+            .delivery
+            .log
+            .read(group, sent, max, self.window.room_bytes())
+            .await?;
+        // Roster before entries would miss a removal in between; so it is asked for afterwards.
+        let windows = self.delivery.log.windows(group, self.subscriber.device).await?;
+        let Some(followed) = self.groups.get_mut(&group) else {
+            return Ok(());
+        };
+        followed.until = crate::read_entries::window_after(&windows, sent).and_then(|window| window.until);
+        // Fewer than asked for by number and by size: that was all.
+        let size: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        followed.behind = entries.len() == max || size >= self.window.room_bytes() || !entries.is_empty();
+        for entry in &entries {
+            if !self.groups.contains_key(&group) {
+                break;
+            }
+            self.send_entry(entry).await?;
+        }
+        Ok(())
+    }
+
+    async fn pump_inbox(&mut self) -> Result<(), Refusal> {
+        while self.inbox_news && self.inbox_sent < self.inbox_acknowledged + INBOX_WINDOW {
+            let items = self
+                .delivery
+                .log
+                .read_inbox(self.subscriber.device, self.inbox_sent, READ_INBOX)
+                .await?;
+            if items.is_empty() {
+                self.inbox_news = false;
+                self.judge_target().await?;
+            }
+            for item in items {
+                self.inbox_sent = item.number;
+                self.say(grpc::inbox_item(item)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_acknowledgements(&mut self) -> Result<(), Refusal> {
+        if self.unkept.is_empty() && self.unkept_inbox == 0 {
+            return Ok(());
+        }
+        let groups = self.unkept.drain().collect();
+        let inbox = std::mem::take(&mut self.unkept_inbox);
+        Ok(self
+            .delivery
+            .log
+            .acknowledge(self.subscriber.device, groups, inbox)
+            .await?)
+    }
+
+    fn judge_subscriber(&self) -> Result<(), Refusal> {
+        match self
+            .delivery
+            .verifier
+            .refusal_for(&self.subscriber.user, self.subscriber.device)
+        {
+            Some(reason) => Err(reason.into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn watch(&mut self) -> Result<(), Refusal> {
+        self.judge_subscriber()?;
+        if self.delivery.clock.now() >= self.subscriber.expires_at {
+            return Err(Reason::TokenExpired.into());
+        }
+        if self.last_heard.elapsed() > SILENCE {
+            return Err(Reason::SlowReader.into());
+        }
+        if self.window.is_open() {
+            self.last_progress = Instant::now();
+        } else if self.last_progress.elapsed() > self.delivery.limits.slow_reader() {
+            return Err(Reason::SlowReader.into());
+        }
+        if self.last_said.elapsed() >= HEARTBEAT {
+            self.say(subscribe_response::Message::Heartbeat(wire::Heartbeat {}))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a message onto the connection. A connection that takes nothing for long is a slow reader's.
+    async fn say(&mut self, message: subscribe_response::Message) -> Result<(), Refusal> {
+        self.last_said = Instant::now();
+        let response = wire::SubscribeResponse {
+            message: Some(message),
+        };
+        match self
+            .outgoing
+            .send_timeout(Ok(response), self.delivery.limits.slow_reader())
+            .await
+        {
+            Ok(()) => Ok(()),
+            // Slow, or gone, which the requests' end will tell.
+            Err(_) => Err(Reason::SlowReader.into()),
+        }
+    }
+}

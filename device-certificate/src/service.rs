@@ -1,0 +1,117 @@
+//! The key and certificate with which a service shows who it is.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use pem::Pem;
+use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::{CertificateError, Subject, certification_request, read};
+
+/// The URI of a service: `valise://<domain>/s/<name>`.
+pub fn service_uri(domain: &str, name: &str) -> String {
+    format!("valise://{domain}/s/{name}")
+}
+
+/// A service's Ed25519 key that has no certificate yet.
+pub struct ServiceKey(KeyPair);
+
+impl ServiceKey {
+    /// A new key.
+    pub fn generate() -> Result<Self, CertificateError> {
+        KeyPair::generate_for(&PKCS_ED25519)
+            .map(Self)
+            .map_err(|_| CertificateError::Key)
+    }
+
+    /// A PKCS#10 request for it, DER.
+    pub fn request(&self) -> Result<Vec<u8>, CertificateError> {
+        certification_request(self.0.public_key_raw(), |message| self.0.sign(message).ok())
+    }
+
+    /// The key with the certificate that was issued for it (leaf first, DER).
+    pub fn with_chain(self, chain: Vec<Vec<u8>>) -> Result<ServiceIdentity, CertificateError> {
+        let certificate = read(&chain)?;
+        let Subject::Service { name } = certificate.subject else {
+            return Err(CertificateError::Names);
+        };
+        if certificate.public_key != self.0.public_key_raw() {
+            return Err(CertificateError::Key);
+        }
+        Ok(ServiceIdentity {
+            name,
+            key: self.0,
+            chain,
+        })
+    }
+}
+
+/// A service's key and certificate chain.
+pub struct ServiceIdentity {
+    name: String,
+    key: KeyPair,
+    chain: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for ServiceIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServiceIdentity({})", self.name)
+    }
+}
+
+impl ServiceIdentity {
+    /// Reads the key (PKCS#8, PEM) and the chain (PEM, leaf first).
+    pub fn load(key_file: &Path, chain_file: &Path) -> Result<Self, CertificateError> {
+        let key = fs::read_to_string(key_file).map_err(|_| CertificateError::File)?;
+        let key = KeyPair::from_pem(&key).map_err(|_| CertificateError::File)?;
+        let chain = CertificateDer::pem_file_iter(chain_file)
+            .map_err(|_| CertificateError::File)?
+            .map(|der| der.map(|der| der.to_vec()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| CertificateError::File)?;
+        ServiceKey(key).with_chain(chain)
+    }
+
+    /// Writes both, the key readable by its owner alone.
+    pub fn save(&self, key_file: &Path, chain_file: &Path) -> Result<(), CertificateError> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let blocks: Vec<_> = self
+            .chain
+            .iter()
+            .map(|der| Pem::new("CERTIFICATE", der.as_slice()))
+            .collect();
+        let chain = pem::encode_many(&blocks);
+        options
+            .open(key_file)
+            .and_then(|mut file| file.write_all(self.key.serialize_pem().as_bytes()))
+            .and_then(|()| fs::write(chain_file, chain))
+            .map_err(|_| CertificateError::File)
+    }
+
+    /// For example `delivery-service`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The raw Ed25519 public key, 32 bytes.
+    pub fn public_key(&self) -> &[u8] {
+        self.key.public_key_raw()
+    }
+
+    /// The certificate and its issuers, DER.
+    pub fn chain(&self) -> &[Vec<u8>] {
+        &self.chain
+    }
+
+    /// An Ed25519 signature (RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
+        self.key.sign(message).map_err(|_| CertificateError::Key)
+    }
+}

@@ -1,0 +1,139 @@
+//! How groups are made: suites, capabilities, and what a GroupContext carries from epoch 0.
+
+use openmls::prelude::{
+    Capabilities, Ciphersuite, CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
+    GroupContext, Lifetime, MlsGroupCreateConfig, MlsGroupJoinConfig, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+    ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration, UnknownExtension,
+};
+use valise_proto::UserId;
+
+use crate::{ROLES_EXTENSION, Roles, RuleViolation};
+
+/// Application messages are padded to a multiple of this many bytes, so that their length says little.
+pub const PADDING: usize = 256;
+
+/// Messages of a sender that may arrive out of order, and that may be skipped (the log is totally ordered).
+const OUT_OF_ORDER_TOLERANCE: u32 = 20;
+const MAXIMUM_FORWARD_DISTANCE: u32 = 1000;
+
+/// The GroupContext extensions of every group, and the only ones.
+pub const GROUP_EXTENSIONS: [ExtensionType; 3] = [
+    ExtensionType::RequiredCapabilities,
+    ExtensionType::ExternalSenders,
+    ExtensionType::Unknown(ROLES_EXTENSION),
+];
+
+/// The suites that groups may have (RFC 9420 §17.1), the default first: 0x0001, 0x0003, 0x0002, and the hybrid
+/// post-quantum 0x004F. Suites with pure ML-KEM are refused: national guidance asks for hybrids.
+pub const fn suites() -> &'static [Ciphersuite] {
+    &[
+        Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+        Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+        Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+        Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+    ]
+}
+
+/// May groups and key packages have this suite?
+pub fn is_allowed_suite(suite: Ciphersuite) -> bool {
+    suites().contains(&suite)
+}
+
+/// What every leaf supports: creators, key packages, external commits alike (openmls's default lists neither X.509 nor our
+/// suites).
+pub fn capabilities() -> Capabilities {
+    Capabilities::builder()
+        .versions(vec![ProtocolVersion::Mls10])
+        .ciphersuites(suites().to_vec())
+        .extensions(vec![
+            ExtensionType::LastResort,
+            ExtensionType::Unknown(ROLES_EXTENSION),
+        ])
+        .proposals(Vec::new())
+        .credentials(vec![CredentialType::X509])
+        .build()
+}
+
+/// The GroupContext extensions of a new group: required capabilities, the service as external sender (RFC 9420 §12.1.8),
+/// and the roles, with the creator as owner.
+pub fn group_context_extensions(
+    external_sender: ExternalSender,
+    creator: &UserId,
+) -> Result<Extensions<GroupContext>, RuleViolation> {
+    let required = RequiredCapabilitiesExtension::new(
+        &[ExtensionType::Unknown(ROLES_EXTENSION)],
+        &[],
+        &[CredentialType::X509],
+    );
+    let roles = Roles::owned_by(creator.clone()).to_bytes();
+    Extensions::from_vec(vec![
+        Extension::RequiredCapabilities(required),
+        Extension::ExternalSenders(vec![external_sender]),
+        Extension::Unknown(ROLES_EXTENSION, UnknownExtension(roles)),
+    ])
+    .map_err(|_| RuleViolation("context_extensions"))
+}
+
+/// Does a new group carry what every group must, and nothing else?
+pub fn judge_group_context(
+    context: &GroupContext,
+    external_sender: &ExternalSender,
+    creator: &UserId,
+) -> Result<(), RuleViolation> {
+    if context.protocol_version() != ProtocolVersion::Mls10 {
+        return Err(RuleViolation("protocol_version"));
+    }
+    if !is_allowed_suite(context.ciphersuite()) {
+        return Err(RuleViolation("cipher_suite"));
+    }
+    let expected = group_context_extensions(external_sender.clone(), creator)?;
+    let found = context.extensions();
+    if found.external_senders() != expected.external_senders() {
+        return Err(RuleViolation("external_senders"));
+    }
+    if found.required_capabilities() != expected.required_capabilities() {
+        return Err(RuleViolation("required_capabilities"));
+    }
+    if found.unknown(ROLES_EXTENSION) != expected.unknown(ROLES_EXTENSION) {
+        return Err(RuleViolation("roles"));
+    }
+    if found.iter().count() != GROUP_EXTENSIONS.len() {
+        return Err(RuleViolation("context_extensions"));
+    }
+    Ok(())
+}
+
+fn sender_ratchet() -> SenderRatchetConfiguration {
+    SenderRatchetConfiguration::new(OUT_OF_ORDER_TOLERANCE, MAXIMUM_FORWARD_DISTANCE)
+}
+
+/// How a member keeps a group that it joins. No past epochs: the log is totally ordered, so nobody needs them.
+pub fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .padding_size(PADDING)
+        .max_past_epochs(0)
+        .use_ratchet_tree_extension(false)
+        .sender_ratchet_configuration(sender_ratchet())
+        .build()
+}
+
+/// How a new group is made.
+pub fn create_config(
+    suite: Ciphersuite,
+    external_sender: ExternalSender,
+    creator: &UserId,
+    leaf_lifetime: Lifetime,
+) -> Result<MlsGroupCreateConfig, RuleViolation> {
+    Ok(MlsGroupCreateConfig::builder()
+        .ciphersuite(suite)
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .padding_size(PADDING)
+        .max_past_epochs(0)
+        .use_ratchet_tree_extension(false)
+        .sender_ratchet_configuration(sender_ratchet())
+        .capabilities(capabilities())
+        .with_group_context_extensions(group_context_extensions(external_sender, creator)?)
+        .lifetime(leaf_lifetime)
+        .build())
+}

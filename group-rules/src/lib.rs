@@ -1,0 +1,34 @@
+//! The rules of Valise's MLS groups, judged by the delivery service and by every member's SDK with this same code: a rule
+//! that one side applied and another did not would fork groups (RFC 9750 §6.5).
+//!
+//! - [`suites`], [`capabilities`], [`create_config`], [`join_config`]: how groups are made.
+//! - [`credential`], [`identify`], [`claimed_identity`]: X.509 credentials (RFC 9420 §5.3).
+//! - [`verify_key_package`]: what may be published and added (RFC 9420 §10.1).
+//! - [`Roster`], [`judge_commit`]: what a commit may do.
+//! - [`Roles`]: the group's roles, kept in the GroupContext.
+//!
+//! Rules that every member must judge alike (the shape of a commit) are in [`judge_commit`]; those that depend on time or on
+//! the trust bundle are in [`judge_credentials`]. A member that is shown an accepted commit that fails the second must still
+//! merge it and then quarantine the group, as refusing would fork it.
+
+mod commit;
+mod config;
+mod credential;
+mod key_package;
+mod roles;
+mod roster;
+
+pub use commit::{Added, CommitSummary, Committer, GroupLimits, judge_commit, judge_credentials};
+pub use config::{
+    GROUP_EXTENSIONS, PADDING, capabilities, create_config, group_context_extensions, is_allowed_suite,
+    join_config, judge_group_context, suites,
+};
+pub use credential::{Identity, chain, claimed_identity, credential, identify};
+pub use key_package::{LifetimePolicy, MAX_KEY_PACKAGE_BYTES, VerifiedKeyPackage, verify_key_package};
+pub use roles::{ROLES_EXTENSION, Role, Roles};
+pub use roster::{Member, Roster};
+
+/// The rule that something breaks: a short, stable name, shown to callers as metadata `rule`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RuleViolation(pub &'static str);

@@ -1,0 +1,287 @@
+//! A device claims key packages: one for each device of the users that it wants to add (checklist K1, K2, K4 to K6).
+//!
+//! The order of the results is that of the request: each user's devices by device id, then the single devices; none
+//! twice. The calling device is left out: who adds their own user means their other devices.
+
+use std::collections::{HashMap, HashSet};
+
+use valise_proto::{DeviceId, Reason, Refusal, UserId};
+
+use crate::directory::{Directory, rate_limited};
+use crate::notices::LowStock;
+use crate::store::{Handed, KnownDevice, Wanted};
+
+/// The most devices in one answer.
+const MAX_CLAIMS: u32 = 4096;
+
+/// Who wants what.
+pub(crate) struct Claim<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) device: DeviceId,
+    /// All of whose devices are wanted; in the order of the request.
+    pub(crate) users: Vec<UserId>,
+    /// Wanted one by one.
+    pub(crate) devices: Vec<DeviceId>,
+    pub(crate) suite: u16,
+}
+
+/// What became of one device, or of a user of whom no device is known.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) user: Option<UserId>,
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) result: Result<Package, Failure>,
+}
+
+/// What was handed out.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) message: Vec<u8>,
+    pub(crate) last_resort: bool,
+}
+
+/// Why nothing was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing was ever published.
+    Unknown,
+    /// Nothing usable is left.
+    Exhausted,
+    /// Revoked, or its user suspended.
+    Revoked,
+    /// Claimed too often by this user.
+    RateLimited,
+}
+
+impl Directory {
+    /// Hands out one package for each device.
+    pub(crate) async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Refusal> {
+        let found = self
+            .store
+            .find_devices(&claim.users, &claim.devices, MAX_CLAIMS + 1)
+            .await?;
+        if found.len() > MAX_CLAIMS as usize {
+            return Err(Refusal::too_large("user_ids", MAX_CLAIMS as usize));
+        }
+        let mut claimed = resolve(&claim, found);
+        let cost = u32::try_from(claimed.len()).unwrap_or(u32::MAX);
+        // What was not found costs as much: nobody finds out cheaply who exists.
+        self.limits.claim.check(claim.user, cost).map_err(rate_limited)?;
+        for claimed in &mut claimed {
+            self.judge_target(claim.user, claimed)?;
+        }
+
+        let devices: Vec<_> = claimed.iter().filter_map(Claimed::is_wanted).collect();
+        if !devices.is_empty() {
+            let usable = self.usable_at(self.clock.unix_seconds());
+            let count_up_to = self.packages.low_level;
+            let wanted = Wanted {
+                suite: claim.suite,
+                devices,
+                usable,
+                count_up_to,
+            };
+            let handed = self.store.claim(wanted).await?;
+            self.notice_low_stock(claim.suite, &handed);
+            fill_in(&mut claimed, handed);
+        }
+        Ok(claimed)
+    }
+
+    /// Is the target's package to be served at all, and to this user?
+    fn judge_target(&self, requester: &UserId, claimed: &mut Claimed) -> Result<(), Refusal> {
+        let (Some(device), Some(user)) = (claimed.is_wanted(), &claimed.user) else {
+            return Ok(());
+        };
+        match self.verifier.refusal_for(user, device) {
+            None => {}
+            Some(Reason::DeviceRevoked | Reason::UserSuspended) => {
+                claimed.result = Err(Failure::Revoked);
+                return Ok(());
+            }
+            // Nobody can say now who is revoked.
+            Some(other) => return Err(other.into()),
+        }
+        if self
+            .limits
+            .claim_of_one_device
+            .check(&(requester.clone(), device), 1)
+            .is_err()
+        {
+            claimed.result = Err(Failure::RateLimited);
+        }
+        Ok(())
+    }
+
+    fn notice_low_stock(&self, suite: u16, handed: &[Handed]) {
+        for handed in handed
+            .iter()
+            .filter(|handed| handed.one_time_left < self.packages.low_level)
+        {
+            let one_time = handed.one_time_left;
+            self.notices.offer(LowStock {
+                device: handed.device,
+                suite,
+                one_time,
+            });
+        }
+    }
+}
+
+impl Claimed {
+    fn of(user: Option<UserId>, device: Option<DeviceId>, failure: Failure) -> Self {
+        Self {
+            user,
+            device,
+            result: Err(failure),
+        }
+    }
+
+    /// The device, if a package of it is still to be had. Until one is, it counts as exhausted.
+    fn is_wanted(&self) -> Option<DeviceId> {
+        self.device
+            .filter(|_| matches!(self.result, Err(Failure::Exhausted)))
+    }
+}
+
+/// One line for each device and each unknown user, in the order of the request.
+fn resolve(claim: &Claim<'_>, found: Vec<KnownDevice>) -> Vec<Claimed> {
+    let mut by_user = HashMap::<UserId, Vec<KnownDevice>>::new();
+    let mut by_device = HashMap::new();
+    for known in found {
+        by_device.insert(known.device, known.clone());
+        by_user.entry(known.user.clone()).or_default().push(known);
+    }
+    let line = |known: &KnownDevice| {
+        let failure = if known.revoked {
+            Failure::Revoked
+        } else {
+            Failure::Exhausted
+        };
+        Claimed::of(Some(known.user.clone()), Some(known.device), failure)
+    };
+
+    let mut claimed = Vec::new();
+    let mut listed_users = HashSet::new();
+    // The calling device is never an answer.
+    let mut listed = HashSet::from([claim.device]);
+    for user in claim.users.iter().filter(|user| listed_users.insert(*user)) {
+        let Some(devices) = by_user.get_mut(user) else {
+            claimed.push(Claimed::of(Some(user.clone()), None, Failure::Unknown));
+            continue;
+        };
+        devices.sort_by_key(|known| known.device);
+        // Revoked devices of old are of interest only where there are no others.
+        let any_live = devices.iter().any(|known| !known.revoked);
+        let of_interest = devices.iter().filter(|known| !(any_live && known.revoked));
+        claimed.extend(of_interest.filter(|known| listed.insert(known.device)).map(line));
+    }
+    for &device in &claim.devices {
+        if listed.insert(device) {
+            let unknown = || Claimed::of(None, Some(device), Failure::Unknown);
+            claimed.push(by_device.get(&device).map_or_else(unknown, line));
+        }
+    }
+    claimed
+}
+
+fn fill_in(claimed: &mut [Claimed], handed: Vec<Handed>) {
+    let mut handed: HashMap<_, _> = handed.into_iter().map(|handed| (handed.device, handed)).collect();
+    for claimed in claimed {
+        if let Some(Handed {
+            message, last_resort, ..
+        }) = claimed.is_wanted().and_then(|device| handed.remove(&device))
+        {
+            claimed.result = Ok(Package { message, last_resort });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::device;
+
+    fn user(name: &str) -> UserId {
+        format!("{name}@interieur.example").parse().unwrap()
+    }
+
+    fn known(name: &str, of: u128, revoked: bool) -> KnownDevice {
+        KnownDevice {
+            user: user(name),
+            device: device(of),
+            revoked,
+        }
+    }
+
+    fn resolved(
+        users: &[&str],
+        devices: &[u128],
+        found: Vec<KnownDevice>,
+    ) -> Vec<(Option<UserId>, Option<DeviceId>, Failure)> {
+        let alice = user("alice");
+        let users = users.iter().map(|name| user(name)).collect();
+        let devices = devices.iter().copied().map(device).collect();
+        let claim = Claim {
+            user: &alice,
+            device: device(1),
+            users,
+            devices,
+            suite: 1,
+        };
+        let lines = resolve(&claim, found).into_iter();
+        lines
+            .map(|line| (line.user, line.device, line.result.unwrap_err()))
+            .collect()
+    }
+
+    #[test]
+    fn the_order_is_the_requests_and_nothing_comes_twice() {
+        let found = vec![
+            known("bob", 9, false),
+            known("carol", 5, false),
+            known("bob", 8, false),
+        ];
+        let lines = resolved(&["carol", "bob", "carol"], &[8, 5, 5], found);
+        let bob = |of| (Some(user("bob")), Some(device(of)), Failure::Exhausted);
+        assert_eq!(
+            lines,
+            [
+                (Some(user("carol")), Some(device(5)), Failure::Exhausted),
+                bob(8),
+                bob(9)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_calling_device_is_left_out() {
+        let found = || vec![known("alice", 1, false), known("alice", 2, false)];
+        let other = (Some(user("alice")), Some(device(2)), Failure::Exhausted);
+        assert_eq!(resolved(&["alice"], &[1], found()), [other]);
+        assert_eq!(resolved(&["alice"], &[], vec![known("alice", 1, false)]), []);
+    }
+
+    #[test]
+    fn who_is_unknown_is_named_and_revoked_devices_are_told_where_there_are_no_others() {
+        let found = || {
+            vec![
+                known("bob", 8, true),
+                known("bob", 9, false),
+                known("carol", 5, true),
+            ]
+        };
+        let lines = resolved(&["bob", "carol", "dave"], &[77], found());
+        assert_eq!(
+            lines,
+            [
+                (Some(user("bob")), Some(device(9)), Failure::Exhausted),
+                (Some(user("carol")), Some(device(5)), Failure::Revoked),
+                (Some(user("dave")), None, Failure::Unknown),
+                (None, Some(device(77)), Failure::Unknown),
+            ]
+        );
+        let lines = resolved(&[], &[8], found());
+        assert_eq!(lines, [(Some(user("bob")), Some(device(8)), Failure::Revoked)]);
+    }
+}

@@ -1,0 +1,26 @@
+//! The names of metrics, attributes and log fields. Dashboards and alerts depend on them: they do not change.
+//!
+//! The name of a request's span is its path, for example `/valise.delivery.v1.DeliveryService/SendMessage`.
+
+/// Counter: finished requests, by [`METHOD`], [`STATUS`] and [`REASON`].
+pub const REQUESTS: &str = "valise.rpc.server.requests";
+/// Histogram, seconds: from a request's arrival to the end of its answer (for a stream: to its end), by [`METHOD`],
+/// [`STATUS`] and [`REASON`].
+pub const DURATION: &str = "valise.rpc.server.duration";
+/// Up-down counter: requests and streams that have not ended, by [`METHOD`].
+pub const IN_FLIGHT: &str = "valise.rpc.server.in_flight";
+/// Up-down counter: open connections.
+pub const CONNECTIONS: &str = "valise.server.connections";
+
+/// The RPC's path; [`UNKNOWN`] for a path that is not in the contract.
+pub const METHOD: &str = "rpc.method";
+/// The gRPC status, for example `OK`, `ABORTED`.
+pub const STATUS: &str = "rpc.status";
+/// The reason of a refusal, for example `EPOCH_CONFLICT`; empty if there is none.
+pub const REASON: &str = "valise.reason";
+
+/// The [`METHOD`] of a request for what does not exist: what a client makes up becomes no name.
+pub const UNKNOWN: &str = "unknown";
+
+/// Name of the meter and of the tracer.
+pub const SCOPE: &str = "valise";

@@ -1,0 +1,24 @@
+//! What the tests across services are written with: real processes, real sockets, real stores.
+//!
+//! - [`service`]: a `valise up` process of one's own, which can be killed and started again.
+//! - [`command`]: any other `valise` command as a process.
+//! - [`people`]: devices that use the SDK.
+//! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
+//! - [`wait`]: awaiting a condition, with a deadline.
+//!
+//! `cargo nextest run --workspace` and `cargo test --workspace` build the `valise` binary on the way; where it is not there,
+//! the first test that needs it has cargo build it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "in what tests are written with, a failure is a panic"
+)]
+
+pub mod command;
+pub mod people;
+pub mod raw;
+pub mod service;
+pub mod wait;

@@ -1,0 +1,480 @@
+//! A device without the SDK: its own key, its own openmls groups, its own calls. It keeps to the contract only as far as a
+//! test wants it to.
+
+pub mod bytes;
+pub mod stream;
+
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
+use openmls::prelude::{
+    Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, LeafNodeIndex, Lifetime, MlsGroup,
+    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, RatchetTreeIn,
+    StagedWelcome,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::signatures::Signer as _;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use valise_access_token::{ASSERTION_AUDIENCE, assertion};
+use valise_clock::Clock;
+use valise_device_certificate::certification_request;
+use valise_group_rules::{capabilities, create_config, credential, join_config, suites};
+use valise_proto::authentication::v1 as authentication;
+use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
+use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::delivery::v1::delivery_internal_service_client::DeliveryInternalServiceClient;
+use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
+use valise_proto::directory::v1 as directory;
+use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
+use valise_proto::{DeviceId, GroupId, Refusal, UserId};
+
+use crate::service::Service;
+
+/// Seconds of a day.
+pub const DAY: u64 = 24 * 3600;
+/// The suite of all groups here.
+pub const SUITE: u32 = 1;
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// A channel whose calls carry a token, or none.
+pub type Calls = InterceptedService<Channel, Bearer>;
+
+/// What stands after `authorization:`.
+#[derive(Clone, Debug, Default)]
+pub struct Bearer(pub Option<String>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        Ok(request)
+    }
+}
+
+/// The reason that a service gave. A status without one is a fault.
+pub fn refusal(status: &Status) -> Refusal {
+    Refusal::from_status(status).unwrap_or_else(|| panic!("a status without a reason: {status:?}"))
+}
+
+/// The clients of all services, over one connection.
+#[derive(Clone)]
+pub struct Door {
+    channel: Channel,
+    bearer: Bearer,
+}
+
+impl Door {
+    /// Calls without a token.
+    pub fn open(channel: Channel) -> Self {
+        Self { channel, bearer: Bearer(None) }
+    }
+
+    /// Calls with that token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { channel: self.channel.clone(), bearer: Bearer(Some(token.to_owned())) }
+    }
+
+    fn calls(&self) -> Calls {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+    }
+
+    /// The authentication service.
+    pub fn authentication(&self) -> AuthenticationServiceClient<Calls> {
+        AuthenticationServiceClient::new(self.calls())
+    }
+
+    /// The authentication service's administration.
+    pub fn administration(&self) -> AdministrationServiceClient<Calls> {
+        AdministrationServiceClient::new(self.calls())
+    }
+
+    /// The key-package directory.
+    pub fn directory(&self) -> KeyPackageDirectoryServiceClient<Calls> {
+        KeyPackageDirectoryServiceClient::new(self.calls()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The delivery service.
+    pub fn delivery(&self) -> DeliveryServiceClient<Calls> {
+        DeliveryServiceClient::new(self.calls()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The delivery service's door for other services.
+    pub fn internal(&self) -> DeliveryInternalServiceClient<Calls> {
+        DeliveryInternalServiceClient::new(self.calls())
+    }
+}
+
+/// A commit with what goes along.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle {
+    /// The commit, an MLSMessage.
+    pub commit: Vec<u8>,
+    /// Its GroupInfo.
+    pub group_info: Vec<u8>,
+    /// Its Welcome, or nothing.
+    pub welcome: Vec<u8>,
+}
+
+/// What a commit is to do.
+#[derive(Default)]
+pub struct Plan {
+    /// Whom to add.
+    pub adds: Vec<KeyPackage>,
+    /// Whom to remove.
+    pub removals: Vec<LeafNodeIndex>,
+    /// With a path, even if nothing else asks for one.
+    pub path: bool,
+    /// With whatever proposals came in before.
+    pub pending: bool,
+}
+
+impl Plan {
+    /// New keys for the committer.
+    pub fn self_update() -> Self {
+        Self { path: true, ..Self::default() }
+    }
+
+    /// Adds.
+    pub fn add(adds: Vec<KeyPackage>) -> Self {
+        Self { adds, ..Self::default() }
+    }
+
+    /// Removes.
+    pub fn remove(removals: Vec<LeafNodeIndex>) -> Self {
+        Self { removals, ..Self::default() }
+    }
+}
+
+/// A device.
+pub struct Device {
+    /// Its user.
+    pub user: UserId,
+    /// The device.
+    pub id: DeviceId,
+    /// Its signature key.
+    pub signer: SignatureKeyPair,
+    /// Its certificate chain.
+    pub chain: Vec<Vec<u8>>,
+    /// Its openmls storage.
+    pub provider: OpenMlsRustCrypto,
+    /// The service as external sender.
+    pub external_sender: ExternalSender,
+    /// Its calls, with its token.
+    pub door: Door,
+}
+
+impl Device {
+    /// Enrols with a code, and gets a token. It publishes nothing.
+    pub async fn enrol(service: &Service, code: &str) -> Self {
+        let door = Door::open(service.connect().await);
+        let signer = new_signer();
+        let request = authentication::EnrolRequest {
+            proof: Some(authentication::enrol_request::Proof::EnrolmentCode(code.to_owned())),
+            certification_request: request_of(&signer),
+            device_name: "a raw device".to_owned(),
+        };
+        let answer = door.authentication().enrol(request).await.unwrap().into_inner();
+        let id: DeviceId = answer.device_id.parse().unwrap();
+        let token = token(&door, id, &signer).await.unwrap();
+        let door = door.with_token(&token);
+        let parameters = door.delivery().get_parameters(wire::GetParametersRequest {}).await.unwrap().into_inner();
+        Self {
+            user: answer.user_id.parse().unwrap(),
+            id,
+            signer,
+            chain: answer.chain.unwrap().certificates,
+            provider: OpenMlsRustCrypto::default(),
+            external_sender: ExternalSender::tls_deserialize_exact_bytes(&parameters.external_sender).unwrap(),
+            door,
+        }
+    }
+
+    /// Another token.
+    pub async fn new_token(&self) -> Result<String, Refusal> {
+        token(&self.door, self.id, &self.signer).await
+    }
+
+    /// A certificate of the same device for a new key, which from now on is the key that tokens are got with.
+    pub async fn renew(&self) -> (SignatureKeyPair, Vec<Vec<u8>>) {
+        let signer = new_signer();
+        let request = authentication::RenewCertificateRequest { certification_request: request_of(&signer) };
+        let answer = self.door.authentication().renew_certificate(request).await.unwrap().into_inner();
+        (signer, answer.chain.unwrap().certificates)
+    }
+
+    /// Its credential.
+    pub fn credential(&self) -> CredentialWithKey {
+        credential_with_key(credential(&self.chain), &self.signer)
+    }
+
+    /// How its key packages are made.
+    pub fn package_builder() -> KeyPackageBuilder {
+        KeyPackage::builder().leaf_node_capabilities(capabilities()).key_package_lifetime(lifetime(84 * DAY))
+    }
+
+    /// A key package.
+    pub fn key_package(&self) -> KeyPackage {
+        self.build_package(Self::package_builder(), &self.signer, self.credential())
+    }
+
+    /// A key package that is not as it should be.
+    pub fn build_package(
+        &self,
+        builder: KeyPackageBuilder,
+        signer: &SignatureKeyPair,
+        credential: CredentialWithKey,
+    ) -> KeyPackage {
+        builder.build(suites()[0], &self.provider, signer, credential).unwrap().into_key_package()
+    }
+
+    /// Publishes so many one-time packages and a last-resort one. Returns their messages.
+    pub async fn publish(&self, one_time: usize) -> Vec<Vec<u8>> {
+        let mut packages: Vec<_> = (0..one_time).map(|_| message(self.key_package())).collect();
+        let builder = Self::package_builder().mark_as_last_resort();
+        packages.push(message(self.build_package(builder, &self.signer, self.credential())));
+        for batch in packages.chunks(100) {
+            let request = directory::PublishKeyPackagesRequest { key_packages: batch.to_vec() };
+            self.door.directory().publish_key_packages(request).await.unwrap();
+        }
+        packages
+    }
+
+    /// A group of this device alone, not registered.
+    pub fn new_group(&self) -> MlsGroup {
+        let config =
+            create_config(suites()[0], self.external_sender.clone(), &self.user, lifetime(84 * DAY)).unwrap();
+        let id = openmls::prelude::GroupId::from_slice(GroupId::random(&mut rand::rng()).as_bytes());
+        MlsGroup::new_with_group_id(&self.provider, &self.signer, &config, id, self.credential()).unwrap()
+    }
+
+    /// Registers a group.
+    pub async fn register(&self, group: &MlsGroup) -> Result<(), Refusal> {
+        let info = group.export_group_info(self.provider.crypto(), &self.signer, false).unwrap();
+        let request = wire::CreateGroupRequest {
+            group_info: info.tls_serialize_detached().unwrap().into(),
+            ratchet_tree: group.export_ratchet_tree().tls_serialize_detached().unwrap().into(),
+            idempotency_key: key(),
+        };
+        let answer = self.door.delivery().create_group(request).await;
+        answer.map(drop).map_err(|status| refusal(&status))
+    }
+
+    /// A registered group of this device and others, which join it.
+    pub async fn group_with(&self, others: &[&Self]) -> (MlsGroup, Vec<MlsGroup>) {
+        let mut group = self.new_group();
+        self.register(&group).await.unwrap();
+        if others.is_empty() {
+            return (group, Vec::new());
+        }
+        let adds = others.iter().map(|other| other.key_package()).collect();
+        let bundle = self.commit(&mut group, Plan::add(adds));
+        self.submit(&bundle).await.unwrap();
+        group.merge_pending_commit(&self.provider).unwrap();
+        let tree = group.export_ratchet_tree().tls_serialize_detached().unwrap();
+        let joined = others.iter().map(|other| other.join(&bundle.welcome, &tree)).collect();
+        (group, joined)
+    }
+
+    /// Joins by a Welcome.
+    pub fn join(&self, welcome: &[u8], tree: &[u8]) -> MlsGroup {
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(welcome).unwrap();
+        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else { panic!("not a Welcome") };
+        StagedWelcome::build_from_welcome(&self.provider, &join_config(), welcome)
+            .unwrap()
+            .with_ratchet_tree(RatchetTreeIn::tls_deserialize_exact_bytes(tree).unwrap())
+            .skip_lifetime_validation()
+            .build()
+            .unwrap()
+            .into_group(&self.provider)
+            .unwrap()
+    }
+
+    /// Builds a commit and leaves it pending.
+    pub fn commit(&self, group: &mut MlsGroup, plan: Plan) -> Bundle {
+        let built = group
+            .commit_builder()
+            .consume_proposal_store(plan.pending)
+            .force_self_update(plan.path)
+            .propose_adds(plan.adds)
+            .propose_removals(plan.removals)
+            .load_psks(self.provider.storage())
+            .unwrap()
+            .create_group_info(true)
+            .use_ratchet_tree_extension(false)
+            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
+            .unwrap()
+            .stage_commit(&self.provider)
+            .unwrap();
+        bundle(built)
+    }
+
+    /// Forgets the pending commit.
+    pub fn forget(&self, group: &mut MlsGroup) {
+        group.clear_pending_commit(self.provider.storage()).unwrap();
+    }
+
+    /// Submits a commit.
+    pub async fn submit(&self, bundle: &Bundle) -> Result<wire::Accepted, Refusal> {
+        let request = wire::SubmitCommitRequest {
+            commit: bundle.commit.clone().into(),
+            group_info: bundle.group_info.clone().into(),
+            welcome: bundle.welcome.clone().into(),
+            idempotency_key: key(),
+            may_be_repeat: false,
+        };
+        let answer = self.door.delivery().submit_commit(request).await;
+        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+    }
+
+    /// Submits an external commit.
+    pub async fn submit_external(&self, bundle: &Bundle) -> Result<wire::Accepted, Refusal> {
+        let request = wire::SubmitExternalCommitRequest {
+            commit: bundle.commit.clone().into(),
+            group_info: bundle.group_info.clone().into(),
+            idempotency_key: key(),
+            may_be_repeat: false,
+        };
+        let answer = self.door.delivery().submit_external_commit(request).await;
+        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+    }
+
+    /// Encrypts a message.
+    pub fn encrypt(&self, group: &mut MlsGroup, text: &[u8]) -> Vec<u8> {
+        group.create_message(&self.provider, &self.signer, text).unwrap().tls_serialize_detached().unwrap()
+    }
+
+    /// Sends a message.
+    pub async fn send(&self, group: &mut MlsGroup, text: &[u8]) -> Result<wire::Accepted, Refusal> {
+        let message = self.encrypt(group, text);
+        self.send_bytes(message).await
+    }
+
+    /// Sends whatever bytes as a message.
+    pub async fn send_bytes(&self, message: Vec<u8>) -> Result<wire::Accepted, Refusal> {
+        let request = wire::SendMessageRequest {
+            mls_message: message.into(),
+            idempotency_key: key(),
+            may_be_repeat: false,
+        };
+        let answer = self.door.delivery().send_message(request).await;
+        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+    }
+
+    /// Submits whatever bytes as a proposal.
+    pub async fn propose_bytes(&self, proposal: Vec<u8>) -> Result<wire::Accepted, Refusal> {
+        let request = wire::SubmitProposalRequest {
+            proposal: proposal.into(),
+            idempotency_key: key(),
+            may_be_repeat: false,
+        };
+        let answer = self.door.delivery().submit_proposal(request).await;
+        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+    }
+
+    /// Reads a part of a log.
+    pub async fn read(&self, group: &[u8], after: u64, max: u32) -> Result<wire::ReadEntriesResponse, Refusal> {
+        let request = wire::ReadEntriesRequest {
+            group_id: group.to_vec().into(),
+            after_position: after,
+            max_entries: max,
+        };
+        let answer = self.door.delivery().read_entries(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+    }
+
+    /// Reads a log from there to its end.
+    pub async fn read_all(&self, group: &[u8], after: u64) -> Vec<wire::Entry> {
+        let mut entries: Vec<wire::Entry> = Vec::new();
+        loop {
+            let from = entries.last().map_or(after, |entry| entry.position);
+            let page = self.read(group, from, 1000).await.unwrap();
+            if page.entries.is_empty() {
+                return entries;
+            }
+            entries.extend(page.entries);
+        }
+    }
+
+    /// Where a log stands.
+    pub async fn head(&self, group: &MlsGroup) -> (u64, u64) {
+        let last = self.read(group.group_id().as_slice(), u64::MAX, 1).await.unwrap().last_position;
+        let request = wire::GetGroupInfoRequest { group_id: group.group_id().as_slice().to_vec().into() };
+        let epoch = self.door.delivery().get_group_info(request).await.unwrap().into_inner().epoch;
+        (last, epoch)
+    }
+
+    /// Applies an entry. Returns the text of a message.
+    pub fn apply(&self, group: &mut MlsGroup, entry: &[u8]) -> Option<Vec<u8>> {
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(entry).unwrap().try_into_protocol_message().unwrap();
+        let processed = group.process_message(&self.provider, message).unwrap();
+        match processed.into_content() {
+            ProcessedMessageContent::ApplicationMessage(message) => return Some(message.into_bytes()),
+            ProcessedMessageContent::ProposalMessage(proposal) => {
+                group.store_pending_proposal(self.provider.storage(), *proposal).unwrap();
+            }
+            ProcessedMessageContent::StagedCommitMessage(staged) => {
+                group.merge_staged_commit(&self.provider, *staged).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+        None
+    }
+}
+
+/// A random idempotency key.
+pub fn key() -> ::bytes::Bytes {
+    uuid::Uuid::new_v4().into_bytes().to_vec().into()
+}
+
+/// From a minute ago, and so many seconds in all.
+pub fn lifetime(seconds: u64) -> Lifetime {
+    let from = Clock::system().unix_seconds() - 60;
+    Lifetime::init(from, from + seconds)
+}
+
+/// A credential and the public key of that signer.
+pub fn credential_with_key(credential: Credential, signer: &SignatureKeyPair) -> CredentialWithKey {
+    CredentialWithKey { credential, signature_key: signer.to_public_vec().into() }
+}
+
+/// A key package as it is published.
+pub fn message(package: KeyPackage) -> Vec<u8> {
+    MlsMessageOut::from(package).tls_serialize_detached().unwrap()
+}
+
+/// What openmls built, as it is submitted.
+pub fn bundle(built: openmls::prelude::CommitMessageBundle) -> Bundle {
+    let (commit, welcome, group_info) = built.into_messages();
+    let bytes = |message: MlsMessageOut| message.tls_serialize_detached().unwrap();
+    Bundle {
+        commit: bytes(commit),
+        group_info: group_info.map(bytes).unwrap_or_default(),
+        welcome: welcome.map(bytes).unwrap_or_default(),
+    }
+}
+
+/// A new Ed25519 key pair.
+pub fn new_signer() -> SignatureKeyPair {
+    SignatureKeyPair::new(suites()[0].signature_algorithm()).unwrap()
+}
+
+/// A PKCS#10 request for that key.
+pub fn request_of(signer: &SignatureKeyPair) -> Vec<u8> {
+    certification_request(signer.public(), |message| signer.sign(message).ok()).unwrap()
+}
+
+/// An assertion of that subject with that key.
+pub fn assertion_of(subject: &str, signer: &SignatureKeyPair) -> String {
+    let jti = uuid::Uuid::new_v4().to_string();
+    assertion(subject, ASSERTION_AUDIENCE, Clock::system().now(), &jti, |message| signer.sign(message).unwrap())
+}
+
+async fn token(door: &Door, device: DeviceId, signer: &SignatureKeyPair) -> Result<String, Refusal> {
+    let assertion = assertion_of(&device.to_string(), signer);
+    let answer = door.authentication().issue_token(authentication::IssueTokenRequest { assertion }).await;
+    answer.map(|answer| answer.into_inner().access_token).map_err(|status| refusal(&status))
+}
