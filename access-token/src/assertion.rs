@@ -170,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn an_assertion_looks_like_this() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+        let text = assertion("me", ASSERTION_AUDIENCE, now, JTI, |_| b"signature".to_vec());
+        let parts: Vec<_> = text
+            .split('.')
+            .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap())
+            .collect();
+        let json = |part: &[u8]| serde_json::from_slice::<serde_json::Value>(part).unwrap();
+        assert_eq!(json(&parts[0]), serde_json::json!({"alg": "EdDSA", "typ": "JWT"}));
+        let claims = serde_json::json!({"iss": "me", "sub": "me", "aud": "valise-authentication",
+            "iat": 1_900_000_000, "exp": 1_900_000_060, "jti": JTI});
+        assert_eq!((json(&parts[1]), &parts[2][..]), (claims, &b"signature"[..]));
+    }
+
+    #[test]
     fn time_audience_and_names_are_judged() {
         let (now, key) = (Clock::system().now(), Key::new(1));
         let verify = |text: &str, at| {

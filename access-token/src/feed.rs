@@ -208,7 +208,7 @@ impl Follower {
                 Ok(()) => {
                     wait = FIRST_WAIT;
                     sleep(REFRESH_AT_MOST).await;
-                    let _ = timeout(REFRESH - REFRESH_AT_MOST, self.feed.unknown_key()).await;
+                    let _ = timeout(REFRESH.saturating_sub(REFRESH_AT_MOST), self.feed.unknown_key()).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no keys from the authentication service, asking again");

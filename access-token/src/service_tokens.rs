@@ -117,7 +117,9 @@ impl Inner {
                 Refusal::from_status(&status).unwrap_or_else(|| Reason::StoreUnavailable.into())
             })?
             .into_inner();
-        let seconds = answer.expires_in.and_then(|lifetime| u64::try_from(lifetime.seconds).ok());
+        let seconds = answer
+            .expires_in
+            .and_then(|lifetime| u64::try_from(lifetime.seconds).ok());
         let lifetime = Duration::from_secs(seconds.unwrap_or_default().min(MAX_LIFETIME));
         let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", answer.access_token)
             .parse()

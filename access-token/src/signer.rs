@@ -153,6 +153,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_token_looks_like_this() {
+        let signer = Signer::from_seed(&[7; 32], "https://issuer.example").unwrap();
+        let part = |text: &str| -> serde_json::Value {
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
+        };
+        let parts = |caller: &Caller| {
+            let now = std::time::UNIX_EPOCH + Duration::from_millis(1_900_000_000_900);
+            let token = signer
+                .sign(caller, now, Duration::from_secs(600), "a-token")
+                .unwrap();
+            let [header, claims, _] = token.split('.').collect::<Vec<_>>()[..] else {
+                panic!("three parts")
+            };
+            (part(header), part(claims))
+        };
+        let (user, device) = (crate::verifier::tests::user(), crate::verifier::tests::device());
+        let (header, claims) = parts(&Caller::Device {
+            user,
+            device,
+            administrator: true,
+        });
+        assert_eq!(
+            header,
+            serde_json::json!({"alg": "EdDSA", "typ": "at+jwt", "kid": signer.kid()})
+        );
+        let expected = serde_json::json!({"iss": "https://issuer.example", "aud": "valise",
+            "sub": "00000000-0000-0000-0000-000000000007", "kind": "administrator", "user": "alice@interieur.example",
+            "iat": 1_900_000_000, "nbf": 1_900_000_000, "exp": 1_900_000_600, "jti": "a-token"});
+        assert_eq!(claims, expected);
+        let (_, claims) = parts(&Caller::Service {
+            name: "delivery-service".into(),
+        });
+        assert_eq!(
+            (&claims["sub"], &claims["kind"]),
+            (&"delivery-service".into(), &"service".into())
+        );
+        assert!(claims.get("user").is_none());
+    }
+
+    #[test]
     fn debug_shows_no_key() {
         let signer = Signer::from_seed(&[7; 32], "i").unwrap();
         assert_eq!(

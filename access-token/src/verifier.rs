@@ -362,7 +362,7 @@ pub(crate) mod tests {
         }
 
         /// A token with claims of the test's choice, signed with the right key.
-        fn forged(&self, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+        fn forged(header: &serde_json::Value, claims: &serde_json::Value) -> String {
             let message = format!(
                 "{}.{}",
                 URL_SAFE_NO_PAD.encode(header.to_string()),
@@ -464,7 +464,7 @@ pub(crate) mod tests {
     async fn headers_and_claims_must_be_exactly_those_of_an_access_token() {
         let scene = Scene::new();
         let (header, claims) = scene.parts();
-        assert!(scene.verdict(&scene.forged(&header, &claims)).is_ok());
+        assert!(scene.verdict(&Scene::forged(&header, &claims)).is_ok());
         for (name, value) in [
             ("alg", serde_json::json!("HS256")),
             ("alg", serde_json::json!("ES256")),
@@ -477,7 +477,7 @@ pub(crate) mod tests {
             let mut header = header.clone();
             header[name] = value;
             assert_eq!(
-                scene.verdict(&scene.forged(&header, &claims)),
+                scene.verdict(&Scene::forged(&header, &claims)),
                 Err(Reason::TokenInvalid),
                 "{name}"
             );
@@ -498,7 +498,7 @@ pub(crate) mod tests {
             let mut claims = claims.clone();
             claims[name] = value;
             assert_eq!(
-                scene.verdict(&scene.forged(&header, &claims)),
+                scene.verdict(&Scene::forged(&header, &claims)),
                 Err(Reason::TokenInvalid),
                 "{name}"
             );

@@ -19,9 +19,17 @@ pub(crate) async fn set_suspended(
     user: &UserId,
     suspended: bool,
 ) -> Result<User, Error> {
-    let action = if suspended { Action::UserSuspended } else { Action::UserResumed };
+    let action = if suspended {
+        Action::UserSuspended
+    } else {
+        Action::UserResumed
+    };
     let act = audit::act(app.now(), administrator, action, user);
-    let user = app.store.set_suspended(user, suspended, &act).await?.ok_or(Reason::UnknownUser)?;
+    let user = app
+        .store
+        .set_suspended(user, suspended, &act)
+        .await?
+        .ok_or(Reason::UnknownUser)?;
     app.revocations.announce().await;
     Ok(user)
 }

@@ -57,10 +57,24 @@ impl App {
         let revocations = Arc::new(RevocationFeed::new(Arc::clone(&store), verifier, feed));
         revocations.catch_up().await.map_err(|_| StartError::Store)?;
         let lifecycle = Lifecycle::new(&CancellationToken::new());
-        lifecycle.spawn("revocations", Arc::clone(&revocations).follow(lifecycle.stopping().clone()));
+        lifecycle.spawn(
+            "revocations",
+            Arc::clone(&revocations).follow(lifecycle.stopping().clone()),
+        );
         let failures = KeyedLimiter::new(config.failed_enrolments, 1, clock.clone());
         let streams = lifecycle.stopping().child_token();
-        Ok(Self { config, clock, store, authority, signer, jwks_json, revocations, failures, lifecycle, streams })
+        Ok(Self {
+            config,
+            clock,
+            store,
+            authority,
+            signer,
+            jwks_json,
+            revocations,
+            failures,
+            lifecycle,
+            streams,
+        })
     }
 
     pub(crate) fn now(&self) -> SystemTime {
@@ -95,7 +109,10 @@ impl App {
 
 async fn signer(config: &Config, store: &dyn Store) -> Result<Signer, StartError> {
     let fresh = Zeroizing::new(random::<32>());
-    let seed = store.keep_secret(SIGNING_KEY, &fresh[..]).await.map_err(|_| StartError::Store)?;
+    let seed = store
+        .keep_secret(SIGNING_KEY, &fresh[..])
+        .await
+        .map_err(|_| StartError::Store)?;
     let seed = Zeroizing::new(seed);
     let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| StartError::SigningKey)?;
     Signer::from_seed(seed, config.issuer()).map_err(|_| StartError::SigningKey)

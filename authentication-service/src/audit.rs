@@ -37,8 +37,18 @@ impl Action {
 }
 
 /// A line for the log.
-pub(crate) fn act(at: SystemTime, actor: impl fmt::Display, action: Action, subject: impl fmt::Display) -> Act {
-    Act { at, actor: actor.to_string(), action: action.as_str(), subject: subject.to_string() }
+pub(crate) fn act(
+    at: SystemTime,
+    actor: impl fmt::Display,
+    action: Action,
+    subject: impl fmt::Display,
+) -> Act {
+    Act {
+        at,
+        actor: actor.to_string(),
+        action: action.as_str(),
+        subject: subject.to_string(),
+    }
 }
 
 /// The lines above a number, oldest first.

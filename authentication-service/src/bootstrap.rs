@@ -23,11 +23,19 @@ impl Service {
     async fn try_bootstrap(&self, administrator: &UserId) -> Result<Option<NewEnrolmentCode>, Error> {
         let app = &self.app;
         app.check_domain(administrator)?;
-        let (code, new) =
-            enrol::new_code(app, administrator.clone(), DeviceKind::Administrator, enrol::DEFAULT_VALIDITY, true);
+        let (code, new) = enrol::new_code(
+            app,
+            administrator.clone(),
+            DeviceKind::Administrator,
+            enrol::DEFAULT_VALIDITY,
+            true,
+        );
         let act = audit::act(app.now(), BOOTSTRAP, Action::EnrolmentCodeCreated, administrator);
         let made = app.store.create_bootstrap_code(&new, &act).await?;
-        Ok(made.then_some(NewEnrolmentCode { code, expires_at: new.expires_at }))
+        Ok(made.then_some(NewEnrolmentCode {
+            code,
+            expires_at: new.expires_at,
+        }))
     }
 
     /// A code with which one device of that user enrols, valid for 1 minute to 30 days. Errors: `POLICY_DENIED` where

@@ -51,13 +51,22 @@ impl PublicKeyData for RawKey<'_> {
 
 impl Authority {
     /// The root of the store or of the configured file; makes it where there is none.
-    pub(crate) async fn open(config: &Config, store: &dyn Store, now: SystemTime) -> Result<Self, StartError> {
+    pub(crate) async fn open(
+        config: &Config,
+        store: &dyn Store,
+        now: SystemTime,
+    ) -> Result<Self, StartError> {
         let root = root::open(config, store, now).await?;
         let bundle = TrustBundle::from_der([root.certificate.clone()])
             .map_err(|_| StartError::Root("its certificate is damaged"))?;
         let issuer = Issuer::from_ca_cert_der(&root.certificate.into(), root.key)
             .map_err(|_| StartError::Root("its certificate is damaged"))?;
-        Ok(Self { trust_domain: config.trust_domain.clone(), issuer, root_expires_at: root.expires_at, bundle })
+        Ok(Self {
+            trust_domain: config.trust_domain.clone(),
+            issuer,
+            root_expires_at: root.expires_at,
+            bundle,
+        })
     }
 
     /// What its certificates chain to.
@@ -74,7 +83,13 @@ impl Authority {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Issued, Error> {
-        self.certify(key, &device.to_string(), &[user.uri(), device.uri(user)], now, lifetime)
+        self.certify(
+            key,
+            &device.to_string(),
+            &[user.uri(), device.uri(user)],
+            now,
+            lifetime,
+        )
     }
 
     /// A certificate that binds the key to the service.
@@ -105,7 +120,10 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         for uri in uris {
-            let uri = uri.as_str().try_into().map_err(|_| Error::Signing("a name is not ASCII"))?;
+            let uri = uri
+                .as_str()
+                .try_into()
+                .map_err(|_| Error::Signing("a name is not ASCII"))?;
             params.subject_alt_names.push(SanType::URI(uri));
         }
         params.serial_number = Some(serial_number());
@@ -117,7 +135,10 @@ impl Authority {
         let certificate = params
             .signed_by(&RawKey(key.as_bytes()), &self.issuer)
             .map_err(|_| Error::Signing("the root key cannot be used"))?;
-        Ok(Issued { chain: vec![certificate.der().to_vec()], expires_at })
+        Ok(Issued {
+            chain: vec![certificate.der().to_vec()],
+            expires_at,
+        })
     }
 }
 
@@ -139,7 +160,11 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn config(directory: &std::path::Path) -> Config {
-        Config::new(directory.join("a.db"), "valise.example", vec!["interieur.example".into()])
+        Config::new(
+            directory.join("a.db"),
+            "valise.example",
+            vec!["interieur.example".into()],
+        )
     }
 
     fn key() -> RequestedKey {
@@ -154,12 +179,16 @@ mod tests {
     async fn its_certificates_say_who_they_are_for_and_how_long() {
         let directory = tempfile::tempdir().unwrap();
         let (store, now) = (Sqlite::in_memory().await.unwrap(), Clock::system().now());
-        let authority = Authority::open(&config(directory.path()), &store, now).await.unwrap();
+        let authority = Authority::open(&config(directory.path()), &store, now)
+            .await
+            .unwrap();
         let user: UserId = "alice@interieur.example".parse().unwrap();
         let device = DeviceId::from_uuid(uuid::Uuid::new_v4());
         let key = key();
 
-        let issued = authority.certify_device(&key, &user, device, now, DAY * 90).unwrap();
+        let issued = authority
+            .certify_device(&key, &user, device, now, DAY * 90)
+            .unwrap();
         let read = authority.bundle().verify(&issued.chain, seconds(now)).unwrap();
         assert_eq!(read.subject, Subject::Device { user, device });
         assert_eq!(read.public_key, key.as_bytes());
@@ -167,9 +196,16 @@ mod tests {
         let late = authority.bundle().verify(&issued.chain, seconds(now + DAY * 91));
         assert_eq!(late, Err(CertificateError::Expired));
 
-        let issued = authority.certify_service(&key, "delivery-service", now, DAY * 365).unwrap();
+        let issued = authority
+            .certify_service(&key, "delivery-service", now, DAY * 365)
+            .unwrap();
         let read = authority.bundle().verify(&issued.chain, seconds(now)).unwrap();
-        assert_eq!(read.subject, Subject::Service { name: "delivery-service".into() });
+        assert_eq!(
+            read.subject,
+            Subject::Service {
+                name: "delivery-service".into()
+            }
+        );
     }
 
     #[tokio::test]
@@ -181,11 +217,16 @@ mod tests {
         let first = Authority::open(&config, &store, now).await.unwrap();
         let again = Authority::open(&config, &store, now + DAY).await.unwrap();
         assert_eq!(first.bundle().certificates(), again.bundle().certificates());
-        let issued = first.certify_service(&key(), "delivery-service", now, DAY * 365).unwrap();
+        let issued = first
+            .certify_service(&key(), "delivery-service", now, DAY * 365)
+            .unwrap();
         assert_eq!(seconds(issued.expires_at), seconds(now + DAY * 30));
         assert!(again.bundle().verify(&issued.chain, seconds(now)).is_ok());
         let late = Authority::open(&config, &store, now + DAY * 31).await;
-        assert_eq!(late.err().unwrap().to_string(), "cannot use the root certificate: it has expired");
+        assert_eq!(
+            late.err().unwrap().to_string(),
+            "cannot use the root certificate: it has expired"
+        );
     }
 
     #[cfg(unix)]
@@ -195,7 +236,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (store, now) = (Sqlite::in_memory().await.unwrap(), Clock::system().now());
         let file = directory.path().join("root.key.pem");
-        let config = Config { root_key_file: Some(file.clone()), ..config(directory.path()) };
+        let config = Config {
+            root_key_file: Some(file.clone()),
+            ..config(directory.path())
+        };
         let first = Authority::open(&config, &store, now).await.unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let again = Authority::open(&config, &store, now).await.unwrap();
@@ -203,7 +247,13 @@ mod tests {
         let kept = store.find_secret("root").await.unwrap().unwrap();
         assert!(!String::from_utf8(kept).unwrap().contains("PRIVATE KEY"));
 
-        let start = async || Authority::open(&config, &store, now).await.err().unwrap().to_string();
+        let start = async || {
+            Authority::open(&config, &store, now)
+                .await
+                .err()
+                .unwrap()
+                .to_string()
+        };
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(start().await.ends_with("its key file is readable by others"));
         std::fs::remove_file(&file).unwrap();

@@ -22,7 +22,9 @@ impl EnrolmentCode {
     pub(crate) fn generate() -> Self {
         let mut bytes = random::<15>();
         let mut text = String::with_capacity(SYMBOLS + SYMBOLS / 4 - 1);
-        let bits = bytes.iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        let bits = bytes
+            .iter()
+            .fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
         bytes.zeroize();
         for symbol in 0..SYMBOLS {
             if symbol > 0 && symbol % 4 == 0 {
@@ -90,25 +92,41 @@ mod tests {
         assert!(code.as_str().split('-').all(|group| group.len() == 4));
         let hash = code.hash();
         assert_ne!(hash, [0; 32]);
-        for text in [code.as_str().to_lowercase(), code.as_str().replace('-', ""), code.as_str().replace('-', " - ")] {
+        for text in [
+            code.as_str().to_lowercase(),
+            code.as_str().replace('-', ""),
+            code.as_str().replace('-', " - "),
+        ] {
             assert_eq!(read(&text), Some(hash));
         }
-        assert_eq!(read("OIL0-0000-0000-0000-0000-0000"), read("0110-0000-0000-0000-0000-0000"));
+        assert_eq!(
+            read("OIL0-0000-0000-0000-0000-0000"),
+            read("0110-0000-0000-0000-0000-0000")
+        );
     }
 
     #[test]
     fn no_two_are_alike() {
-        let codes: std::collections::HashSet<_> = (0..1000).map(|_| EnrolmentCode::generate().hash()).collect();
+        let codes: std::collections::HashSet<_> =
+            (0..1000).map(|_| EnrolmentCode::generate().hash()).collect();
         assert_eq!(codes.len(), 1000);
         // The whole alphabet is in use.
-        let text: String = (0..200).map(|_| EnrolmentCode::generate().as_str().to_owned()).collect();
+        let text: String = (0..200)
+            .map(|_| EnrolmentCode::generate().as_str().to_owned())
+            .collect();
         assert!(ALPHABET.iter().all(|symbol| text.contains(char::from(*symbol))));
     }
 
     #[test]
     fn what_cannot_be_a_code_is_none() {
-        for text in ["", "-", "0000-0000-0000-0000-0000-000", "0000-0000-0000-0000-0000-0000-0", "UUUU-0000-0000-0000-0000-0000",
-            "é000-0000-0000-0000-0000-0000"] {
+        for text in [
+            "",
+            "-",
+            "0000-0000-0000-0000-0000-000",
+            "0000-0000-0000-0000-0000-0000-0",
+            "UUUU-0000-0000-0000-0000-0000",
+            "é000-0000-0000-0000-0000-0000",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -107,7 +107,9 @@ impl Config {
 
     /// The `iss` of access tokens.
     pub fn issuer(&self) -> String {
-        self.issuer.clone().unwrap_or_else(|| format!("valise://{}", self.trust_domain))
+        self.issuer
+            .clone()
+            .unwrap_or_else(|| format!("valise://{}", self.trust_domain))
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
@@ -115,7 +117,11 @@ impl Config {
         if !is_domain(&self.trust_domain) {
             return wrong("trust_domain", "not a domain name in lower case");
         }
-        if self.issuer.as_ref().is_some_and(|issuer| issuer.is_empty() || issuer.len() > 256) {
+        if self
+            .issuer
+            .as_ref()
+            .is_some_and(|issuer| issuer.is_empty() || issuer.len() > 256)
+        {
             return wrong("issuer", "must have 1 to 256 characters");
         }
         if self.domains.is_empty() {
@@ -124,8 +130,12 @@ impl Config {
         if !self.domains.iter().all(|domain| is_domain(domain)) {
             return wrong("domains", "not a domain name in lower case");
         }
-        let Lifetimes { device_certificate_days, service_certificate_days, root_certificate_days, access_token_seconds } =
-            self.lifetimes;
+        let Lifetimes {
+            device_certificate_days,
+            service_certificate_days,
+            root_certificate_days,
+            access_token_seconds,
+        } = self.lifetimes;
         if !(1..=825).contains(&device_certificate_days) {
             return wrong("lifetimes.device_certificate_days", "must be 1 to 825");
         }
@@ -144,14 +154,17 @@ impl Config {
 
 /// As in a user id.
 fn is_domain(text: &str) -> bool {
-    format!("a@{text}").parse::<UserId>().is_ok_and(|user| user.domain() == text)
+    format!("a@{text}")
+        .parse::<UserId>()
+        .is_ok_and(|user| user.domain() == text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LEAST: &str = "database = 'a.db'\ntrust_domain = 'valise.example'\ndomains = ['interieur.example']\n";
+    const LEAST: &str =
+        "database = 'a.db'\ntrust_domain = 'valise.example'\ndomains = ['interieur.example']\n";
 
     fn parse(more: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(&format!("{LEAST}{more}"))
@@ -181,13 +194,28 @@ mod tests {
             let text = config.check().unwrap_err().to_string();
             assert!(text.starts_with(&format!("configuration: {setting}: ")), "{text}");
         };
-        wrong(|config| config.trust_domain = "Valise.example".into(), "trust_domain");
+        wrong(
+            |config| config.trust_domain = "Valise.example".into(),
+            "trust_domain",
+        );
         wrong(|config| config.issuer = Some(String::new()), "issuer");
         wrong(|config| config.domains.clear(), "domains");
         wrong(|config| config.domains.push("a/b.example".into()), "domains");
-        wrong(|config| config.lifetimes.device_certificate_days = 0, "lifetimes.device_certificate_days");
-        wrong(|config| config.lifetimes.service_certificate_days = 826, "lifetimes.service_certificate_days");
-        wrong(|config| config.lifetimes.root_certificate_days = 29, "lifetimes.root_certificate_days");
-        wrong(|config| config.lifetimes.access_token_seconds = 3601, "lifetimes.access_token_seconds");
+        wrong(
+            |config| config.lifetimes.device_certificate_days = 0,
+            "lifetimes.device_certificate_days",
+        );
+        wrong(
+            |config| config.lifetimes.service_certificate_days = 826,
+            "lifetimes.service_certificate_days",
+        );
+        wrong(
+            |config| config.lifetimes.root_certificate_days = 29,
+            "lifetimes.root_certificate_days",
+        );
+        wrong(
+            |config| config.lifetimes.access_token_seconds = 3601,
+            "lifetimes.access_token_seconds",
+        );
     }
 }

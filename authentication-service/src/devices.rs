@@ -14,17 +14,34 @@ pub(crate) async fn list(app: &App, user: &UserId) -> Result<Vec<Device>, Error>
 }
 
 /// Changes the name of a device of the caller's user.
-pub(crate) async fn rename(app: &App, caller: &Caller, device: DeviceId, name: &str) -> Result<Device, Error> {
+pub(crate) async fn rename(
+    app: &App,
+    caller: &Caller,
+    device: DeviceId,
+    name: &str,
+) -> Result<Device, Error> {
     let (user, _) = caller.device()?;
-    Ok(app.store.rename(device, user, name).await?.ok_or(Reason::UnknownDevice)?)
+    Ok(app
+        .store
+        .rename(device, user, name)
+        .await?
+        .ok_or(Reason::UnknownDevice)?)
 }
 
 /// Revokes a device, for ever: its tokens are refused here when this returns, and by all services within 2 s.
 pub(crate) async fn revoke(app: &App, caller: &Caller, device: DeviceId) -> Result<Device, Error> {
     let (user, actor) = caller.device()?;
-    let only_of = if caller.administrator().is_ok() { None } else { Some(user) };
+    let only_of = if caller.administrator().is_ok() {
+        None
+    } else {
+        Some(user)
+    };
     let act = audit::act(app.now(), actor, Action::DeviceRevoked, device);
-    let revoked = app.store.revoke(device, only_of, &act).await?.ok_or(Reason::UnknownDevice)?;
+    let revoked = app
+        .store
+        .revoke(device, only_of, &act)
+        .await?
+        .ok_or(Reason::UnknownDevice)?;
     tracing::info!(%device, "device revoked");
     app.revocations.announce().await;
     Ok(revoked)

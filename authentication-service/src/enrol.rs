@@ -63,11 +63,17 @@ pub(crate) struct Enrolled {
 pub(crate) async fn enrol(app: &App, enrolment: Enrolment) -> Result<Enrolled, Error> {
     let now = app.now();
     let hash = code::read(&enrolment.code).ok_or_else(|| refused_code(app))?;
-    let code = app.store.code(&hash, now).await?.ok_or_else(|| refused_code(app))?;
+    let code = app
+        .store
+        .code(&hash, now)
+        .await?
+        .ok_or_else(|| refused_code(app))?;
     app.check_domain(&code.user)?;
     let device = DeviceId::from_uuid(Uuid::new_v4());
     let lifetime = app.config.lifetimes.device_certificate();
-    let issued = app.authority.certify_device(&enrolment.key, &code.user, device, now, lifetime)?;
+    let issued = app
+        .authority
+        .certify_device(&enrolment.key, &code.user, device, now, lifetime)?;
     let new = NewDevice {
         id: device,
         name: enrolment.device_name,
@@ -79,12 +85,18 @@ pub(crate) async fn enrol(app: &App, enrolment: Enrolment) -> Result<Enrolled, E
     match app.store.enrol(&hash, &new, &act).await? {
         EnrolOutcome::Enrolled => {
             tracing::info!(%device, "device enrolled");
-            Ok(Enrolled { device, user: code.user, issued })
+            Ok(Enrolled {
+                device,
+                user: code.user,
+                issued,
+            })
         }
         EnrolOutcome::CodeUnusable => Err(refused_code(app)),
         EnrolOutcome::UserSuspended => Err(Reason::UserSuspended.into()),
         EnrolOutcome::KeyInUse => Err(key_in_use()),
-        EnrolOutcome::TooManyDevices => Err(Refusal::new(Reason::PolicyDenied).with("rule", "too_many_devices").into()),
+        EnrolOutcome::TooManyDevices => Err(Refusal::new(Reason::PolicyDenied)
+            .with("rule", "too_many_devices")
+            .into()),
     }
 }
 
@@ -103,7 +115,10 @@ pub(crate) async fn create_code(
     let (code, new) = new_code(app, user, kind, valid_for, false);
     let act = audit::act(app.now(), actor, Action::EnrolmentCodeCreated, &new.user);
     match app.store.create_code(&new, &act).await? {
-        CodeOutcome::Created => Ok(NewEnrolmentCode { code, expires_at: new.expires_at }),
+        CodeOutcome::Created => Ok(NewEnrolmentCode {
+            code,
+            expires_at: new.expires_at,
+        }),
         CodeOutcome::UserSuspended => Err(Reason::UserSuspended.into()),
     }
 }
@@ -116,12 +131,20 @@ pub(crate) fn new_code(
     bootstrap: bool,
 ) -> (EnrolmentCode, NewCode) {
     let code = EnrolmentCode::generate();
-    let new = NewCode { hash: code.hash(), user, kind, bootstrap, expires_at: app.now() + valid_for };
+    let new = NewCode {
+        hash: code.hash(),
+        user,
+        kind,
+        bootstrap,
+        expires_at: app.now() + valid_for,
+    };
     (code, new)
 }
 
 pub(crate) fn key_in_use() -> Error {
-    Refusal::new(Reason::InvalidCertificateRequest).with("rule", "key_in_use").into()
+    Refusal::new(Reason::InvalidCertificateRequest)
+        .with("rule", "key_in_use")
+        .into()
 }
 
 /// A code of 120 bits cannot be guessed, so a good one is never kept waiting; but whoever tries many is told to slow down,

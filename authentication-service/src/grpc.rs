@@ -7,17 +7,18 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use valise_access_token::Caller;
+use valise_proto::UserId;
 use valise_proto::authentication::v1::administration_service_server::AdministrationService;
 use valise_proto::authentication::v1::authentication_service_server::AuthenticationService;
 use valise_proto::authentication::v1::{
-    CreateEnrolmentCodeRequest, CreateEnrolmentCodeResponse, EnrolRequest, EnrolResponse, GetJwksRequest, GetJwksResponse,
-    GetTrustBundleRequest, GetTrustBundleResponse, IssueServiceCertificateRequest, IssueServiceCertificateResponse,
-    IssueTokenRequest, IssueTokenResponse, ListAuditEventsRequest, ListAuditEventsResponse, ListDevicesRequest,
-    ListDevicesResponse, ListUsersRequest, ListUsersResponse, RenameDeviceRequest, RenameDeviceResponse,
-    RenewCertificateRequest, RenewCertificateResponse, ResumeUserRequest, ResumeUserResponse, RevokeDeviceRequest,
-    RevokeDeviceResponse, SuspendUserRequest, SuspendUserResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+    CreateEnrolmentCodeRequest, CreateEnrolmentCodeResponse, EnrolRequest, EnrolResponse, GetJwksRequest,
+    GetJwksResponse, GetTrustBundleRequest, GetTrustBundleResponse, IssueServiceCertificateRequest,
+    IssueServiceCertificateResponse, IssueTokenRequest, IssueTokenResponse, ListAuditEventsRequest,
+    ListAuditEventsResponse, ListDevicesRequest, ListDevicesResponse, ListUsersRequest, ListUsersResponse,
+    RenameDeviceRequest, RenameDeviceResponse, RenewCertificateRequest, RenewCertificateResponse,
+    ResumeUserRequest, ResumeUserResponse, RevokeDeviceRequest, RevokeDeviceResponse, SuspendUserRequest,
+    SuspendUserResponse, WatchRevocationsRequest, WatchRevocationsResponse,
 };
-use valise_proto::UserId;
 
 use crate::app::App;
 use crate::certificate::RequestedKey;
@@ -56,7 +57,9 @@ impl AuthenticationService for Authentication {
         let (user, device) = caller.device()?;
         let key = RequestedKey::read(&request.into_inner().certification_request)?;
         let issued = renew::renew(&self.app, user, device, &key).await?;
-        Ok(Response::new(RenewCertificateResponse { chain: Some(convert::chain(issued)) }))
+        Ok(Response::new(RenewCertificateResponse {
+            chain: Some(convert::chain(issued)),
+        }))
     }
 
     async fn issue_token(
@@ -66,7 +69,10 @@ impl AuthenticationService for Authentication {
         let assertion = convert::assertion(request.into_inner())?;
         let access_token = issue_token::issue_token(&self.app, &assertion).await?;
         let expires_in = prost_types::Duration::try_from(self.app.config.lifetimes.access_token()).ok();
-        Ok(Response::new(IssueTokenResponse { access_token, expires_in }))
+        Ok(Response::new(IssueTokenResponse {
+            access_token,
+            expires_in,
+        }))
     }
 
     async fn get_trust_bundle(
@@ -78,7 +84,9 @@ impl AuthenticationService for Authentication {
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
-        Ok(Response::new(GetJwksResponse { jwks_json: self.app.jwks_json.clone() }))
+        Ok(Response::new(GetJwksResponse {
+            jwks_json: self.app.jwks_json.clone(),
+        }))
     }
 
     async fn watch_revocations(
@@ -86,7 +94,10 @@ impl AuthenticationService for Authentication {
         request: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         Caller::of(&request)?.service()?;
-        Ok(Response::new(revocations::watch(&self.app, request.into_inner().after_number)))
+        Ok(Response::new(revocations::watch(
+            &self.app,
+            request.into_inner().after_number,
+        )))
     }
 
     async fn list_devices(
@@ -96,9 +107,16 @@ impl AuthenticationService for Authentication {
         let caller = Caller::of(&request)?.clone();
         let (own, _) = caller.device()?;
         let user = request.into_inner().user_id;
-        let user: UserId = if user.is_empty() { own.clone() } else { convert::user_id(&user)? };
+        let user: UserId = if user.is_empty() {
+            own.clone()
+        } else {
+            convert::user_id(&user)?
+        };
         let found = devices::list(&self.app, &user).await?;
-        let devices = found.into_iter().map(|device| convert::device(device, own)).collect();
+        let devices = found
+            .into_iter()
+            .map(|device| convert::device(device, own))
+            .collect();
         Ok(Response::new(ListDevicesResponse { devices }))
     }
 
@@ -110,8 +128,11 @@ impl AuthenticationService for Authentication {
         let (own, _) = caller.device()?;
         let request = request.into_inner();
         let name = convert::device_name("name", request.name)?;
-        let device = devices::rename(&self.app, &caller, convert::device_id(&request.device_id)?, &name).await?;
-        Ok(Response::new(RenameDeviceResponse { device: Some(convert::device(device, own)) }))
+        let device =
+            devices::rename(&self.app, &caller, convert::device_id(&request.device_id)?, &name).await?;
+        Ok(Response::new(RenameDeviceResponse {
+            device: Some(convert::device(device, own)),
+        }))
     }
 
     async fn revoke_device(
@@ -122,7 +143,9 @@ impl AuthenticationService for Authentication {
         let (own, _) = caller.device()?;
         let device = convert::device_id(&request.into_inner().device_id)?;
         let device = devices::revoke(&self.app, &caller, device).await?;
-        Ok(Response::new(RevokeDeviceResponse { device: Some(convert::device(device, own)) }))
+        Ok(Response::new(RevokeDeviceResponse {
+            device: Some(convert::device(device, own)),
+        }))
     }
 }
 
@@ -159,7 +182,10 @@ impl AdministrationService for Administration {
         let (_, administrator) = caller.administrator()?;
         let request = request.into_inner();
         let user = convert::user_id(&request.user_id)?;
-        let (kind, valid_for) = (convert::code_kind(request.kind)?, convert::valid_for(request.valid_for)?);
+        let (kind, valid_for) = (
+            convert::code_kind(request.kind)?,
+            convert::valid_for(request.valid_for)?,
+        );
         let made = enrol::create_code(&self.app, user, kind, valid_for, &administrator.to_string()).await?;
         Ok(Response::new(CreateEnrolmentCodeResponse {
             enrolment_code: made.code.as_str().to_owned(),
@@ -167,11 +193,18 @@ impl AdministrationService for Administration {
         }))
     }
 
-    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+    async fn list_users(
+        &self,
+        request: Request<ListUsersRequest>,
+    ) -> Result<Response<ListUsersResponse>, Status> {
         Caller::of(&request)?.administrator()?;
         let request = request.into_inner();
         let (limit, after) = (convert::page_size(request.page_size)?, request.after_user_id);
-        let after = if after.is_empty() { after } else { convert::after_user_id(&after)?.into() };
+        let after = if after.is_empty() {
+            after
+        } else {
+            convert::after_user_id(&after)?.into()
+        };
         let users = admin::list_users(&self.app, &after, limit).await?;
         let is_last = users.len() < limit as usize;
         let next = users.last().filter(|_| !is_last).map(|user| user.id.to_string());
@@ -185,7 +218,9 @@ impl AdministrationService for Administration {
         &self,
         request: Request<SuspendUserRequest>,
     ) -> Result<Response<SuspendUserResponse>, Status> {
-        let user = self.set_suspended(&request, &request.get_ref().user_id, true).await?;
+        let user = self
+            .set_suspended(&request, &request.get_ref().user_id, true)
+            .await?;
         Ok(Response::new(SuspendUserResponse { user: Some(user) }))
     }
 
@@ -193,7 +228,9 @@ impl AdministrationService for Administration {
         &self,
         request: Request<ResumeUserRequest>,
     ) -> Result<Response<ResumeUserResponse>, Status> {
-        let user = self.set_suspended(&request, &request.get_ref().user_id, false).await?;
+        let user = self
+            .set_suspended(&request, &request.get_ref().user_id, false)
+            .await?;
         Ok(Response::new(ResumeUserResponse { user: Some(user) }))
     }
 
@@ -205,8 +242,11 @@ impl AdministrationService for Administration {
         let (_, administrator) = caller.administrator()?;
         let request = request.into_inner();
         let key = RequestedKey::read(&request.certification_request)?;
-        let issued = service_certificate::issue(&self.app, &request.service_name, &key, administrator).await?;
-        Ok(Response::new(IssueServiceCertificateResponse { chain: Some(convert::chain(issued)) }))
+        let issued =
+            service_certificate::issue(&self.app, &request.service_name, &key, administrator).await?;
+        Ok(Response::new(IssueServiceCertificateResponse {
+            chain: Some(convert::chain(issued)),
+        }))
     }
 
     async fn list_audit_events(
@@ -217,6 +257,8 @@ impl AdministrationService for Administration {
         let request = request.into_inner();
         let limit = convert::page_size(request.page_size)?;
         let events = audit::list(&self.app, request.after_number, limit).await?;
-        Ok(Response::new(ListAuditEventsResponse { events: events.into_iter().map(convert::audit_event).collect() }))
+        Ok(Response::new(ListAuditEventsResponse {
+            events: events.into_iter().map(convert::audit_event).collect(),
+        }))
     }
 }

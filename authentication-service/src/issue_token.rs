@@ -20,12 +20,18 @@ pub(crate) async fn issue_token(app: &App, assertion: &str) -> Result<String, Er
         Err(_) => service_caller(app, &read, now).await?,
     };
     // Noted only now: nobody but the holder of the key can fill the store with them.
-    if !app.store.use_assertion(read.subject(), &verified.jti, verified.expires_at, now).await? {
+    if !app
+        .store
+        .use_assertion(read.subject(), &verified.jti, verified.expires_at, now)
+        .await?
+    {
         return Err(refused("replay"));
     }
     let jti = Uuid::new_v4().to_string();
     let lifetime = app.config.lifetimes.access_token();
-    app.signer.sign(&caller, now, lifetime, &jti).map_err(|_| Error::Signing("the token key cannot be used"))
+    app.signer
+        .sign(&caller, now, lifetime, &jti)
+        .map_err(|_| Error::Signing("the token key cannot be used"))
 }
 
 fn refused(rule: &'static str) -> Error {
@@ -40,7 +46,9 @@ async fn device_caller(
 ) -> Result<(Caller, VerifiedAssertion), Error> {
     let found = app.store.device(device).await?.ok_or(Reason::UnknownDevice)?;
     // First of all: what state a device is in is told to itself alone.
-    let verified = assertion.verify(&found.public_key, ASSERTION_AUDIENCE, now).map_err(refused)?;
+    let verified = assertion
+        .verify(&found.public_key, ASSERTION_AUDIENCE, now)
+        .map_err(refused)?;
     if found.revoked_at.is_some() {
         return Err(Reason::DeviceRevoked.into());
     }
@@ -48,7 +56,14 @@ async fn device_caller(
         return Err(Reason::UserSuspended.into());
     }
     let administrator = found.kind == DeviceKind::Administrator;
-    Ok((Caller::Device { user: found.user, device, administrator }, verified))
+    Ok((
+        Caller::Device {
+            user: found.user,
+            device,
+            administrator,
+        },
+        verified,
+    ))
 }
 
 async fn service_caller(
@@ -64,7 +79,14 @@ async fn service_caller(
     let mut rule = "certificate";
     for key in app.store.service_keys(name, now).await? {
         match assertion.verify(&key, ASSERTION_AUDIENCE, now) {
-            Ok(verified) => return Ok((Caller::Service { name: name.to_owned() }, verified)),
+            Ok(verified) => {
+                return Ok((
+                    Caller::Service {
+                        name: name.to_owned(),
+                    },
+                    verified,
+                ));
+            }
             Err(broken) if rule == "certificate" || broken != "signature" => rule = broken,
             Err(_) => {}
         }

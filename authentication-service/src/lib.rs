@@ -57,7 +57,10 @@ pub const OPEN_PATHS: &[&str] = &[
 ];
 
 /// The names under which health is reported.
-const HEALTH: [&str; 2] = ["valise.authentication.v1.AuthenticationService", "valise.authentication.v1.AdministrationService"];
+const HEALTH: [&str; 2] = [
+    "valise.authentication.v1.AuthenticationService",
+    "valise.authentication.v1.AdministrationService",
+];
 
 /// The largest request: an identity token of 16 KiB, and the rest.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -79,7 +82,9 @@ impl fmt::Debug for Service {
 impl Service {
     /// Opens the store, makes keys and root certificate where there are none, and follows the revocations.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
-        App::open(config, clock).await.map(|app| Self { app: Arc::new(app) })
+        App::open(config, clock)
+            .await
+            .map(|app| Self { app: Arc::new(app) })
     }
 
     /// Adds its gRPC services. They expect the [`TokenLayer`] before them, with [`OPEN_PATHS`].
@@ -107,7 +112,11 @@ impl Service {
 }
 
 /// Opens the service and serves it until `shutdown`.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
     let server = config.server.clone();
     let service = Service::open(config, Clock::system()).await?;
     let mut routes = RoutesBuilder::default();
@@ -117,7 +126,14 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         readiness.ready(name).await;
     }
     let layer = TokenLayer::new(service.verifier(), OPEN_PATHS);
-    let mut serving = std::pin::pin!(serve(listener, routes.routes(), readiness, layer, server, shutdown.clone()));
+    let mut serving = std::pin::pin!(serve(
+        listener,
+        routes.routes(),
+        readiness,
+        layer,
+        server,
+        shutdown.clone()
+    ));
     let served = tokio::select! {
         served = serving.as_mut() => served,
         () = shutdown.cancelled() => {

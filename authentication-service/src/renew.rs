@@ -20,7 +20,11 @@ pub(crate) async fn renew(
     let lifetime = app.config.lifetimes.device_certificate();
     let issued = app.authority.certify_device(key, user, device, now, lifetime)?;
     let act = audit::act(now, device, Action::CertificateRenewed, device);
-    match app.store.renew(device, key.as_bytes(), issued.expires_at, &act).await? {
+    match app
+        .store
+        .renew(device, key.as_bytes(), issued.expires_at, &act)
+        .await?
+    {
         RenewOutcome::Renewed => Ok(issued),
         // Its token was good a moment ago.
         RenewOutcome::NoSuchDevice => Err(Reason::DeviceRevoked.into()),

@@ -34,7 +34,13 @@ pub(crate) struct RevocationFeed {
 
 impl RevocationFeed {
     pub(crate) fn new(store: Arc<dyn Store>, verifier: Verifier, feed: VerifierFeed) -> Self {
-        Self { store, verifier, feed, reading: Mutex::default(), caught_up: watch::Sender::new(()) }
+        Self {
+            store,
+            verifier,
+            feed,
+            reading: Mutex::default(),
+            caught_up: watch::Sender::new(()),
+        }
     }
 
     pub(crate) fn verifier(&self) -> &Verifier {
@@ -56,7 +62,9 @@ impl RevocationFeed {
                     tracing::error!("the revocations in the store went back in time: was it restored?");
                     self.feed.start_over();
                 }
-                Err(FeedError::Missed | FeedError::Malformed) => return Err(StoreError::Damaged("revocations")),
+                Err(FeedError::Missed | FeedError::Malformed) => {
+                    return Err(StoreError::Damaged("revocations"));
+                }
             }
         }
         self.caught_up.send_replace(());
@@ -88,7 +96,11 @@ impl RevocationFeed {
 /// Sends all revocations above a number, and then those to come, with a sign of life at least every 500 ms.
 pub(crate) fn watch(app: &App, after: u64) -> ReceiverStream<Result<WatchRevocationsResponse, Status>> {
     let (sender, receiver) = mpsc::channel(WINDOW);
-    let watcher = Watcher { feed: Arc::clone(&app.revocations), sender, sent: after };
+    let watcher = Watcher {
+        feed: Arc::clone(&app.revocations),
+        sender,
+        sent: after,
+    };
     let stopping = app.streams.clone();
     app.lifecycle.spawn("watch_revocations", async move {
         let closed = watcher.sender.clone();
@@ -122,7 +134,10 @@ impl Watcher {
             // than there is must be told so.
             let newest = self.feed.feed.newest().min(self.sent);
             if self.feed.verifier.is_current() {
-                self.send(Event::Heartbeat(RevocationHeartbeat { newest_number: newest })).await?;
+                self.send(Event::Heartbeat(RevocationHeartbeat {
+                    newest_number: newest,
+                }))
+                .await?;
                 if newest < self.sent {
                     return None;
                 }
@@ -132,6 +147,9 @@ impl Watcher {
     }
 
     async fn send(&self, event: Event) -> Option<()> {
-        self.sender.send(Ok(WatchRevocationsResponse { event: Some(event) })).await.ok()
+        self.sender
+            .send(Ok(WatchRevocationsResponse { event: Some(event) }))
+            .await
+            .ok()
     }
 }

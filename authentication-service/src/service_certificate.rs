@@ -25,7 +25,9 @@ pub(crate) async fn issue(
         return Err(Refusal::malformed("service_name").into());
     }
     let now = app.now();
-    let issued = app.authority.certify_service(key, name, now, app.config.lifetimes.service_certificate())?;
+    let issued = app
+        .authority
+        .certify_service(key, name, now, app.config.lifetimes.service_certificate())?;
     let certificate = ServiceCertificate {
         name: name.to_owned(),
         public_key: key.as_bytes().to_vec(),

@@ -178,7 +178,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn code(&self, hash: &CodeHash, at: SystemTime) -> Result<Option<Code>, StoreError>;
 
     /// Uses up the code and makes its device, at the time of the act. A code is used up once, whoever else tries.
-    async fn enrol(&self, hash: &CodeHash, device: &NewDevice, act: &Act) -> Result<EnrolOutcome, StoreError>;
+    async fn enrol(&self, hash: &CodeHash, device: &NewDevice, act: &Act)
+    -> Result<EnrolOutcome, StoreError>;
 
     /// A new certificate for the device, and its current key from now on.
     async fn renew(
@@ -196,7 +197,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn devices_of(&self, user: &UserId) -> Result<Option<Vec<Device>>, StoreError>;
 
     /// Changes the name of a device of that user.
-    async fn rename(&self, device: DeviceId, user: &UserId, name: &str) -> Result<Option<Device>, StoreError>;
+    async fn rename(&self, device: DeviceId, user: &UserId, name: &str)
+    -> Result<Option<Device>, StoreError>;
 
     /// Revokes a device (of that user only, if one is given) at the time of the act. One that is revoked stays as it is.
     async fn revoke(
@@ -207,13 +209,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     ) -> Result<Option<Device>, StoreError>;
 
     /// Suspends or resumes a user at the time of the act. One that is so already stays as it is.
-    async fn set_suspended(&self, user: &UserId, suspended: bool, act: &Act) -> Result<Option<User>, StoreError>;
+    async fn set_suspended(
+        &self,
+        user: &UserId,
+        suspended: bool,
+        act: &Act,
+    ) -> Result<Option<User>, StoreError>;
 
     /// At most `limit` users by user id, after that one.
     async fn users(&self, after: &str, limit: u32) -> Result<Vec<User>, StoreError>;
 
     /// Keeps a service's certificate; false where its key belongs to somebody else.
-    async fn add_service_certificate(&self, issued: &ServiceCertificate, act: &Act) -> Result<bool, StoreError>;
+    async fn add_service_certificate(
+        &self,
+        issued: &ServiceCertificate,
+        act: &Act,
+    ) -> Result<bool, StoreError>;
 
     /// The keys of a service's certificates that are valid at that time, newest first, at most 64.
     async fn service_keys(&self, name: &str, at: SystemTime) -> Result<Vec<Vec<u8>>, StoreError>;

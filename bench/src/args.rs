@@ -52,7 +52,10 @@ impl Args {
     /// Sizes of groups up to the largest.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         let sizes = [10, 100, 1000, 10_000];
-        sizes.into_iter().filter(|size| *size <= self.max_members as usize).collect()
+        sizes
+            .into_iter()
+            .filter(|size| *size <= self.max_members as usize)
+            .collect()
     }
 
     /// That much work, scaled.

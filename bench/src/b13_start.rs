@@ -12,7 +12,12 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Line>> {
         second.push(time_to_start(&bench.args, &data).await?);
     }
     let line = |what: &str, seconds| {
-        Line::value("B13", what, Side::new("start to healthy", "s", seconds), Goal::AtMost(1.0))
+        Line::value(
+            "B13",
+            what,
+            Side::new("start to healthy", "s", seconds),
+            Goal::AtMost(1.0),
+        )
     };
     Ok(vec![
         line("`valise up` in a new directory, until healthy", first),

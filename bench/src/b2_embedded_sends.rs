@@ -52,7 +52,11 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let fsync = Spread::of(fsync);
     let goal = if fsync.median >= SLOW_DISK { 5.0 } else { 2.0 };
     let line = |senders: Senders| {
-        let reference = Side::new("inserts into the same table, one transaction each", "1/s", reference.clone());
+        let reference = Side::new(
+            "inserts into the same table, one transaction each",
+            "1/s",
+            reference.clone(),
+        );
         let note = format!(
             "processor time a send: server {:.0} us, load generator {:.0} us; fsync beside it {:.2} ms ({:.2} to {:.2})",
             Spread::of(senders.server_micros).median,
@@ -71,13 +75,20 @@ async fn one_group(bench: &mut Bench) -> Result<Senders> {
     let devices = bench.administrator.devices(&bench.server, DEVICES).await?;
     let (first, others) = devices.split_first().ok_or("no devices")?;
     let mut member = Member::create(first).await?;
-    let joiners = others.iter().map(|device| Joiner::new(&device.identity)).collect::<Result<Vec<_>>>()?;
+    let joiners = others
+        .iter()
+        .map(|device| Joiner::new(&device.identity))
+        .collect::<Result<Vec<_>>>()?;
     let added = member.add(first, &joiners).await?;
     let mut members = vec![member];
     for joiner in joiners {
         members.push(joiner.join(&added)?);
     }
-    Ok(Senders::new("durable sends, 1 KiB, 50 devices in one group", devices, members))
+    Ok(Senders::new(
+        "durable sends, 1 KiB, 50 devices in one group",
+        devices,
+        members,
+    ))
 }
 
 async fn many_groups(bench: &mut Bench) -> Result<Senders> {
@@ -86,18 +97,32 @@ async fn many_groups(bench: &mut Bench) -> Result<Senders> {
     for device in &devices {
         members.push(Member::create(device).await?);
     }
-    Ok(Senders::new("durable sends, 1 KiB, 50 devices, each in a group of its own", devices, members))
+    Ok(Senders::new(
+        "durable sends, 1 KiB, 50 devices, each in a group of its own",
+        devices,
+        members,
+    ))
 }
 
 impl Senders {
     fn new(what: &'static str, devices: Vec<Device>, members: Vec<Member>) -> Self {
         let devices = devices.into_iter().map(Arc::new).collect();
-        Self { what, devices, members, rates: Vec::new(), server_micros: Vec::new(), own_micros: Vec::new() }
+        Self {
+            what,
+            devices,
+            members,
+            rates: Vec::new(),
+            server_micros: Vec::new(),
+            own_micros: Vec::new(),
+        }
     }
 
     async fn round(&mut self, bench: &Bench) -> Result<()> {
         for device in &mut self.devices {
-            Arc::get_mut(device).ok_or("a device is still sending")?.renew().await?;
+            Arc::get_mut(device)
+                .ok_or("a device is still sending")?
+                .renew()
+                .await?;
         }
         let sends = bench.args.times(SENDS);
         let mut outbox = Vec::new();
@@ -109,8 +134,10 @@ impl Senders {
         let (server_before, own_before) = (bench.server.processor_micros(), machine::processor_micros(own));
         let seconds = send_all(outbox).await?;
         self.rates.push(total / seconds);
-        self.server_micros.push((bench.server.processor_micros() - server_before) / total);
-        self.own_micros.push((machine::processor_micros(own) - own_before) / total);
+        self.server_micros
+            .push((bench.server.processor_micros() - server_before) / total);
+        self.own_micros
+            .push((machine::processor_micros(own) - own_before) / total);
         Ok(())
     }
 }

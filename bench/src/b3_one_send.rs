@@ -10,7 +10,11 @@ use crate::{Bench, Result};
 const SENDS: usize = 300;
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
-    let mut device = bench.administrator.devices(&bench.server, 1).await?.swap_remove(0);
+    let mut device = bench
+        .administrator
+        .devices(&bench.server, 1)
+        .await?
+        .swap_remove(0);
     let mut member = Member::create(&device).await?;
     let mut table = Table::create(&bench.data.path().join("b3.db"))?;
     let (mut sends, mut inserts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
@@ -36,7 +40,13 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     }
     let line = |what: &str, sends: Vec<f64>, inserts: Vec<f64>, goal| {
         let valise = Side::new("send, accepted and durable", "us", sends);
-        Line::ratio("B3", what, valise, Side::new("one insert, one transaction", "us", inserts), goal)
+        Line::ratio(
+            "B3",
+            what,
+            valise,
+            Side::new("one insert, one transaction", "us", inserts),
+            goal,
+        )
     };
     let ([send_50, send_99], [insert_50, insert_99]) = (sends, inserts);
     Ok(vec![

@@ -65,8 +65,18 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     };
     let ([alone_50, alone_99], [delivered_50, delivered_99]) = (alone, delivered);
     Ok(vec![
-        line("delivery to one device, idle, p50", delivered_50, alone_50, Goal::AtMost(1.5)),
-        line("delivery to one device, idle, p99", delivered_99, alone_99, Goal::None),
+        line(
+            "delivery to one device, idle, p50",
+            delivered_50,
+            alone_50,
+            Goal::AtMost(1.5),
+        ),
+        line(
+            "delivery to one device, idle, p99",
+            delivered_99,
+            alone_99,
+            Goal::None,
+        ),
     ])
 }
 
@@ -82,11 +92,21 @@ impl Stream {
     async fn open(device: &Device, member: &Member, position: u64) -> Result<Self> {
         let group = member.mls.group_id().to_vec();
         let (out, requests) = mpsc::channel(64);
-        let start = Start { groups: vec![cursor(&group, position)], inbox_cursor: 0 };
-        out.send(SubscribeRequest { message: Some(Out::Start(start)) }).await?;
+        let start = Start {
+            groups: vec![cursor(&group, position)],
+            inbox_cursor: 0,
+        };
+        out.send(SubscribeRequest {
+            message: Some(Out::Start(start)),
+        })
+        .await?;
         let request = device.request(ReceiverStream::new(requests));
         let responses = device.delivery().subscribe(request).await?.into_inner();
-        let mut stream = Self { group, out, responses };
+        let mut stream = Self {
+            group,
+            out,
+            responses,
+        };
         while !matches!(stream.next().await?, In::CaughtUp(_)) {}
         Ok(stream)
     }
@@ -97,7 +117,11 @@ impl Stream {
             if let In::Entry(entry) = self.next().await? {
                 let arrived = Instant::now();
                 let groups = vec![cursor(&self.group, entry.position)];
-                self.say(Out::Ack(Ack { groups, inbox_number: 0 })).await?;
+                self.say(Out::Ack(Ack {
+                    groups,
+                    inbox_number: 0,
+                }))
+                .await?;
                 return Ok(arrived);
             }
         }
@@ -108,7 +132,11 @@ impl Stream {
         let message = response.message.ok_or("an empty message")?;
         match &message {
             In::InboxItem(item) => {
-                self.say(Out::Ack(Ack { groups: Vec::new(), inbox_number: item.number })).await?;
+                self.say(Out::Ack(Ack {
+                    groups: Vec::new(),
+                    inbox_number: item.number,
+                }))
+                .await?;
             }
             In::Heartbeat(_) => self.say(Out::Heartbeat(Heartbeat {})).await?,
             In::GroupEnded(_) => return Err("the stream lost its group".into()),
@@ -118,11 +146,22 @@ impl Stream {
     }
 
     async fn say(&self, message: Out) -> Result<()> {
-        Ok(self.out.send(SubscribeRequest { message: Some(message) }).await?)
+        Ok(self
+            .out
+            .send(SubscribeRequest {
+                message: Some(message),
+            })
+            .await?)
     }
 }
 
 fn cursor(group: &[u8], position: u64) -> GroupCursor {
-    let cursor = Cursor { position, ..Cursor::default() };
-    GroupCursor { group_id: group.to_vec().into(), cursor: Some(cursor) }
+    let cursor = Cursor {
+        position,
+        ..Cursor::default()
+    };
+    GroupCursor {
+        group_id: group.to_vec().into(),
+        cursor: Some(cursor),
+    }
 }

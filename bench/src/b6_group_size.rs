@@ -27,9 +27,18 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let mut groups = Vec::new();
     for members in bench.args.sizes() {
         let others = bench.administrator.identities(members - 1).await?;
-        let mut device = bench.administrator.devices(&bench.server, 1).await?.swap_remove(0);
+        let mut device = bench
+            .administrator
+            .devices(&bench.server, 1)
+            .await?
+            .swap_remove(0);
         let member = Member::create_with(&mut device, &others).await?;
-        groups.push(Sized { members, device: Arc::new(device), member, rates: Vec::new() });
+        groups.push(Sized {
+            members,
+            device: Arc::new(device),
+            member,
+            rates: Vec::new(),
+        });
     }
     let sends = bench.args.times(SENDS);
     for round in 0..=bench.args.rounds {
@@ -43,10 +52,17 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     }
     let mut groups = groups.into_iter();
     let smallest = groups.next().ok_or("no sizes")?;
-    let reference = Side::new(format!("sends to {} members", smallest.members), "1/s", smallest.rates);
+    let reference = Side::new(
+        format!("sends to {} members", smallest.members),
+        "1/s",
+        smallest.rates,
+    );
     Ok(groups
         .map(|group| {
-            let what = format!("sends to a group of {} members, one live, {AT_ONCE} at once", group.members);
+            let what = format!(
+                "sends to a group of {} members, one live, {AT_ONCE} at once",
+                group.members
+            );
             let valise = Side::new("sends, accepted and durable", "1/s", group.rates);
             Line::ratio("B6", what, valise, reference.clone(), Goal::AtLeast(0.9))
         })
@@ -55,7 +71,10 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
 
 impl Sized {
     async fn round(&mut self, sends: usize) -> Result<()> {
-        Arc::get_mut(&mut self.device).ok_or("the device is still sending")?.renew().await?;
+        Arc::get_mut(&mut self.device)
+            .ok_or("the device is still sending")?
+            .renew()
+            .await?;
         let messages = self.member.encrypt_many(&self.device.identity, sends)?;
         let began = Instant::now();
         let mut sending = JoinSet::new();

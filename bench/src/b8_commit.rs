@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProtocolMessage, PublicGroup,
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProtocolMessage,
+    PublicGroup,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
@@ -35,7 +36,11 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let mut groups = Vec::new();
     for members in bench.args.sizes() {
         let others = bench.administrator.identities(members - 1).await?;
-        let mut device = bench.administrator.devices(&bench.server, 1).await?.swap_remove(0);
+        let mut device = bench
+            .administrator
+            .devices(&bench.server, 1)
+            .await?
+            .swap_remove(0);
         let member = Member::create_with(&mut device, &others).await?;
         groups.push(Watched {
             members,
@@ -73,7 +78,8 @@ impl Watched {
             let began = Instant::now();
             let answer = client.submit_commit(request).await?;
             calls.push(micros(began));
-            self.member.accepted(answer.into_inner().accepted.ok_or("no position")?.position)?;
+            self.member
+                .accepted(answer.into_inner().accepted.ok_or("no position")?.position)?;
             alone.push(self.process(&built.commit)?);
         }
         self.calls.push(percentile(&mut calls, 50));
@@ -83,24 +89,37 @@ impl Watched {
 
     /// What the service cannot do without.
     fn process(&mut self, commit: &[u8]) -> Result<f64> {
-        let MlsMessageBodyIn::PublicMessage(message) = MlsMessageIn::tls_deserialize_exact_bytes(commit)?.extract()
+        let MlsMessageBodyIn::PublicMessage(message) =
+            MlsMessageIn::tls_deserialize_exact_bytes(commit)?.extract()
         else {
             return Err("not a commit".into());
         };
         let message = ProtocolMessage::from(message);
         let began = Instant::now();
-        let processed = self.outside.process_message(self.provider.crypto(), message).map_err(say)?;
+        let processed = self
+            .outside
+            .process_message(self.provider.crypto(), message)
+            .map_err(say)?;
         let took = micros(began);
         let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
             return Err("not a commit".into());
         };
-        self.outside.merge_commit(self.provider.storage(), *staged).map_err(say)?;
+        self.outside
+            .merge_commit(self.provider.storage(), *staged)
+            .map_err(say)?;
         Ok(took)
     }
 
     fn line(self) -> Line {
-        let what = format!("a self-update commit of {} bytes, {} members", self.commit_bytes, self.members);
-        let valise = Side::new("SubmitCommit, call to answer, p50 of each round", "us", self.calls);
+        let what = format!(
+            "a self-update commit of {} bytes, {} members",
+            self.commit_bytes, self.members
+        );
+        let valise = Side::new(
+            "SubmitCommit, call to answer, p50 of each round",
+            "us",
+            self.calls,
+        );
         let reference = Side::new("PublicGroup::process_message alone", "us", self.alone);
         Line::ratio("B8", what, valise, reference, Goal::AtMost(1.5))
     }

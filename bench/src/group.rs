@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    CredentialWithKey, ExternalSender, KeyPackage, Lifetime, MlsGroup, MlsMessageOut, OpenMlsProvider as _, PublicGroup, RatchetTreeIn,
-    SignaturePublicKey, StagedWelcome, Welcome,
+    CredentialWithKey, ExternalSender, KeyPackage, Lifetime, MlsGroup, MlsMessageOut, OpenMlsProvider as _,
+    PublicGroup, RatchetTreeIn, SignaturePublicKey, StagedWelcome, Welcome,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use valise_clock::Clock;
@@ -64,7 +64,10 @@ impl Joiner {
             .leaf_node_capabilities(capabilities())
             .build(suites()[0], &provider, &identity.signer, credential_of(identity))
             .map_err(say)?;
-        Ok(Self { provider, package: bundle.into_key_package() })
+        Ok(Self {
+            provider,
+            package: bundle.into_key_package(),
+        })
     }
 
     /// Joins with a Welcome for this key package.
@@ -76,7 +79,11 @@ impl Joiner {
             .build()
             .map_err(say)?;
         let mls = staged.into_group(&self.provider).map_err(say)?;
-        Ok(Member { mls, provider: self.provider, position: added.position })
+        Ok(Member {
+            mls,
+            provider: self.provider,
+            position: added.position,
+        })
     }
 }
 
@@ -90,7 +97,11 @@ pub(crate) struct Added {
 impl Member {
     /// Registers a group with one member.
     pub(crate) async fn create(device: &Device) -> Result<Self> {
-        let parameters = device.delivery().get_parameters(device.request(GetParametersRequest {})).await?.into_inner();
+        let parameters = device
+            .delivery()
+            .get_parameters(device.request(GetParametersRequest {}))
+            .await?
+            .into_inner();
         let external_sender = ExternalSender::tls_deserialize_exact_bytes(&parameters.external_sender)?;
         let identity = &device.identity;
         let config = create_config(suites()[0], external_sender, &identity.user, lifetime())?;
@@ -104,14 +115,20 @@ impl Member {
             credential_of(identity),
         )
         .map_err(say)?;
-        let group_info = mls.export_group_info(provider.crypto(), &identity.signer, false).map_err(say)?;
+        let group_info = mls
+            .export_group_info(provider.crypto(), &identity.signer, false)
+            .map_err(say)?;
         let request = CreateGroupRequest {
             group_info: bytes(&group_info)?,
             ratchet_tree: mls.export_ratchet_tree().tls_serialize_detached()?.into(),
             idempotency_key: new_key(),
         };
         device.delivery().create_group(device.request(request)).await?;
-        Ok(Self { mls, provider, position: 0 })
+        Ok(Self {
+            mls,
+            provider,
+            position: 0,
+        })
     }
 
     /// A group of so many devices, of which the first is live.
@@ -131,7 +148,11 @@ impl Member {
         let built = self.build(&device.identity, packages)?;
         self.submit(device, &built).await?;
         let tree = self.mls.export_ratchet_tree().into();
-        Ok(Added { welcome: built.for_joiners.ok_or("no Welcome")?, tree, position: self.position })
+        Ok(Added {
+            welcome: built.for_joiners.ok_or("no Welcome")?,
+            tree,
+            position: self.position,
+        })
     }
 
     /// Builds a commit that adds, or, without anybody to add, gives the committer a new leaf and path.
@@ -145,7 +166,12 @@ impl Member {
             .map_err(say)?
             .create_group_info(true)
             .use_ratchet_tree_extension(false)
-            .build(self.provider.rand(), self.provider.crypto(), &identity.signer, |_| true)
+            .build(
+                self.provider.rand(),
+                self.provider.crypto(),
+                &identity.signer,
+                |_| true,
+            )
             .map_err(say)?
             .stage_commit(&self.provider)
             .map_err(say)?;
@@ -160,7 +186,11 @@ impl Member {
     }
 
     async fn submit(&mut self, device: &Device, built: &Built) -> Result<()> {
-        let answer = device.delivery().submit_commit(device.request(built.request())).await?.into_inner();
+        let answer = device
+            .delivery()
+            .submit_commit(device.request(built.request()))
+            .await?
+            .into_inner();
         self.accepted(answer.accepted.ok_or("no position")?.position)
     }
 
@@ -173,12 +203,17 @@ impl Member {
 
     /// The group as somebody outside has it.
     pub(crate) fn outside(&self) -> Result<PublicGroup> {
-        PublicGroup::load(self.provider.storage(), self.mls.group_id()).map_err(say)?.ok_or_else(|| "no group".into())
+        PublicGroup::load(self.provider.storage(), self.mls.group_id())
+            .map_err(say)?
+            .ok_or_else(|| "no group".into())
     }
 
     /// An application message of 1 KiB.
     pub(crate) fn encrypt(&mut self, identity: &Identity) -> Result<Bytes> {
-        let message = self.mls.create_message(&self.provider, &identity.signer, &[b'x'; TEXT]).map_err(say)?;
+        let message = self
+            .mls
+            .create_message(&self.provider, &identity.signer, &[b'x'; TEXT])
+            .map_err(say)?;
         bytes(&message)
     }
 

@@ -63,15 +63,24 @@ impl Machine {
     pub(crate) fn look() -> Self {
         let field = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map_or_else(String::new, |(_, value)| value.trim().to_owned())
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default();
+            line.split_once(':')
+                .map_or_else(String::new, |(_, value)| value.trim().to_owned())
         };
         let kib = field("/proc/meminfo", "MemTotal");
         let kib: u64 = kib.trim_end_matches(" kB").parse().unwrap_or(0);
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            system: format!("{} {} {}", std::env::consts::OS, release.trim(), std::env::consts::ARCH),
+            system: format!(
+                "{} {} {}",
+                std::env::consts::OS,
+                release.trim(),
+                std::env::consts::ARCH
+            ),
             processor: field("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             memory_mib: kib / 1024,
@@ -87,6 +96,10 @@ pub(crate) fn processor_micros(process: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The second field, the name, may hold anything but a closing bracket.
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    let ticks = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok());
     ticks.sum::<f64>() * TICK_MICROS
 }

@@ -68,7 +68,12 @@ async fn main() -> Result<()> {
 
     let server = Server::start(&args, &data.path().join("server")).await?;
     let administrator = Administrator::enrol(&server).await?;
-    let mut bench = Bench { args, data, server, administrator };
+    let mut bench = Bench {
+        args,
+        data,
+        server,
+        administrator,
+    };
     let mut lines = Vec::new();
     for row in bench.args.rows.clone() {
         let new = match row {
@@ -84,19 +89,44 @@ async fn main() -> Result<()> {
         }
         lines.extend(new);
     }
-    let Bench { args, data, server, .. } = bench;
+    let Bench {
+        args, data, server, ..
+    } = bench;
     server.stop().await?;
     let disk_after = Disk::measure(data.path())?;
     if let Some(file) = &args.json {
-        serde_json::to_writer_pretty(File::create(file)?, &Results { machine, disk_before, disk_after, lines })?;
+        serde_json::to_writer_pretty(
+            File::create(file)?,
+            &Results {
+                machine,
+                disk_before,
+                disk_after,
+                lines,
+            },
+        )?;
     }
     Ok(())
 }
 
 fn print_machine(out: &mut impl Write, machine: &Machine, disk: &Disk) -> Result<()> {
-    let Machine { version, system, processor, cores, memory_mib, sqlite } = machine;
-    writeln!(out, "valise {version}, {system}, {processor}, {cores} cores, {memory_mib} MiB, SQLite {sqlite}")?;
-    let Disk { growing_p50, growing_p99, in_place_p50, in_place_p99 } = disk;
+    let Machine {
+        version,
+        system,
+        processor,
+        cores,
+        memory_mib,
+        sqlite,
+    } = machine;
+    writeln!(
+        out,
+        "valise {version}, {system}, {processor}, {cores} cores, {memory_mib} MiB, SQLite {sqlite}"
+    )?;
+    let Disk {
+        growing_p50,
+        growing_p99,
+        in_place_p50,
+        in_place_p99,
+    } = disk;
     writeln!(
         out,
         "write + fsync of 4 KiB: in a growing file {growing_p50:.3} ms (p99 {growing_p99:.3}), \

@@ -47,7 +47,10 @@ impl Identity {
             certification_request: request,
             device_name: String::new(),
         };
-        let answer = AuthenticationServiceClient::new(channel).enrol(request).await?.into_inner();
+        let answer = AuthenticationServiceClient::new(channel)
+            .enrol(request)
+            .await?
+            .into_inner();
         Ok(Self {
             user: answer.user_id.parse()?,
             device: answer.device_id.parse()?,
@@ -69,7 +72,11 @@ impl Device {
     pub(crate) async fn connect(server: &Server, identity: Identity) -> Result<Self> {
         let channel = server.connect().await?;
         let authorization = authorization(&channel, &identity).await?;
-        Ok(Self { identity, channel, authorization })
+        Ok(Self {
+            identity,
+            channel,
+            authorization,
+        })
     }
 
     /// A new token: they are valid for minutes, a benchmark may take longer.
@@ -80,7 +87,9 @@ impl Device {
 
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", self.authorization.clone());
         request
     }
 
@@ -92,8 +101,11 @@ impl Device {
 
     /// Sends a message that is encrypted already.
     pub(crate) fn send(&self, mls_message: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
-        let request =
-            self.request(SendMessageRequest { mls_message, idempotency_key: new_key(), may_be_repeat: false });
+        let request = self.request(SendMessageRequest {
+            mls_message,
+            idempotency_key: new_key(),
+            may_be_repeat: false,
+        });
         let mut client = self.delivery();
         async move {
             let answer: std::result::Result<Response<_>, Status> = client.send_message(request).await;
@@ -106,13 +118,21 @@ impl Device {
 async fn authorization(channel: &Channel, identity: &Identity) -> Result<MetadataValue<Ascii>> {
     let jti = format!("{:032x}", rand::random::<u128>());
     let mut signed = None;
-    let assertion =
-        assertion(&identity.device.to_string(), ASSERTION_AUDIENCE, Clock::system().now(), &jti, |message| {
+    let assertion = assertion(
+        &identity.device.to_string(),
+        ASSERTION_AUDIENCE,
+        Clock::system().now(),
+        &jti,
+        |message| {
             signed = identity.signer.sign(message).ok();
             signed.clone().unwrap_or_default()
-        });
+        },
+    );
     let mut client = AuthenticationServiceClient::new(channel.clone());
-    let answer = client.issue_token(IssueTokenRequest { assertion }).await?.into_inner();
+    let answer = client
+        .issue_token(IssueTokenRequest { assertion })
+        .await?
+        .into_inner();
     Ok(format!("Bearer {}", answer.access_token).parse()?)
 }
 
@@ -131,10 +151,17 @@ pub(crate) struct Administrator {
 impl Administrator {
     /// The first administrator of a fresh server.
     pub(crate) async fn enrol(server: &Server) -> Result<Self> {
-        let code = server.enrolment_code.clone().ok_or("the server has an administrator already")?;
+        let code = server
+            .enrolment_code
+            .clone()
+            .ok_or("the server has an administrator already")?;
         let identity = Identity::enrol(server.connect().await?, code).await?;
         let domain = identity.user.domain().to_owned();
-        Ok(Self { device: Device::connect(server, identity).await?, domain, users: 0 })
+        Ok(Self {
+            device: Device::connect(server, identity).await?,
+            domain,
+            users: 0,
+        })
     }
 
     /// Enrols so many devices, each of a user of its own.
@@ -156,7 +183,11 @@ impl Administrator {
             let channel = self.device.channel.clone();
             enrolling.spawn(async move {
                 let mut client = AdministrationServiceClient::new(channel.clone());
-                let code = client.create_enrolment_code(request).await?.into_inner().enrolment_code;
+                let code = client
+                    .create_enrolment_code(request)
+                    .await?
+                    .into_inner()
+                    .enrolment_code;
                 Identity::enrol(channel, code).await
             });
         }

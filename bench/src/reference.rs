@@ -23,7 +23,10 @@ impl Table {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection, position: 0 })
+        Ok(Self {
+            connection,
+            position: 0,
+        })
     }
 
     /// Inserts a message: one statement, and so one transaction and one fsync.

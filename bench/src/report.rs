@@ -55,7 +55,11 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(what: impl Into<String>, unit: &'static str, rounds: Vec<f64>) -> Self {
-        Self { what: what.into(), unit, spread: Spread::of(rounds) }
+        Self {
+            what: what.into(),
+            unit,
+            spread: Spread::of(rounds),
+        }
     }
 }
 
@@ -103,17 +107,41 @@ pub(crate) struct Line {
 
 impl Line {
     /// Valise against a reference, measured in the same rounds.
-    pub(crate) fn ratio(id: &'static str, what: impl Into<String>, valise: Side, reference: Side, goal: Goal) -> Self {
+    pub(crate) fn ratio(
+        id: &'static str,
+        what: impl Into<String>,
+        valise: Side,
+        reference: Side,
+        goal: Goal,
+    ) -> Self {
         let pairs = valise.spread.rounds.iter().zip(&reference.spread.rounds);
         let ratio = Spread::of(pairs.map(|(ours, theirs)| ours / theirs).collect());
         let met = goal.met(ratio.median);
-        Self { id, what: what.into(), valise, reference: Some(reference), ratio: Some(ratio), goal, met, notes: Vec::new() }
+        Self {
+            id,
+            what: what.into(),
+            valise,
+            reference: Some(reference),
+            ratio: Some(ratio),
+            goal,
+            met,
+            notes: Vec::new(),
+        }
     }
 
     /// A value with a goal of its own.
     pub(crate) fn value(id: &'static str, what: impl Into<String>, valise: Side, goal: Goal) -> Self {
         let met = goal.met(valise.spread.median);
-        Self { id, what: what.into(), valise, reference: None, ratio: None, goal, met, notes: Vec::new() }
+        Self {
+            id,
+            what: what.into(),
+            valise,
+            reference: None,
+            ratio: None,
+            goal,
+            met,
+            notes: Vec::new(),
+        }
     }
 
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
@@ -134,7 +162,11 @@ impl Line {
             None => "-",
         };
         if let Some(ratio) = &self.ratio {
-            write!(out, "    ratio      {:.2}  ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max)?;
+            write!(
+                out,
+                "    ratio      {:.2}  ({:.2} to {:.2})",
+                ratio.median, ratio.min, ratio.max
+            )?;
             writeln!(out, "   goal {}: {verdict}", self.goal.words())?;
         } else {
             writeln!(out, "    goal {}: {verdict}", self.goal.words())?;
@@ -149,7 +181,10 @@ impl Line {
 fn print_side(out: &mut impl Write, name: &str, side: &Side) -> Result<()> {
     let Spread { median, min, max, .. } = &side.spread;
     let Side { what, unit, .. } = side;
-    Ok(writeln!(out, "    {name:<10} {median:>10.2} {unit}  ({min:.2} to {max:.2})  {what}")?)
+    Ok(writeln!(
+        out,
+        "    {name:<10} {median:>10.2} {unit}  ({min:.2} to {max:.2})  {what}"
+    )?)
 }
 
 #[cfg(test)]
@@ -170,8 +205,11 @@ mod tests {
     #[test]
     fn percentiles_are_samples() {
         let mut samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        assert_eq!(percentile(&mut samples, 50), 50.0);
-        assert_eq!(percentile(&mut samples, 99), 99.0);
-        assert_eq!(percentile(&mut [7.0], 99), 7.0);
+        let found = [
+            percentile(&mut samples, 50),
+            percentile(&mut samples, 99),
+            percentile(&mut [7.0], 99),
+        ];
+        assert_eq!(found, [50.0, 99.0, 7.0]);
     }
 }

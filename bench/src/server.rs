@@ -27,9 +27,9 @@ const SERVICES: [&str; 3] = [
 /// What `valise up --json` says once it listens.
 #[derive(Deserialize)]
 struct Up {
-    url: String,
-    /// Enrols the first administrator; absent once there is one.
-    enrolment_code: Option<String>,
+    address: String,
+    /// Enrols the first administrator; `null` once there is one.
+    administrator_enrolment_code: Option<String>,
 }
 
 /// A running `valise up`.
@@ -58,8 +58,14 @@ impl Server {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         tokio::time::timeout(PATIENCE, stdout.read_line(&mut line)).await??;
-        let up: Up = serde_json::from_str(&line).map_err(|error| format!("valise up did not say where it is: {error}"))?;
-        let server = Self { url: up.url, enrolment_code: up.enrolment_code, child, _stdout: stdout };
+        let up: Up = serde_json::from_str(&line)
+            .map_err(|error| format!("valise up did not say where it is: {error}"))?;
+        let server = Self {
+            url: up.address,
+            enrolment_code: up.administrator_enrolment_code,
+            child,
+            _stdout: stdout,
+        };
         tokio::time::timeout(PATIENCE, server.healthy()).await??;
         Ok(server)
     }
@@ -67,12 +73,16 @@ impl Server {
     async fn healthy(&self) -> Result<()> {
         let channel = self.connect().await?;
         for service in SERVICES {
-            let request = || HealthCheckRequest { service: service.to_owned() };
+            let request = || HealthCheckRequest {
+                service: service.to_owned(),
+            };
             // It may not be known yet.
             while HealthClient::new(channel.clone())
                 .check(request())
                 .await
-                .map_or(true, |answer| answer.into_inner().status() != ServingStatus::Serving)
+                .map_or(true, |answer| {
+                    answer.into_inner().status() != ServingStatus::Serving
+                })
             {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -82,7 +92,10 @@ impl Server {
 
     /// A connection of its own.
     pub(crate) async fn connect(&self) -> Result<Channel> {
-        Ok(Endpoint::from_shared(self.url.clone())?.tcp_nodelay(true).connect().await?)
+        Ok(Endpoint::from_shared(self.url.clone())?
+            .tcp_nodelay(true)
+            .connect()
+            .await?)
     }
 
     /// Processor time so far, in microseconds.

@@ -24,7 +24,8 @@ pub struct Client {
 impl Client {
     /// Enrols a new device with a one-time code from an administrator, publishes its key packages, and starts syncing.
     ///
-    /// If that fails on the way (no answer, for example), the same again with the same store goes on with the same key.
+    /// If that fails before the service has enrolled the device, the same again with the same store goes on with the same key;
+    /// after that ([`Error::AlreadyEnrolled`]) [`Client::open`] goes on.
     pub async fn enrol(
         server: impl Into<Servers>,
         code: &str,

@@ -206,6 +206,12 @@ impl EngineHandle {
         result.await.map_err(|_| Error::Closed)?
     }
 
+    /// Runs something on the engine's thread, after all that was sent before, without waiting for it.
+    pub(crate) fn post(&self, task: impl FnOnce(&mut Engine) + Send + 'static) {
+        // A closed engine has no use for it.
+        let _ = self.jobs.send(Job::Run(Box::new(task)));
+    }
+
     /// Stores an operation and waits for its outcome.
     pub(crate) async fn submit(
         &self,

@@ -24,13 +24,14 @@ pub const GROUP_EXTENSIONS: [ExtensionType; 3] = [
 ];
 
 /// The suites that groups may have (RFC 9420 §17.1), the default first: 0x0001, 0x0003, 0x0002, and the hybrid
-/// post-quantum 0x004F. Suites with pure ML-KEM are refused: national guidance asks for hybrids.
+/// post-quantum 0x004F and 0x004E. Suites with pure ML-KEM are refused: national guidance asks for hybrids.
 pub const fn suites() -> &'static [Ciphersuite] {
     &[
         Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
         Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
         Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
         Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+        Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
     ]
 }
 

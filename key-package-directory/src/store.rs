@@ -2,7 +2,7 @@
 //!
 //! # Adding a backend
 //!
-//! Implement [`Store`] and run [`conformance`] against it. Many replicas may share one store, so nothing that decides
+//! Implement [`Store`] and run `conformance` against it. Many replicas may share one store, so nothing that decides
 //! who gets a package may live in a process. What a backend must give:
 //!
 //! - [`Store::publish`], [`Store::claim`], [`Store::delete`] and [`Store::purge`] are each one transaction, durable

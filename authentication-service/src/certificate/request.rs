@@ -68,9 +68,14 @@ mod tests {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut params = CertificateParams::new(vec!["someone.else.example".into()]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.custom_extensions.push(CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]));
+        params
+            .custom_extensions
+            .push(CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]));
         let request = params.serialize_request(&key).unwrap();
-        assert_eq!(RequestedKey::read(request.der()).unwrap().as_bytes(), key.public_key_raw());
+        assert_eq!(
+            RequestedKey::read(request.der()).unwrap().as_bytes(),
+            key.public_key_raw()
+        );
     }
 
     #[test]
@@ -85,10 +90,22 @@ mod tests {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let sign = |message: &[u8]| rcgen::SigningKey::sign(&other, message).ok();
-        assert_eq!(rule(&certification_request(key.public_key_raw(), sign).unwrap()), "signature");
-        assert_eq!(rule(&certification_request(key.public_key_raw(), |_| Some(vec![0; 64])).unwrap()), "signature");
-        assert_eq!(rule(&certification_request(key.public_key_raw(), |_| Some(vec![])).unwrap()), "signature");
-        assert_eq!(rule(&certification_request(&[7; 31], |_| Some(vec![0; 64])).unwrap()), "key");
+        assert_eq!(
+            rule(&certification_request(key.public_key_raw(), sign).unwrap()),
+            "signature"
+        );
+        assert_eq!(
+            rule(&certification_request(key.public_key_raw(), |_| Some(vec![0; 64])).unwrap()),
+            "signature"
+        );
+        assert_eq!(
+            rule(&certification_request(key.public_key_raw(), |_| Some(vec![])).unwrap()),
+            "signature"
+        );
+        assert_eq!(
+            rule(&certification_request(&[7; 31], |_| Some(vec![0; 64])).unwrap()),
+            "key"
+        );
     }
 
     #[test]
@@ -96,7 +113,13 @@ mod tests {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let sign = |message: &[u8]| rcgen::SigningKey::sign(&key, message).ok();
         let good = certification_request(key.public_key_raw(), sign).unwrap();
-        for garbage in [&b""[..], b"\x30", b"\x30\x80", b"-----BEGIN CERTIFICATE REQUEST-----", &[0; 4096]] {
+        for garbage in [
+            &b""[..],
+            b"\x30",
+            b"\x30\x80",
+            b"-----BEGIN CERTIFICATE REQUEST-----",
+            &[0; 4096],
+        ] {
             assert_eq!(rule(garbage), "encoding");
         }
         assert_eq!(rule(&good[..good.len() - 1]), "encoding");
@@ -108,7 +131,10 @@ mod tests {
         for at in 0..good.len() {
             let mut changed = good.clone();
             changed[at] ^= 1;
-            assert!(RequestedKey::read(&changed).map_or(true, |read| read == key), "byte {at}");
+            assert!(
+                RequestedKey::read(&changed).map_or(true, |read| read == key),
+                "byte {at}"
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ED25519,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -35,17 +36,30 @@ pub(super) async fn open(config: &Config, store: &dyn Store, now: SystemTime) ->
         None => {
             let fresh = make(config, now)?;
             // Another replica may have been faster: then its root is the root.
-            store.keep_secret(SECRET, fresh.as_bytes()).await.map_err(|_| StartError::Store)?
+            store
+                .keep_secret(SECRET, fresh.as_bytes())
+                .await
+                .map_err(|_| StartError::Store)?
         }
     };
-    let kept = String::from_utf8(kept).map(Zeroizing::new).map_err(|_| damaged())?;
+    let kept = String::from_utf8(kept)
+        .map(Zeroizing::new)
+        .map_err(|_| damaged())?;
     let key = match file {
         Some(file) => read_key(file)?,
-        None => key_of(&kept).ok_or(StartError::Root("its key is in a file: name it with root_key_file"))?,
+        None => key_of(&kept).ok_or(StartError::Root(
+            "its key is in a file: name it with root_key_file",
+        ))?,
     };
-    let certificate = CertificateDer::from_pem_slice(kept.as_bytes()).map_err(|_| damaged())?.to_vec();
+    let certificate = CertificateDer::from_pem_slice(kept.as_bytes())
+        .map_err(|_| damaged())?
+        .to_vec();
     let expires_at = check(&certificate, &key, now)?;
-    Ok(Root { key, certificate, expires_at })
+    Ok(Root {
+        key,
+        certificate,
+        expires_at,
+    })
 }
 
 fn damaged() -> StartError {
@@ -59,7 +73,11 @@ fn make(config: &Config, now: SystemTime) -> Result<Zeroizing<String>, StartErro
     let Some(file) = &config.root_key_file else {
         let key = new_key()?;
         let pem = Zeroizing::new(key.serialize_pem());
-        return Ok(Zeroizing::new(format!("{}{}", *pem, certificate_pem(config, &key, now)?)));
+        return Ok(Zeroizing::new(format!(
+            "{}{}",
+            *pem,
+            certificate_pem(config, &key, now)?
+        )));
     };
     if !file.exists() {
         write_key(file, &Zeroizing::new(new_key()?.serialize_pem()))?;
@@ -68,20 +86,27 @@ fn make(config: &Config, now: SystemTime) -> Result<Zeroizing<String>, StartErro
 }
 
 fn key_of(pem: &str) -> Option<KeyPair> {
-    KeyPair::from_pem(pem).ok().filter(|key| key.algorithm() == &PKCS_ED25519)
+    KeyPair::from_pem(pem)
+        .ok()
+        .filter(|key| key.algorithm() == &PKCS_ED25519)
 }
 
 fn certificate_pem(config: &Config, key: &KeyPair, now: SystemTime) -> Result<String, StartError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("Valise root {}", config.trust_domain));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("Valise root {}", config.trust_domain));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial_number());
     // Before any certificate that it signs.
     params.not_before = (now - 2 * BACKDATED).into();
     params.not_after = (now + config.lifetimes.root_certificate()).into();
-    params.self_signed(key).map(|certificate| certificate.pem()).map_err(|_| StartError::Root("it cannot be made"))
+    params
+        .self_signed(key)
+        .map(|certificate| certificate.pem())
+        .map_err(|_| StartError::Root("it cannot be made"))
 }
 
 /// When it ends, if it can be used.
@@ -92,7 +117,11 @@ fn check(certificate: &[u8], key: &KeyPair, now: SystemTime) -> Result<SystemTim
     }
     let end = u64::try_from(certificate.validity.not_after.timestamp()).unwrap_or(0);
     let end = UNIX_EPOCH + Duration::from_secs(end);
-    if end <= now { Err(StartError::Root("it has expired")) } else { Ok(end) }
+    if end <= now {
+        Err(StartError::Root("it has expired"))
+    } else {
+        Ok(end)
+    }
 }
 
 fn read_key(file: &Path) -> Result<KeyPair, StartError> {
@@ -108,7 +137,9 @@ fn read_key(file: &Path) -> Result<KeyPair, StartError> {
     if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o007 != 0 {
         return Err(StartError::Root("its key file is readable by others"));
     }
-    let pem = fs::read_to_string(file).map(Zeroizing::new).map_err(|error| unreadable(&error))?;
+    let pem = fs::read_to_string(file)
+        .map(Zeroizing::new)
+        .map_err(|error| unreadable(&error))?;
     key_of(&pem).ok_or(StartError::Root("its key file holds no Ed25519 key"))
 }
 

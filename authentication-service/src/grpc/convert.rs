@@ -5,7 +5,9 @@ use std::time::Duration;
 use valise_access_token::MAX_TOKEN_BYTES;
 use valise_device_certificate::TrustBundle;
 use valise_proto::authentication::v1::enrol_request::Proof;
-use valise_proto::authentication::v1::{self, DeviceState, EnrolRequest, IssueTokenRequest, SubjectKind, UserState};
+use valise_proto::authentication::v1::{
+    self, DeviceState, EnrolRequest, IssueTokenRequest, SubjectKind, UserState,
+};
 use valise_proto::{DeviceId, Reason, Refusal, UserId};
 
 use crate::certificate::{Issued, RequestedKey};
@@ -35,7 +37,11 @@ pub(super) fn enrolment(request: EnrolRequest) -> Result<Enrolment, Refusal> {
         Proof::OidcIdToken(_) => return Err(Reason::InvalidEnrolmentProof.into()),
     };
     let device_name = device_name("device_name", request.device_name)?;
-    Ok(Enrolment { code, key: RequestedKey::read(&request.certification_request)?, device_name })
+    Ok(Enrolment {
+        code,
+        key: RequestedKey::read(&request.certification_request)?,
+        device_name,
+    })
 }
 
 pub(super) fn assertion(request: IssueTokenRequest) -> Result<String, Refusal> {
@@ -95,34 +101,52 @@ pub(super) fn code_kind(kind: i32) -> Result<DeviceKind, Refusal> {
 }
 
 pub(super) fn valid_for(duration: Option<prost_types::Duration>) -> Result<Duration, Refusal> {
-    let Some(duration) = duration else { return Ok(DEFAULT_VALIDITY) };
+    let Some(duration) = duration else {
+        return Ok(DEFAULT_VALIDITY);
+    };
     // Not by prost's conversion, which overflows on the least number of seconds.
     let (seconds, nanos) = (u64::try_from(duration.seconds), u32::try_from(duration.nanos));
     let (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) = (seconds, nanos) else {
         return Err(Refusal::malformed("valid_for"));
     };
     let duration = Duration::new(seconds, nanos);
-    if VALIDITY.contains(&duration) { Ok(duration) } else { Err(Refusal::malformed("valid_for")) }
+    if VALIDITY.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(Refusal::malformed("valid_for"))
+    }
 }
 
 pub(super) fn chain(issued: Issued) -> v1::CertificateChain {
-    v1::CertificateChain { certificates: issued.chain }
+    v1::CertificateChain {
+        certificates: issued.chain,
+    }
 }
 
 pub(super) fn trust_bundle(bundle: &TrustBundle) -> v1::TrustBundle {
-    v1::TrustBundle { certificates: bundle.certificates().to_vec() }
+    v1::TrustBundle {
+        certificates: bundle.certificates().to_vec(),
+    }
 }
 
 /// As a user sees it whose own devices are those of `own`: of others, the name is left out.
 pub(super) fn device(device: Device, own: &UserId) -> v1::Device {
-    let state = if device.revoked_at.is_some() { DeviceState::Revoked } else { DeviceState::Active };
+    let state = if device.revoked_at.is_some() {
+        DeviceState::Revoked
+    } else {
+        DeviceState::Active
+    };
     let kind = match device.kind {
         DeviceKind::Device => SubjectKind::Device,
         DeviceKind::Administrator => SubjectKind::Administrator,
     };
     v1::Device {
         device_id: device.id.to_string(),
-        name: if device.user == *own { device.name } else { String::new() },
+        name: if device.user == *own {
+            device.name
+        } else {
+            String::new()
+        },
         user_id: device.user.into(),
         state: state.into(),
         enrolled_at: Some(device.enrolled_at.into()),
@@ -133,7 +157,11 @@ pub(super) fn device(device: Device, own: &UserId) -> v1::Device {
 }
 
 pub(super) fn user(user: &User) -> v1::User {
-    let state = if user.suspended { UserState::Suspended } else { UserState::Active };
+    let state = if user.suspended {
+        UserState::Suspended
+    } else {
+        UserState::Active
+    };
     v1::User {
         user_id: user.id.to_string(),
         state: state.into(),
@@ -165,7 +193,10 @@ mod tests {
             assert_eq!(device_name("name", name), Err(Refusal::too_large("name", 64)));
         }
         for name in ["a\nb", "\u{7f}", "\0", "\u{85}"] {
-            assert_eq!(device_name("name", name.to_owned()), Err(Refusal::malformed("name")));
+            assert_eq!(
+                device_name("name", name.to_owned()),
+                Err(Refusal::malformed("name"))
+            );
         }
     }
 
@@ -175,18 +206,37 @@ mod tests {
         assert_eq!(valid_for(None), Ok(DEFAULT_VALIDITY));
         assert_eq!(read(60, 0), Ok(Duration::from_secs(60)));
         assert_eq!(read(30 * 24 * 3600, 0), Ok(Duration::from_secs(30 * 24 * 3600)));
-        for (seconds, nanos) in [(0, 0), (-60, 0), (59, 999_999_999), (30 * 24 * 3600, 1), (i64::MAX, 0), (i64::MIN, -1), (i64::MIN, i32::MIN),
-            (60, -1), (60, 1_000_000_000)] {
-            assert_eq!(read(seconds, nanos), Err(Refusal::malformed("valid_for")), "{seconds}");
+        for (seconds, nanos) in [
+            (0, 0),
+            (-60, 0),
+            (59, 999_999_999),
+            (30 * 24 * 3600, 1),
+            (i64::MAX, 0),
+            (i64::MIN, -1),
+            (i64::MIN, i32::MIN),
+            (60, -1),
+            (60, 1_000_000_000),
+        ] {
+            assert_eq!(
+                read(seconds, nanos),
+                Err(Refusal::malformed("valid_for")),
+                "{seconds}"
+            );
         }
     }
 
     #[test]
     fn pages_and_kinds_have_bounds() {
-        assert_eq!((page_size(0), page_size(1), page_size(1000)), (Ok(100), Ok(1), Ok(1000)));
+        assert_eq!(
+            (page_size(0), page_size(1), page_size(1000)),
+            (Ok(100), Ok(1), Ok(1000))
+        );
         assert_eq!(page_size(1001), Err(Refusal::malformed("page_size")));
         assert_eq!(code_kind(0), Ok(DeviceKind::Device));
-        assert_eq!(code_kind(SubjectKind::Administrator.into()), Ok(DeviceKind::Administrator));
+        assert_eq!(
+            code_kind(SubjectKind::Administrator.into()),
+            Ok(DeviceKind::Administrator)
+        );
         for kind in [SubjectKind::Service.into(), 99, -1] {
             assert_eq!(code_kind(kind), Err(Refusal::malformed("kind")));
         }
@@ -196,7 +246,10 @@ mod tests {
     fn ids_are_measured_before_they_are_read() {
         assert_eq!(user_id(&"x".repeat(400)), Err(Refusal::too_large("user_id", 318)));
         assert_eq!(user_id("nobody"), Err(Refusal::malformed("user_id")));
-        assert_eq!(device_id(&"0".repeat(37)), Err(Refusal::too_large("device_id", 36)));
+        assert_eq!(
+            device_id(&"0".repeat(37)),
+            Err(Refusal::too_large("device_id", 36))
+        );
         assert_eq!(device_id(""), Err(Refusal::malformed("device_id")));
     }
 }

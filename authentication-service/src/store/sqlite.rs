@@ -46,7 +46,9 @@ impl Sqlite {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable(error),
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::Unavailable(error)
+            }
             sqlx::Error::Database(database) => match open::primary_code(database.as_ref()) {
                 // SQLITE_BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN
                 Some(5..=10 | 13 | 14) => Self::Unavailable(error),
@@ -102,7 +104,12 @@ impl Store for Sqlite {
         users::code(&mut *self.readers.acquire().await?, hash, at).await
     }
 
-    async fn enrol(&self, hash: &CodeHash, device: &NewDevice, act: &Act) -> Result<EnrolOutcome, StoreError> {
+    async fn enrol(
+        &self,
+        hash: &CodeHash,
+        device: &NewDevice,
+        act: &Act,
+    ) -> Result<EnrolOutcome, StoreError> {
         let mut tx = self.write().await?;
         let outcome = devices::enrol(&mut tx, hash, device, act.at).await?;
         if outcome == EnrolOutcome::Enrolled {
@@ -141,7 +148,12 @@ impl Store for Sqlite {
         devices::of_user(&mut tx, user).await.map(Some)
     }
 
-    async fn rename(&self, device: DeviceId, user: &UserId, name: &str) -> Result<Option<Device>, StoreError> {
+    async fn rename(
+        &self,
+        device: DeviceId,
+        user: &UserId,
+        name: &str,
+    ) -> Result<Option<Device>, StoreError> {
         let mut tx = self.write().await?;
         if !devices::rename(&mut tx, device, user, name).await? {
             return Ok(None);
@@ -173,7 +185,12 @@ impl Store for Sqlite {
         Ok(revoked)
     }
 
-    async fn set_suspended(&self, user: &UserId, suspended: bool, act: &Act) -> Result<Option<User>, StoreError> {
+    async fn set_suspended(
+        &self,
+        user: &UserId,
+        suspended: bool,
+        act: &Act,
+    ) -> Result<Option<User>, StoreError> {
         let mut tx = self.write().await?;
         if users::set_suspended(&mut tx, user, suspended).await? {
             let kind = if suspended { "suspended" } else { "resumed" };
@@ -189,7 +206,11 @@ impl Store for Sqlite {
         users::page(&mut *self.readers.acquire().await?, after, limit).await
     }
 
-    async fn add_service_certificate(&self, issued: &ServiceCertificate, act: &Act) -> Result<bool, StoreError> {
+    async fn add_service_certificate(
+        &self,
+        issued: &ServiceCertificate,
+        act: &Act,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
         if !records::add_service_certificate(&mut tx, issued).await? {
             return Ok(false);
@@ -247,7 +268,9 @@ mod tests {
         let mut number = 0;
         conformance::run(async || {
             number += 1;
-            Sqlite::open(&directory.path().join(format!("{number}.db"))).await.unwrap()
+            Sqlite::open(&directory.path().join(format!("{number}.db")))
+                .await
+                .unwrap()
         })
         .await;
     }

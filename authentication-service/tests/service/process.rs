@@ -26,7 +26,10 @@ async fn it_serves_until_it_is_told_to_stop() {
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = AuthenticationServiceClient::new(channel);
     client.get_trust_bundle(GetTrustBundleRequest {}).await.unwrap();
-    assert_eq!(reason(client.list_devices(ListDevicesRequest::default()).await), Reason::TokenInvalid);
+    assert_eq!(
+        reason(client.list_devices(ListDevicesRequest::default()).await),
+        Reason::TokenInvalid
+    );
     shutdown.cancel();
     timeout(DEADLINE, running).await.unwrap().unwrap().unwrap();
 }
@@ -36,14 +39,22 @@ async fn what_cannot_work_is_said_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let start = async |config: Config| {
         let outcome = valise_authentication_service::Service::open(config, Clock::system()).await;
-        let text = outcome.map_err(|error: StartError| error.to_string()).unwrap_err();
+        let text = outcome
+            .map_err(|error: StartError| error.to_string())
+            .unwrap_err();
         assert_eq!(text.lines().count(), 1);
         text
     };
     let mut no_domains = config(directory.path());
     no_domains.domains.clear();
-    assert_eq!(start(no_domains).await, "configuration: domains: nobody could enrol: name at least one");
+    assert_eq!(
+        start(no_domains).await,
+        "configuration: domains: nobody could enrol: name at least one"
+    );
     let nowhere = config(&directory.path().join("missing"));
-    let expected = format!("cannot use the database {}: its directory does not exist", nowhere.database.display());
+    let expected = format!(
+        "cannot use the database {}: its directory does not exist",
+        nowhere.database.display()
+    );
     assert_eq!(start(nowhere).await, expected);
 }

@@ -34,13 +34,18 @@ pub(crate) struct Scene {
     pub(crate) clock: Clock,
     pub(crate) hand: ManualClock,
     pub(crate) channel: Channel,
+    address: String,
     pub(crate) directory: TempDir,
     server: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
 
 pub(crate) fn config(directory: &Path) -> Config {
-    Config::new(directory.join("authentication.db"), "valise.example", vec!["interieur.example".into()])
+    Config::new(
+        directory.join("authentication.db"),
+        "valise.example",
+        vec!["interieur.example".into()],
+    )
 }
 
 impl Scene {
@@ -53,36 +58,61 @@ impl Scene {
         let mut config = config(directory.path());
         change(&mut config);
         let (clock, hand) = Clock::movable();
-        Self::open(config, clock, hand, directory).await
+        Self::open(config, "127.0.0.1:0", clock, hand, directory).await
     }
 
-    async fn open(config: Config, clock: Clock, hand: ManualClock, directory: TempDir) -> Self {
+    async fn open(config: Config, at: &str, clock: Clock, hand: ManualClock, directory: TempDir) -> Self {
         let service = Service::open(config, clock.clone()).await.unwrap();
         let mut routes = RoutesBuilder::default();
         service.add_routes(&mut routes);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind(at).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
         let server = CancellationToken::new();
         let layer = TokenLayer::new(service.verifier(), OPEN_PATHS);
         let router = Server::builder().layer(layer).add_routes(routes.routes());
         let stopped = server.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
-            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped).await.unwrap();
+            router
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+                .await
+                .unwrap();
         });
-        let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
-        Self { service, clock, hand, channel, directory, server, serving }
+        let channel = Channel::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Self {
+            service,
+            clock,
+            hand,
+            channel,
+            address,
+            directory,
+            server,
+            serving,
+        }
     }
 
-    /// Stops the service and starts it again on the same files.
+    /// Stops the service and starts it again on the same files and the same port.
     pub(crate) async fn restarted(self) -> Self {
-        let Self { service, clock, hand, channel, directory, server, serving } = self;
+        let Self {
+            service,
+            clock,
+            hand,
+            channel,
+            address,
+            directory,
+            server,
+            serving,
+        } = self;
         service.close_streams();
         drop(channel);
         server.cancel();
         serving.await.unwrap();
         service.stop().await;
         let config = config(directory.path());
-        Self::open(config, clock, hand, directory).await
+        Self::open(config, &address, clock, hand, directory).await
     }
 
     pub(crate) fn client(&self) -> AuthenticationServiceClient<Channel> {
@@ -94,7 +124,11 @@ impl Scene {
     }
 
     pub(crate) async fn code(&self, name: &str, kind: Kind) -> String {
-        let made = self.service.create_enrolment_code(&user(name), kind, HOUR).await.unwrap();
+        let made = self
+            .service
+            .create_enrolment_code(&user(name), kind, HOUR)
+            .await
+            .unwrap();
         made.code.as_str().to_owned()
     }
 
@@ -116,12 +150,21 @@ impl Scene {
     }
 
     pub(crate) fn assertion(&self, subject: &str, key: &Key) -> String {
-        assertion(subject, ASSERTION_AUDIENCE, self.clock.now(), &jti(), |message| key.sign(message))
+        assertion(subject, ASSERTION_AUDIENCE, self.clock.now(), &jti(), |message| {
+            key.sign(message)
+        })
     }
 
     pub(crate) async fn exchange(&self, assertion: &str) -> Result<String, Status> {
-        let request = IssueTokenRequest { assertion: assertion.into() };
-        Ok(self.client().issue_token(request).await?.into_inner().access_token)
+        let request = IssueTokenRequest {
+            assertion: assertion.into(),
+        };
+        Ok(self
+            .client()
+            .issue_token(request)
+            .await?
+            .into_inner()
+            .access_token)
     }
 
     pub(crate) async fn token(&self, subject: &str, key: &Key) -> Result<String, Status> {
@@ -159,7 +202,9 @@ pub(crate) struct Device {
 /// With a token.
 pub(crate) fn with<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
@@ -177,5 +222,8 @@ pub(crate) fn reason<T>(outcome: Result<T, Status>) -> Reason {
 
 pub(crate) fn rule<T>(outcome: Result<T, Status>) -> (Reason, String) {
     let refusal = refusal(outcome);
-    (refusal.reason, refusal.metadata.get("rule").cloned().unwrap_or_default())
+    (
+        refusal.reason,
+        refusal.metadata.get("rule").cloned().unwrap_or_default(),
+    )
 }

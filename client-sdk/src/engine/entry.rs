@@ -224,6 +224,15 @@ impl Engine {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }
         self.members_changed(group, entry, &summary)?;
+        if self
+            .db
+            .group(group)?
+            .is_some_and(|row| row.status == GroupStatus::Leaving)
+        {
+            // A proposal dies with its epoch: this one was not committed, so it is made again.
+            self.db.put_status(group, GroupStatus::Active)?;
+            self.queue(group, &Operation::Leave, true)?;
+        }
         // Judged at the time of acceptance, and after the merge: refusing what others have merged would fork the group.
         let verdict = judge_credentials(&summary, &self.device.bundle, at / 1000, 0);
         if let Err(violation) = verdict {

@@ -10,7 +10,7 @@ use super::intents::{AddPackage, Operation, Outcome};
 use super::live::{self, LiveGroup};
 use crate::mls::{CommitPlan, Provider, build_commit, proposed_removals};
 use crate::store::{IntentRow, Prepared};
-use crate::{Error, GroupStatus};
+use crate::{Error, EventKind, GroupStatus};
 
 /// Most messages of a group that are encrypted and not in its log yet. Each of them is encrypted again when another member
 /// commits first.
@@ -128,6 +128,14 @@ impl Engine {
         if live.roster.len() == 1 {
             // Nobody is left who could commit it.
             self.drop_membership(group)?;
+            let at = self.options.clock.unix_millis();
+            let by = self.device.peer();
+            self.emit(
+                group,
+                valise_proto::Position::NONE,
+                at,
+                &EventKind::Removed { by },
+            )?;
             return Ok(Built::Done(Outcome::Proposed));
         }
         // openmls puts the proposal into the group's queue at once. It belongs there when it is in the log, not before: so it is

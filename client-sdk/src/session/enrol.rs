@@ -40,7 +40,10 @@ pub(crate) async fn enrol(
     let enrolled = complete(&db, enrolled, signer.public(), &channels, &options).await?;
     let public_key = signer.to_public_vec();
     let session = Session::start(db, &enrolled, &public_key, channels, options).await?;
-    stock::publish(&session).await?;
+    if let Err(error) = stock::publish(&session).await {
+        // The device is enrolled; its packages are published as soon as they can be.
+        tracing::warn!(%error, "the first key packages could not be published");
+    }
     Ok(session)
 }
 

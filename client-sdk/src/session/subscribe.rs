@@ -79,7 +79,10 @@ pub(super) async fn run(session: Arc<Session>, mut follows: mpsc::UnboundedRecei
             backoff = new_backoff();
         }
         let (reason, wait) = match end {
-            End::Closed => return,
+            End::Closed => {
+                session.go_offline(OfflineReason::Closed);
+                return;
+            }
             End::Displaced => {
                 tracing::warn!("another client of this device took over");
                 session.go_offline(OfflineReason::Displaced);

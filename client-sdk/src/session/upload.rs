@@ -14,9 +14,9 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
 
 use super::Session;
-use crate::Connection;
 use crate::engine::{Upload, UploadJob, UploadKind};
 use crate::transport::{Backoff, Failure};
+use crate::{Connection, Error};
 
 /// A service that has failed so often on a request will not do better.
 const MAX_INTERNAL: u32 = 8;
@@ -63,29 +63,33 @@ pub(super) async fn run(session: Arc<Session>, mut jobs: mpsc::UnboundedReceiver
 async fn deliver(session: &Session, upload: Upload) -> GroupId {
     let group = upload.group;
     let (intent, key, span) = (upload.intent, upload.prepared.key, upload.span.clone());
-    let result = async {
+    async {
         match outcome(session, upload).await {
-            Ok((position, epoch)) => {
-                session
-                    .engine
-                    .run(move |engine| engine.accepted(intent, key, position, epoch))
-                    .await
-            }
+            // The next request need not wait for the engine.
+            Ok((position, epoch)) => session.engine.post(move |engine| {
+                stored(engine.accepted(intent, key, position, epoch));
+            }),
+            // It must: what is queued behind this one may have to be built again.
             Err(refusal) => {
-                session
-                    .engine
-                    .run(move |engine| engine.refused(intent, key, refusal))
-                    .await
+                stored(
+                    session
+                        .engine
+                        .run(move |engine| engine.refused(intent, key, refusal))
+                        .await,
+                );
             }
         }
     }
     .instrument(span)
     .await;
-    if let Err(error) = result {
-        // The request is still in the store: it goes out again when the store is opened again.
-        tracing::error!(%error, %group, "an outcome could not be stored");
-    }
     group
+}
+
+/// An outcome that could not be stored is not lost: the request goes out again when the store is opened again.
+fn stored(result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "an outcome could not be stored");
+    }
 }
 
 async fn outcome(session: &Session, upload: Upload) -> Result<(Position, Epoch), Refusal> {

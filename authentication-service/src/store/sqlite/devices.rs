@@ -16,7 +16,9 @@ pub(super) async fn enrol(
     device: &NewDevice,
     at: SystemTime,
 ) -> Result<EnrolOutcome, StoreError> {
-    let Some(code) = users::code(&mut *db, hash, at).await? else { return Ok(EnrolOutcome::CodeUnusable) };
+    let Some(code) = users::code(&mut *db, hash, at).await? else {
+        return Ok(EnrolOutcome::CodeUnusable);
+    };
     if code.user_suspended {
         return Ok(EnrolOutcome::UserSuspended);
     }
@@ -91,7 +93,10 @@ async fn bind_key(db: &mut SqliteConnection, device: DeviceId, public_key: &[u8]
 }
 
 async fn is_key_known(db: &mut SqliteConnection, public_key: &[u8]) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM keys WHERE public_key = ?").bind(public_key).fetch_optional(db).await?;
+    let row = sqlx::query("SELECT 1 FROM keys WHERE public_key = ?")
+        .bind(public_key)
+        .fetch_optional(db)
+        .await?;
     Ok(row.is_some())
 }
 
@@ -105,7 +110,9 @@ async fn count(db: &mut SqliteConnection, user: &UserId) -> Result<u32, StoreErr
 
 /// Was an administrator ever enrolled?
 pub(super) async fn any_administrator(db: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM devices WHERE kind = 'administrator' LIMIT 1").fetch_optional(db).await?;
+    let row = sqlx::query("SELECT 1 FROM devices WHERE kind = 'administrator' LIMIT 1")
+        .fetch_optional(db)
+        .await?;
     Ok(row.is_some())
 }
 
@@ -147,7 +154,11 @@ pub(super) async fn rename(
     Ok(changed.rows_affected() == 1)
 }
 
-pub(super) async fn revoke(db: &mut SqliteConnection, device: DeviceId, at: SystemTime) -> Result<(), StoreError> {
+pub(super) async fn revoke(
+    db: &mut SqliteConnection,
+    device: DeviceId,
+    at: SystemTime,
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE devices SET revoked_at = ? WHERE device_id = ? AND revoked_at IS NULL")
         .bind(millis(at))
         .bind(device.to_string())

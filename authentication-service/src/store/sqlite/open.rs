@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row, migrate};
 
 use super::Sqlite;
@@ -40,12 +42,19 @@ pub(super) async fn memory() -> Result<Sqlite, StartError> {
     let memory = Path::new(":memory:");
     let open = async {
         // Each connection to a database in memory has its own: there must be one, and it must not be replaced.
-        let only = pool(1).idle_timeout(None).max_lifetime(None).connect_with(options(memory).in_memory(true)).await?;
+        let only = pool(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options(memory).in_memory(true))
+            .await?;
         MIGRATIONS.run(&only).await.map_err(Problem::Migration)?;
         Ok(only)
     };
     let only: SqlitePool = open.await.map_err(|problem| start_error(memory, &problem))?;
-    Ok(Sqlite { writer: only.clone(), readers: only })
+    Ok(Sqlite {
+        writer: only.clone(),
+        readers: only,
+    })
 }
 
 fn options(file: &Path) -> SqliteConnectOptions {
@@ -60,13 +69,18 @@ fn options(file: &Path) -> SqliteConnectOptions {
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE)
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
 }
 
 /// The file holds private keys: it is made readable by its owner alone before SQLite writes to it. SQLite gives its
 /// side files the same permissions.
 fn create(file: &Path) -> Result<(), StartError> {
-    let unusable = |reason: &str| StartError::Database { file: file.to_owned(), reason: reason.to_owned() };
+    let unusable = |reason: &str| StartError::Database {
+        file: file.to_owned(),
+        reason: reason.to_owned(),
+    };
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -75,7 +89,9 @@ fn create(file: &Path) -> Result<(), StartError> {
         Ok(_) => Ok(()),
         Err(error) => Err(match error.kind() {
             ErrorKind::NotFound => unusable("its directory does not exist"),
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => unusable("it cannot be written to"),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                unusable("it cannot be written to")
+            }
             ErrorKind::IsADirectory => unusable("it is a directory"),
             kind => unusable(&kind.to_string()),
         }),
@@ -97,7 +113,11 @@ impl From<sqlx::Error> for Problem {
 /// SQLite notices damage only when it comes across it: better now than in the middle of an enrolment.
 async fn check(writer: &SqlitePool) -> Result<(), Problem> {
     let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(writer).await?;
-    if row.try_get::<&str, _>(0)? == "ok" { Ok(()) } else { Err(Problem::Damaged) }
+    if row.try_get::<&str, _>(0)? == "ok" {
+        Ok(())
+    } else {
+        Err(Problem::Damaged)
+    }
 }
 
 /// The code without what SQLite calls its extension.
@@ -122,13 +142,18 @@ fn start_error(file: &Path, problem: &Problem) -> StartError {
     let reason = match problem {
         Problem::Damaged => "it is damaged or is not a database".to_owned(),
         Problem::Sql(error)
-        | Problem::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => sql(error),
+        | Problem::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            sql(error)
+        }
         Problem::Migration(MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..)) => {
             "it was made by a newer version of Valise".to_owned()
         }
         Problem::Migration(error) => format!("its schema is not that of this version ({error})"),
     };
-    StartError::Database { file: file.to_owned(), reason }
+    StartError::Database {
+        file: file.to_owned(),
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +206,10 @@ mod tests {
         let file = directory.path().join("a.db");
         let store = Sqlite::open(&file).await.unwrap();
         // So that everything is in the main file.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.writer).await.unwrap();
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&store.writer)
+            .await
+            .unwrap();
         store.readers.close().await;
         store.writer.close().await;
         let mut bytes = fs::read(&file).unwrap();
@@ -198,7 +226,11 @@ mod tests {
         let file = directory.path().join("a.db");
         let holder = SqlitePoolOptions::new()
             .max_connections(1)
-            .connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true))
+            .connect_with(
+                SqliteConnectOptions::new()
+                    .filename(&file)
+                    .create_if_missing(true),
+            )
             .await
             .unwrap();
         let _lock = holder.begin_with("BEGIN EXCLUSIVE").await.unwrap();
@@ -227,6 +259,9 @@ mod tests {
         if fs::write(directory.path().join("probe"), "").is_ok() {
             return; // root may write anywhere
         }
-        only_line(&reason(&directory.path().join("a.db")).await, "it cannot be written to");
+        only_line(
+            &reason(&directory.path().join("a.db")).await,
+            "it cannot be written to",
+        );
     }
 }

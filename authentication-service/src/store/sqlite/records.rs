@@ -11,13 +11,27 @@ use crate::store::{Act, AuditEvent, RevocationPage, ServiceCertificate, StoreErr
 /// Most keys of a service that an assertion is tried with.
 const MAX_SERVICE_KEYS: u32 = 64;
 
-pub(super) async fn find_secret(db: &mut SqliteConnection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let row = sqlx::query("SELECT value FROM secrets WHERE name = ?").bind(name).fetch_optional(db).await?;
+pub(super) async fn find_secret(
+    db: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = sqlx::query("SELECT value FROM secrets WHERE name = ?")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
     Ok(row.map(|row| row.try_get("value")).transpose()?)
 }
 
-pub(super) async fn add_secret(db: &mut SqliteConnection, name: &str, secret: &[u8]) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO secrets (name, value) VALUES (?, ?)").bind(name).bind(secret).execute(db).await?;
+pub(super) async fn add_secret(
+    db: &mut SqliteConnection,
+    name: &str,
+    secret: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO secrets (name, value) VALUES (?, ?)")
+        .bind(name)
+        .bind(secret)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -77,7 +91,9 @@ pub(super) async fn revocations(
     after: u64,
     limit: u32,
 ) -> Result<RevocationPage, StoreError> {
-    let newest = sqlx::query("SELECT coalesce(max(number), 0) AS newest FROM revocations").fetch_one(&mut *db).await?;
+    let newest = sqlx::query("SELECT coalesce(max(number), 0) AS newest FROM revocations")
+        .fetch_one(&mut *db)
+        .await?;
     let rows = sqlx::query(
         "SELECT number, kind, user_id, device_id, at FROM revocations WHERE number > ? ORDER BY number LIMIT ?",
     )
@@ -86,7 +102,10 @@ pub(super) async fn revocations(
     .fetch_all(db)
     .await?;
     let lines = rows.iter().map(row::revocation).collect::<Result<_, _>>()?;
-    Ok(RevocationPage { newest: unsigned(&newest, "newest")?, lines })
+    Ok(RevocationPage {
+        newest: unsigned(&newest, "newest")?,
+        lines,
+    })
 }
 
 /// False where the key belongs to a device or another service.
@@ -94,11 +113,13 @@ pub(super) async fn add_service_certificate(
     db: &mut SqliteConnection,
     issued: &ServiceCertificate,
 ) -> Result<bool, StoreError> {
-    sqlx::query("INSERT INTO keys (public_key, service_name) VALUES (?, ?) ON CONFLICT (public_key) DO NOTHING")
-        .bind(&issued.public_key)
-        .bind(&issued.name)
-        .execute(&mut *db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO keys (public_key, service_name) VALUES (?, ?) ON CONFLICT (public_key) DO NOTHING",
+    )
+    .bind(&issued.public_key)
+    .bind(&issued.name)
+    .execute(&mut *db)
+    .await?;
     let owner = sqlx::query("SELECT service_name FROM keys WHERE public_key = ?")
         .bind(&issued.public_key)
         .fetch_one(&mut *db)
@@ -142,7 +163,10 @@ pub(super) async fn use_assertion(
     expires_at: SystemTime,
     at: SystemTime,
 ) -> Result<bool, StoreError> {
-    sqlx::query("DELETE FROM used_assertions WHERE expires_at <= ?").bind(millis(at)).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM used_assertions WHERE expires_at <= ?")
+        .bind(millis(at))
+        .execute(&mut *db)
+        .await?;
     let used = sqlx::query(
         "INSERT INTO used_assertions (subject, jti, expires_at) VALUES (?, ?, ?) ON CONFLICT (subject, jti) DO NOTHING",
     )

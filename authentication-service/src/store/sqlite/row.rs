@@ -28,11 +28,15 @@ pub(super) fn unsigned(row: &SqliteRow, column: &'static str) -> Result<u64, Sto
 }
 
 fn user_id(row: &SqliteRow) -> Result<UserId, StoreError> {
-    row.try_get::<&str, _>("user_id")?.parse().map_err(|_| StoreError::Damaged("user_id"))
+    row.try_get::<&str, _>("user_id")?
+        .parse()
+        .map_err(|_| StoreError::Damaged("user_id"))
 }
 
 fn device_id(row: &SqliteRow) -> Result<DeviceId, StoreError> {
-    row.try_get::<&str, _>("device_id")?.parse().map_err(|_| StoreError::Damaged("device_id"))
+    row.try_get::<&str, _>("device_id")?
+        .parse()
+        .map_err(|_| StoreError::Damaged("device_id"))
 }
 
 pub(super) fn kind_name(kind: DeviceKind) -> &'static str {
@@ -51,7 +55,11 @@ pub(super) fn kind(row: &SqliteRow) -> Result<DeviceKind, StoreError> {
 }
 
 pub(super) fn code(row: &SqliteRow) -> Result<crate::store::Code, StoreError> {
-    Ok(crate::store::Code { user: user_id(row)?, kind: kind(row)?, user_suspended: row.try_get("suspended")? })
+    Ok(crate::store::Code {
+        user: user_id(row)?,
+        kind: kind(row)?,
+        user_suspended: row.try_get("suspended")?,
+    })
 }
 
 pub(super) fn device(row: &SqliteRow) -> Result<Device, StoreError> {
@@ -80,12 +88,19 @@ pub(super) fn user(row: &SqliteRow) -> Result<User, StoreError> {
 pub(super) fn revocation(row: &SqliteRow) -> Result<Revocation, StoreError> {
     let user = user_id(row)?;
     let subject = match row.try_get("kind")? {
-        "device" => RevocationSubject::Device { user, device: device_id(row)? },
+        "device" => RevocationSubject::Device {
+            user,
+            device: device_id(row)?,
+        },
         "suspended" => RevocationSubject::Suspended { user },
         "resumed" => RevocationSubject::Resumed { user },
         _ => return Err(StoreError::Damaged("kind")),
     };
-    Ok(Revocation { number: unsigned(row, "number")?, subject, at: time(row.try_get("at")?) })
+    Ok(Revocation {
+        number: unsigned(row, "number")?,
+        subject,
+        at: time(row.try_get("at")?),
+    })
 }
 
 pub(super) fn audit_event(row: &SqliteRow) -> Result<AuditEvent, StoreError> {

@@ -8,7 +8,11 @@ use valise_proto::UserId;
 use super::row::{self, millis};
 use crate::store::{Code, CodeHash, NewCode, StoreError, User};
 
-pub(super) async fn ensure(db: &mut SqliteConnection, user: &UserId, at: SystemTime) -> Result<(), StoreError> {
+pub(super) async fn ensure(
+    db: &mut SqliteConnection,
+    user: &UserId,
+    at: SystemTime,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO users (user_id, created_at) VALUES (?, ?) ON CONFLICT (user_id) DO NOTHING")
         .bind(user.as_str())
         .bind(millis(at))
@@ -22,7 +26,10 @@ pub(super) async fn is_suspended(db: &mut SqliteConnection, user: &UserId) -> Re
         .bind(user.as_str())
         .fetch_optional(db)
         .await?;
-    Ok(row.map(|row| row.try_get("suspended")).transpose()?.unwrap_or(false))
+    Ok(row
+        .map(|row| row.try_get("suspended"))
+        .transpose()?
+        .unwrap_or(false))
 }
 
 /// Did that change anything?
@@ -52,7 +59,11 @@ pub(super) async fn one(db: &mut SqliteConnection, user: &UserId) -> Result<Opti
     row.as_ref().map(row::user).transpose()
 }
 
-pub(super) async fn page(db: &mut SqliteConnection, after: &str, limit: u32) -> Result<Vec<User>, StoreError> {
+pub(super) async fn page(
+    db: &mut SqliteConnection,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<User>, StoreError> {
     let rows = sqlx::query(
         "SELECT user_id, suspended, created_at, (SELECT count(*) FROM devices
              WHERE devices.user_id = users.user_id AND revoked_at IS NULL) AS active_devices
@@ -66,8 +77,15 @@ pub(super) async fn page(db: &mut SqliteConnection, after: &str, limit: u32) -> 
 }
 
 /// Adds the code, and forgets those that can no longer be used.
-pub(super) async fn add_code(db: &mut SqliteConnection, code: &NewCode, at: SystemTime) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM enrolment_codes WHERE expires_at <= ?").bind(millis(at)).execute(&mut *db).await?;
+pub(super) async fn add_code(
+    db: &mut SqliteConnection,
+    code: &NewCode,
+    at: SystemTime,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM enrolment_codes WHERE expires_at <= ?")
+        .bind(millis(at))
+        .execute(&mut *db)
+        .await?;
     sqlx::query("INSERT INTO enrolment_codes (code_hash, user_id, kind, bootstrap, expires_at) VALUES (?, ?, ?, ?, ?)")
         .bind(&code.hash[..])
         .bind(code.user.as_str())
@@ -80,7 +98,9 @@ pub(super) async fn add_code(db: &mut SqliteConnection, code: &NewCode, at: Syst
 }
 
 pub(super) async fn void_bootstrap_codes(db: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM enrolment_codes WHERE bootstrap = 1").execute(db).await?;
+    sqlx::query("DELETE FROM enrolment_codes WHERE bootstrap = 1")
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -102,6 +122,9 @@ pub(super) async fn code(
 
 /// Uses the code up. Was it there?
 pub(super) async fn take_code(db: &mut SqliteConnection, hash: &CodeHash) -> Result<bool, StoreError> {
-    let taken = sqlx::query("DELETE FROM enrolment_codes WHERE code_hash = ?").bind(&hash[..]).execute(db).await?;
+    let taken = sqlx::query("DELETE FROM enrolment_codes WHERE code_hash = ?")
+        .bind(&hash[..])
+        .execute(db)
+        .await?;
     Ok(taken.rows_affected() == 1)
 }

@@ -1,0 +1,28 @@
+//! `valise enrol`: makes a new device in the profile.
+
+use serde_json::json;
+use valise_client_sdk::{Client, Servers};
+
+use crate::args::EnrolArgs;
+use crate::error::CliError;
+use crate::out::Out;
+use crate::profile::Profile;
+
+pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), CliError> {
+    let EnrolArgs { server, certificate_authority, code, name, json } = arguments;
+    let mut servers = Servers::one(server);
+    if let Some(file) = certificate_authority {
+        let pem = std::fs::read_to_string(&file)
+            .map_err(CliError::io(format!("cannot read {}", file.display())))?;
+        servers = servers.with_certificate_authority(pem);
+    }
+    let client = Client::enrol(servers, &code, &name, profile.prepare()?).await?;
+    let (user, device) = (client.user().to_string(), client.device().to_string());
+    client.close().await;
+    if json {
+        Out::stdout().json(&json!({ "user": user, "device": device, "profile": profile.directory() }))
+    } else {
+        let directory = profile.directory().display();
+        Out::stdout().line(&format!("enrolled {user}, device {device}, in {directory}"))
+    }
+}

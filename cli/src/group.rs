@@ -1,0 +1,270 @@
+//! `valise group`: groups, and who is in them.
+
+use serde::Serialize;
+use serde_json::json;
+use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Role, UserId};
+
+use crate::args::GroupCommand;
+use crate::error::CliError;
+use crate::out::{Out, printable};
+use crate::profile::Profile;
+
+pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), CliError> {
+    let client = profile.open_synced().await?;
+    let outcome = act(command, &client).await;
+    client.close().await;
+    outcome
+}
+
+async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
+    match command {
+        GroupCommand::New { name, json } => {
+            let group = client.create_group(&name).await?;
+            if json {
+                Out::stdout().json(&json!({ "group": group.id().to_string(), "name": name }))
+            } else {
+                Out::stdout().line(&group.id().to_string())
+            }
+        }
+        GroupCommand::Add { group, users, json } => add(&find(client, &group).await?, &users, json).await,
+        GroupCommand::Remove { group, users, json } => {
+            remove(&find(client, &group).await?, &users, json).await
+        }
+        GroupCommand::Leave { group } => {
+            find(client, &group).await?.leave().await?;
+            Out::stdout().line("asked to leave: it takes effect when another member's device commits it")
+        }
+        GroupCommand::List { json } => list(client, json).await,
+        GroupCommand::Show { group, json } => show(&find(client, &group).await?, json).await,
+    }
+}
+
+async fn add(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError> {
+    let added = group.add(users).await?;
+    let mut out = Out::stdout();
+    for (user, device) in &added.devices {
+        if json {
+            out.json(&json!({ "user": user, "device": device, "added": true }))?;
+        } else {
+            out.line(&format!("added {user}, device {device}"))?;
+        }
+    }
+    let mut failed = 0;
+    for (user, device, failure) in &added.failed {
+        // It is what was asked for.
+        failed += usize::from(*failure != AddFailure::AlreadyMember);
+        let why = why(*failure);
+        if json {
+            out.json(&json!({ "user": user, "device": device, "added": false, "why": why }))?;
+        } else {
+            let device = device.map_or_else(String::new, |device| format!(", device {device}"));
+            out.line(&format!("not added {user}{device}: {why}"))?;
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(CliError::failed("one was not added")),
+        failed => Err(CliError::failed(format!("{failed} were not added"))),
+    }
+}
+
+fn why(failure: AddFailure) -> String {
+    match failure {
+        AddFailure::UnknownUser => "no device of this user is known".into(),
+        AddFailure::NoKeyPackage => "the device has no key package for this group".into(),
+        AddFailure::Revoked => "the device is revoked, or the user suspended".into(),
+        AddFailure::RateLimited => "too many invitations of this device: try again later".into(),
+        AddFailure::AlreadyMember => "is a member already".into(),
+        AddFailure::BadKeyPackage(rule) => format!("its key package breaks the rule {rule}"),
+        AddFailure::CommitFailed(Some(reason)) => format!("refused: {reason}"),
+        _ => "the commit failed".into(),
+    }
+}
+
+async fn remove(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError> {
+    let members = group.members().await?;
+    if let Some(user) = users.iter().find(|user| !members.iter().any(|member| member.user == **user)) {
+        return Err(CliError::failed(format!("{user} is not a member")));
+    }
+    let removed = group.remove(users).await?;
+    let mut out = Out::stdout();
+    for peer in &removed.devices {
+        if json {
+            out.json(&json!({ "user": peer.user, "device": peer.device, "removed": true }))?;
+        } else {
+            out.line(&format!("removed {}, device {}", peer.user, peer.device))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Line {
+    group: String,
+    name: String,
+    status: String,
+    epoch: u64,
+    position: u64,
+    members: usize,
+    /// Hex; empty where the device is no member.
+    epoch_authenticator: String,
+}
+
+impl Line {
+    fn new(group: &Group, state: GroupState) -> Self {
+        Self {
+            group: group.id().to_string(),
+            status: state.status.to_string(),
+            epoch: state.epoch.0,
+            position: state.position.0,
+            members: state.members,
+            epoch_authenticator: hex::encode(state.epoch_authenticator),
+            name: state.name,
+        }
+    }
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), CliError> {
+    let mut out = Out::stdout();
+    for group in client.groups().await? {
+        let line = Line::new(&group, group.info().await?);
+        if json {
+            out.json(&line)?;
+        } else {
+            let Line { group, name, status, members, .. } = line;
+            out.line(&format!("{group}  {}  {status}, devices: {members}", printable(&name)))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct MemberLine {
+    user: String,
+    device: String,
+    role: &'static str,
+    leaf_index: u32,
+}
+
+impl From<Member> for MemberLine {
+    fn from(member: Member) -> Self {
+        Self {
+            user: member.user.to_string(),
+            device: member.device.to_string(),
+            role: match member.role {
+                Role::Admin => "admin",
+                Role::Member => "member",
+            },
+            leaf_index: member.leaf_index,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    group: Line,
+    roster: Vec<MemberLine>,
+}
+
+async fn show(group: &Group, json: bool) -> Result<(), CliError> {
+    let line = Line::new(group, group.info().await?);
+    let roster: Vec<MemberLine> = group.members().await?.into_iter().map(MemberLine::from).collect();
+    let mut out = Out::stdout();
+    if json {
+        return out.json(&Shown { group: line, roster });
+    }
+    let Line { group, name, status, epoch, position, members, epoch_authenticator } = line;
+    out.line(&format!("{} ({group})", printable(&name)))?;
+    out.line(&format!("{status}, epoch {epoch}, position {position}, devices: {members}"))?;
+    out.line(&format!("epoch authenticator (the same on all devices): {epoch_authenticator}"))?;
+    for MemberLine { user, device, role, .. } in roster {
+        out.line(&format!("  {user}  {role}  device {device}"))?;
+    }
+    Ok(())
+}
+
+/// What a group is looked up by.
+struct Candidate {
+    id: String,
+    name: String,
+    /// Not removed from it, for example.
+    alive: bool,
+}
+
+/// By id, by name, or by the beginning of an id, where only one group has it.
+pub(crate) async fn find(client: &Client, text: &str) -> Result<Group, CliError> {
+    let mut groups = client.groups().await?;
+    let mut candidates = Vec::with_capacity(groups.len());
+    for group in &groups {
+        let state = group.info().await?;
+        candidates.push(Candidate {
+            id: group.id().to_string(),
+            name: state.name,
+            alive: !matches!(state.status, GroupStatus::Removed | GroupStatus::WelcomeUnusable),
+        });
+    }
+    let index = choose(&candidates, text).map_err(CliError::Failed)?;
+    Ok(groups.swap_remove(index))
+}
+
+fn choose(candidates: &[Candidate], text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    if let Some(index) = candidates.iter().position(|candidate| candidate.id == lower) {
+        return Ok(index);
+    }
+    let all = |is: &dyn Fn(&Candidate) -> bool| -> Vec<usize> {
+        let indices = candidates.iter().enumerate().filter(|(_, candidate)| is(candidate));
+        indices.map(|(index, _)| index).collect()
+    };
+    let named = all(&|candidate| candidate.name == text);
+    let prefixed = all(&|candidate| !lower.is_empty() && candidate.id.starts_with(&lower));
+    for found in [named, prefixed] {
+        let alive: Vec<usize> = found.iter().copied().filter(|&index| candidates[index].alive).collect();
+        match (found.as_slice(), alive.as_slice()) {
+            ([], _) => {}
+            ([one], _) | (_, [one]) => return Ok(*one),
+            _ => {
+                let ids: Vec<&str> = found.iter().map(|&index| candidates[index].id.as_str()).collect();
+                return Err(format!("more than one group is meant by {text:?}: {}", ids.join(", ")));
+            }
+        }
+    }
+    Err(format!("there is no group {text:?} on this device: see `valise group list`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates() -> Vec<Candidate> {
+        let candidate = |id: &str, name: &str, alive| Candidate { id: id.into(), name: name.into(), alive };
+        vec![
+            candidate("aa00", "Budget", false),
+            candidate("aa11", "Budget", true),
+            candidate("bb22", "Twice", true),
+            candidate("bc33", "Twice", true),
+            candidate("cc44", "aa11", true),
+        ]
+    }
+
+    #[test]
+    fn a_group_is_found_by_id_name_or_beginning_of_its_id() {
+        let groups = candidates();
+        assert_eq!(choose(&groups, "aa00"), Ok(0));
+        assert_eq!(choose(&groups, "Budget"), Ok(1), "the one that is alive");
+        assert_eq!(choose(&groups, "BB"), Ok(2));
+        assert_eq!(choose(&groups, "aa11"), Ok(1), "an id comes before a name");
+        assert_eq!(choose(&groups, "aa"), Ok(1));
+    }
+
+    #[test]
+    fn what_is_not_clear_is_refused() {
+        let groups = candidates();
+        assert!(choose(&groups, "Twice").unwrap_err().contains("bb22, bc33"));
+        assert!(choose(&groups, "b").is_err());
+        assert!(choose(&groups, "").is_err());
+        assert!(choose(&groups, "budget").is_err());
+        assert!(choose(&[], "x").unwrap_err().contains("group list"));
+    }
+}
