@@ -14,8 +14,8 @@ use crate::{Bench, Result, machine};
 
 const DEVICES: usize = 50;
 /// Of one device in one round.
-const SENDS: usize = 200;
-const INSERTS: usize = 2000;
+const SENDS: usize = 100;
+const INSERTS: usize = 1000;
 /// Where the disk takes longer for an fsync, in milliseconds, grouping sends pays more.
 const SLOW_DISK: f64 = 1.0;
 

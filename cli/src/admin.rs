@@ -23,9 +23,20 @@ async fn act(command: AdminCommand, client: &Client) -> Result<(), CliError> {
     let administration = client.administration();
     let mut out = Out::stdout();
     match command {
-        AdminCommand::Code { user, administrator, valid_for, json } => {
-            let kind = if administrator { UserKind::Administrator } else { UserKind::Device };
-            let code = administration.create_enrolment_code(&user, kind, valid_for).await?;
+        AdminCommand::Code {
+            user,
+            administrator,
+            valid_for,
+            json,
+        } => {
+            let kind = if administrator {
+                UserKind::Administrator
+            } else {
+                UserKind::Device
+            };
+            let code = administration
+                .create_enrolment_code(&user, kind, valid_for)
+                .await?;
             if json {
                 let expires_at = maybe_timestamp(code.expires_at);
                 out.json(&json!({ "user": user, "code": code.code, "expires_at": expires_at }))
@@ -54,7 +65,13 @@ async fn act(command: AdminCommand, client: &Client) -> Result<(), CliError> {
 }
 
 fn users(users: &[UserSummary], json: bool, out: &mut Out) -> Result<(), CliError> {
-    for UserSummary { user, suspended, active_devices, created_at } in users {
+    for UserSummary {
+        user,
+        suspended,
+        active_devices,
+        created_at,
+    } in users
+    {
         let created_at = maybe_timestamp(*created_at);
         if json {
             out.json(&json!({
@@ -66,7 +83,9 @@ fn users(users: &[UserSummary], json: bool, out: &mut Out) -> Result<(), CliErro
         } else {
             let suspended = if *suspended { "  suspended" } else { "" };
             let created = created_at.unwrap_or_default();
-            out.line(&format!("{user}  devices: {active_devices}  since {created}{suspended}"))?;
+            out.line(&format!(
+                "{user}  devices: {active_devices}  since {created}{suspended}"
+            ))?;
         }
     }
     Ok(())
@@ -92,8 +111,11 @@ async fn audit(
                 }))?;
             } else {
                 let (number, at) = (event.number, at.unwrap_or_default());
-                let (actor, action, subject) =
-                    (printable(&event.actor), printable(&event.action), printable(&event.subject));
+                let (actor, action, subject) = (
+                    printable(&event.actor),
+                    printable(&event.action),
+                    printable(&event.subject),
+                );
                 out.line(&format!("{number:6}  {at}  {action}  {subject}  by {actor}"))?;
             }
         }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use valise_clock::Clock;
-use valise_proto::UserId;
+use valise_proto::{DeviceId, UserId};
 use valise_service_runtime::config::Endpoint;
 
 use crate::error::CliError;
@@ -18,6 +19,10 @@ pub(crate) struct Arguments {
     /// Send traces and metrics to this collector (OTLP over gRPC), for example http://127.0.0.1:4317.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) otlp_endpoint: Option<Endpoint>,
+    /// Directory of one device: its encrypted store, and the key of that beside it (a real app keeps the key in the
+    /// platform's key store) [default: ~/.local/share/valise].
+    #[arg(long, global = true, value_name = "DIR", env = "VALISE_PROFILE")]
+    pub(crate) profile: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -26,6 +31,37 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run all three services in one process on one port, with embedded stores.
     Up(UpArgs),
+    /// Show everything in a few seconds: services, people with devices, a group; and check what is shown.
+    Demo(DemoArgs),
+    /// Make a new device with a one-time code.
+    Enrol(EnrolArgs),
+    /// Say whose device the profile holds.
+    Whoami {
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The devices of this user.
+    Devices {
+        #[command(subcommand)]
+        command: DevicesCommand,
+    },
+    /// Groups, and who is in them. GROUP is an id, the beginning of one, or a name.
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Send a message, or one for each line of standard input. Succeeds only when all are accepted.
+    Send(SendArgs),
+    /// Show messages and events in their order, each once: it is confirmed when it has been written out.
+    Listen(ListenArgs),
+    /// Talk: lines of standard input are sent, what others say is shown.
+    Chat(ChatArgs),
+    /// Administer the deployment, with an administrator's device.
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -48,6 +84,198 @@ pub(crate) struct UpArgs {
     /// Once the services answer, print one JSON object on one line instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// People in the group at first, each with two devices.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(3..=50))]
+    pub(crate) members: u16,
+    /// Messages in the first conversation.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) messages: u32,
+    /// Print one JSON object instead of a story.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnrolArgs {
+    /// URL of the services, for example http://127.0.0.1:7400.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: String,
+    /// PEM file with the authority of the server's certificate, for an https URL.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate_authority: Option<PathBuf>,
+    /// The one-time code, from an administrator or from `valise up`.
+    #[arg(long)]
+    pub(crate) code: String,
+    /// Name of the device, for its user.
+    #[arg(long, default_value = "terminal")]
+    pub(crate) name: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesCommand {
+    /// List them, oldest first.
+    List {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give one another name.
+    Rename {
+        /// Its id, or the beginning of it.
+        device: String,
+        /// The new name.
+        name: String,
+    },
+    /// Revoke one, for ever.
+    Revoke {
+        /// Its id, or the beginning of it.
+        device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Make a group; prints its id.
+    New {
+        /// Its name, which only members learn.
+        name: String,
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add all devices of users.
+    Add {
+        /// The group.
+        group: String,
+        /// Users, as name@domain.
+        #[arg(required = true, value_name = "USER")]
+        users: Vec<UserId>,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all devices of users.
+    Remove {
+        /// The group.
+        group: String,
+        /// Users, as name@domain.
+        #[arg(required = true, value_name = "USER")]
+        users: Vec<UserId>,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave it with this device.
+    Leave {
+        /// The group.
+        group: String,
+    },
+    /// List the groups of this device.
+    List {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how a group stands, and its members.
+    Show {
+        /// The group.
+        group: String,
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The group.
+    pub(crate) group: String,
+    /// The message; without it, each line of standard input is one.
+    pub(crate) text: Option<String>,
+    /// Print one JSON object for each accepted message.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Only this group; what happens in others stays for the next time.
+    pub(crate) group: Option<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End after so many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// The group.
+    pub(crate) group: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Make a one-time code with which one device of a user enrols.
+    Code {
+        /// The user, as name@domain.
+        user: UserId,
+        /// The device may administer as well.
+        #[arg(long)]
+        administrator: bool,
+        /// How long the code can be used: 1m to 30d.
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::when::duration)]
+        valid_for: Duration,
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List all users.
+    Users {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have all services refuse a user's devices.
+    Suspend {
+        /// The user.
+        user: UserId,
+    },
+    /// End a suspension.
+    Resume {
+        /// The user.
+        user: UserId,
+    },
+    /// List the devices of a user.
+    Devices {
+        /// The user.
+        user: UserId,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a device of anybody, for ever.
+    Revoke {
+        /// The device's id.
+        device: DeviceId,
+    },
+    /// Show the audit log.
+    Audit {
+        /// Only what comes after this number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        after: u64,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl UpArgs {
@@ -98,6 +326,15 @@ mod tests {
         assert!(Arguments::try_parse_from(["valise", "up", "--lisen", "x"]).is_err());
     }
 
+    #[test]
+    fn durations_and_users_are_checked_at_the_door() {
+        let accepts =
+            |line: &[&str]| Arguments::try_parse_from([&["valise", "admin", "code"], line].concat()).is_ok();
+        assert!(accepts(&["bob@valise.example", "--valid-for", "7d"]));
+        assert!(!accepts(&["bob@valise.example", "--valid-for", "soon"]));
+        assert!(!accepts(&["bob"]));
+    }
+
     fn up(more: &[&str]) -> Result<Options, String> {
         let line = ["valise", "up"].iter().chain(more);
         match Arguments::try_parse_from(line)
@@ -105,6 +342,7 @@ mod tests {
             .command
         {
             Command::Up(arguments) => arguments.into_options().map_err(|error| error.line()),
+            _ => Err("another command".into()),
         }
     }
 

@@ -73,9 +73,11 @@ fn text(line: &Line<'_>) -> String {
         text.push_str("  enrolled ");
         text.push_str(at);
     }
-    for (is, what) in
-        [(!line.active, "  revoked"), (line.administrator, "  administrator"), (line.this, "  (this one)")]
-    {
+    for (is, what) in [
+        (!line.active, "  revoked"),
+        (line.administrator, "  administrator"),
+        (line.this, "  (this one)"),
+    ] {
         if is {
             text.push_str(what);
         }
@@ -86,11 +88,16 @@ fn text(line: &Line<'_>) -> String {
 /// By id, or by the beginning of one that only one device has.
 fn find(devices: &[DeviceSummary], text: &str) -> Result<DeviceId, CliError> {
     let text = text.to_ascii_lowercase();
-    let mut found = devices.iter().map(|summary| summary.device).filter(|id| id.to_string().starts_with(&text));
+    let mut found = devices
+        .iter()
+        .map(|summary| summary.device)
+        .filter(|id| id.to_string().starts_with(&text));
     match (found.next(), found.next()) {
         (Some(device), None) if !text.is_empty() => Ok(device),
         (None, _) => Err(CliError::failed(format!("this user has no device {text}"))),
-        _ => Err(CliError::failed(format!("more than one device begins with {text:?}"))),
+        _ => Err(CliError::failed(format!(
+            "more than one device begins with {text:?}"
+        ))),
     }
 }
 
@@ -116,7 +123,10 @@ mod tests {
             summary("0b000000-0000-4000-8000-000000000002"),
         ];
         assert_eq!(find(&devices, "0B").unwrap(), devices[1].device);
-        assert_eq!(find(&devices, &devices[0].device.to_string()).unwrap(), devices[0].device);
+        assert_eq!(
+            find(&devices, &devices[0].device.to_string()).unwrap(),
+            devices[0].device
+        );
         for bad in ["", "0", "1"] {
             assert!(find(&devices, bad).is_err(), "{bad}");
         }

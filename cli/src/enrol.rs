@@ -9,7 +9,13 @@ use crate::out::Out;
 use crate::profile::Profile;
 
 pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), CliError> {
-    let EnrolArgs { server, certificate_authority, code, name, json } = arguments;
+    let EnrolArgs {
+        server,
+        certificate_authority,
+        code,
+        name,
+        json,
+    } = arguments;
     let mut servers = Servers::one(server);
     if let Some(file) = certificate_authority {
         let pem = std::fs::read_to_string(&file)

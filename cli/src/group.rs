@@ -83,7 +83,10 @@ fn why(failure: AddFailure) -> String {
 
 async fn remove(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError> {
     let members = group.members().await?;
-    if let Some(user) = users.iter().find(|user| !members.iter().any(|member| member.user == **user)) {
+    if let Some(user) = users
+        .iter()
+        .find(|user| !members.iter().any(|member| member.user == **user))
+    {
         return Err(CliError::failed(format!("{user} is not a member")));
     }
     let removed = group.remove(users).await?;
@@ -131,8 +134,17 @@ async fn list(client: &Client, json: bool) -> Result<(), CliError> {
         if json {
             out.json(&line)?;
         } else {
-            let Line { group, name, status, members, .. } = line;
-            out.line(&format!("{group}  {}  {status}, devices: {members}", printable(&name)))?;
+            let Line {
+                group,
+                name,
+                status,
+                members,
+                ..
+            } = line;
+            out.line(&format!(
+                "{group}  {}  {status}, devices: {members}",
+                printable(&name)
+            ))?;
         }
     }
     Ok(())
@@ -152,8 +164,10 @@ impl From<Member> for MemberLine {
             user: member.user.to_string(),
             device: member.device.to_string(),
             role: match member.role {
-                Role::Admin => "admin",
+                Role::Reader => "reader",
                 Role::Member => "member",
+                Role::Moderator => "moderator",
+                Role::Owner => "owner",
             },
             leaf_index: member.leaf_index,
         }
@@ -174,11 +188,26 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     if json {
         return out.json(&Shown { group: line, roster });
     }
-    let Line { group, name, status, epoch, position, members, epoch_authenticator } = line;
+    let Line {
+        group,
+        name,
+        status,
+        epoch,
+        position,
+        members,
+        epoch_authenticator,
+    } = line;
     out.line(&format!("{} ({group})", printable(&name)))?;
-    out.line(&format!("{status}, epoch {epoch}, position {position}, devices: {members}"))?;
-    out.line(&format!("epoch authenticator (the same on all devices): {epoch_authenticator}"))?;
-    for MemberLine { user, device, role, .. } in roster {
+    out.line(&format!(
+        "{status}, epoch {epoch}, position {position}, devices: {members}"
+    ))?;
+    out.line(&format!(
+        "epoch authenticator (the same on all devices): {epoch_authenticator}"
+    ))?;
+    for MemberLine {
+        user, device, role, ..
+    } in roster
+    {
         out.line(&format!("  {user}  {role}  device {device}"))?;
     }
     Ok(())
@@ -214,23 +243,35 @@ fn choose(candidates: &[Candidate], text: &str) -> Result<usize, String> {
         return Ok(index);
     }
     let all = |is: &dyn Fn(&Candidate) -> bool| -> Vec<usize> {
-        let indices = candidates.iter().enumerate().filter(|(_, candidate)| is(candidate));
+        let indices = candidates
+            .iter()
+            .enumerate()
+            .filter(|(_, candidate)| is(candidate));
         indices.map(|(index, _)| index).collect()
     };
     let named = all(&|candidate| candidate.name == text);
     let prefixed = all(&|candidate| !lower.is_empty() && candidate.id.starts_with(&lower));
     for found in [named, prefixed] {
-        let alive: Vec<usize> = found.iter().copied().filter(|&index| candidates[index].alive).collect();
+        let alive: Vec<usize> = found
+            .iter()
+            .copied()
+            .filter(|&index| candidates[index].alive)
+            .collect();
         match (found.as_slice(), alive.as_slice()) {
             ([], _) => {}
             ([one], _) | (_, [one]) => return Ok(*one),
             _ => {
                 let ids: Vec<&str> = found.iter().map(|&index| candidates[index].id.as_str()).collect();
-                return Err(format!("more than one group is meant by {text:?}: {}", ids.join(", ")));
+                return Err(format!(
+                    "more than one group is meant by {text:?}: {}",
+                    ids.join(", ")
+                ));
             }
         }
     }
-    Err(format!("there is no group {text:?} on this device: see `valise group list`"))
+    Err(format!(
+        "there is no group {text:?} on this device: see `valise group list`"
+    ))
 }
 
 #[cfg(test)]
@@ -238,7 +279,11 @@ mod tests {
     use super::*;
 
     fn candidates() -> Vec<Candidate> {
-        let candidate = |id: &str, name: &str, alive| Candidate { id: id.into(), name: name.into(), alive };
+        let candidate = |id: &str, name: &str, alive| Candidate {
+            id: id.into(),
+            name: name.into(),
+            alive,
+        };
         vec![
             candidate("aa00", "Budget", false),
             candidate("aa11", "Budget", true),

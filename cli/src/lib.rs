@@ -3,12 +3,26 @@
 //! One command, one file. [`up`] is also for programs that want the services in their own process, such as `valise demo` and
 //! the benchmarks.
 
+mod admin;
 mod args;
+mod chat;
+mod demo;
+mod devices;
+mod enrol;
 mod error;
+mod feed;
+mod group;
+mod listen;
 mod out;
+mod profile;
+mod send;
+mod show;
 pub mod up;
+mod when;
+mod whoami;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,6 +30,7 @@ use valise_service_runtime::{LogFormat, Telemetry, TelemetryConfig};
 
 use args::{Arguments, Command};
 use error::CliError;
+use profile::Profile;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -45,14 +60,24 @@ async fn with_telemetry(arguments: Arguments) -> Result<(), CliError> {
         ..TelemetryConfig::default()
     };
     let telemetry = Telemetry::start(&config, "valise")?;
-    let outcome = command(arguments.command).await;
+    let outcome = command(arguments.command, arguments.profile).await;
     telemetry.shutdown().await;
     outcome
 }
 
-async fn command(command: Command) -> Result<(), CliError> {
+async fn command(command: Command, profile: Option<PathBuf>) -> Result<(), CliError> {
+    let profile = || Profile::new(profile);
     match command {
         Command::Up(arguments) => up::run(arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Enrol(arguments) => enrol::run(arguments, &profile()?).await,
+        Command::Whoami { json } => whoami::run(json, &profile()?).await,
+        Command::Devices { command } => devices::run(command, &profile()?).await,
+        Command::Group { command } => group::run(command, &profile()?).await,
+        Command::Send(arguments) => send::run(arguments, &profile()?).await,
+        Command::Listen(arguments) => listen::run(arguments, &profile()?).await,
+        Command::Chat(arguments) => chat::run(arguments, &profile()?).await,
+        Command::Admin { command } => admin::run(command, &profile()?).await,
     }
 }
 

@@ -25,7 +25,9 @@ impl Profile {
         let usual = || {
             let data = std::env::var_os("XDG_DATA_HOME").filter(|path| Path::new(path).is_absolute());
             let home = || std::env::home_dir().map(|home| home.join(".local/share"));
-            data.map(PathBuf::from).or_else(home).map(|data| data.join("valise"))
+            data.map(PathBuf::from)
+                .or_else(home)
+                .map(|data| data.join("valise"))
         };
         match directory.or_else(usual) {
             Some(directory) => Ok(Self { directory }),
@@ -60,9 +62,10 @@ impl Profile {
             .create(&self.directory)
             .map_err(CliError::io(format!("cannot make {}", self.directory.display())))?;
         match make_key(&self.key_file()) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(CliError::io(format!("cannot write {}", self.key_file().display()))(error))
-            }
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(CliError::io(format!(
+                "cannot write {}",
+                self.key_file().display()
+            ))(error)),
             Ok(()) | Err(_) => self.store(),
         }
     }
@@ -119,15 +122,17 @@ pub(crate) async fn offline_for_good(client: &Client) -> CliError {
         .wait_for(|state| {
             matches!(
                 state,
-                Connection::Offline { reason: OfflineReason::Displaced | OfflineReason::Refused(_) }
+                Connection::Offline {
+                    reason: OfflineReason::Displaced | OfflineReason::Refused(_)
+                }
             )
         })
         .await
         .map(|state| state.clone());
     match state {
-        Ok(Connection::Offline { reason: OfflineReason::Refused(reason) }) => {
-            CliError::failed(format!("refused: {reason}: {}", reason.message()))
-        }
+        Ok(Connection::Offline {
+            reason: OfflineReason::Refused(reason),
+        }) => CliError::failed(format!("refused: {reason}: {}", reason.message())),
         Ok(_) => CliError::failed("another client with this device took over"),
         Err(_) => valise_client_sdk::Error::Closed.into(),
     }

@@ -8,7 +8,10 @@ use time::format_description::well_known::Rfc3339;
 /// RFC 3339, UTC, to the second.
 pub(crate) fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
-    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
+    at.replace_nanosecond(0)
+        .unwrap_or(at)
+        .format(&Rfc3339)
+        .unwrap_or_default()
 }
 
 /// The same of a time that may not be known.
@@ -44,7 +47,19 @@ mod tests {
         assert_eq!(duration("30m"), Ok(Duration::from_secs(1800)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86400)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in ["", "h", "24", "-1h", "+1h", "1.5h", "1 h", "1w", "é", "99999999999999999999d", "18446744073709551615d"] {
+        for bad in [
+            "",
+            "h",
+            "24",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "1 h",
+            "1w",
+            "é",
+            "99999999999999999999d",
+            "18446744073709551615d",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

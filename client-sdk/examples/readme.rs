@@ -1,4 +1,6 @@
 //! The README's example: enrols a device, makes a group, talks to itself in it.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use valise_client_sdk::{Client, EventKind, Store, StoreKey};
 
 #[tokio::main]

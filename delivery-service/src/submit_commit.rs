@@ -4,6 +4,7 @@
 //! bundle checked, appended, merged. The log decides all the same, as another replica may append in between.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn, Sender};
@@ -27,7 +28,7 @@ pub(crate) struct SubmitCommit {
 
 impl Delivery {
     pub(crate) async fn submit_commit(
-        &self,
+        self: &Arc<Self>,
         user: &UserId,
         device: DeviceId,
         request: SubmitCommit,
@@ -80,12 +81,16 @@ impl Delivery {
             )),
         };
         let appended = self.append(append).await?;
-        self.merge(held, group, verified, appended).await;
-        if request.external
-            && let Err(refusal) = self.remove_revoked(group).await
-        {
-            tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
-        }
+        // Accepted: the answer need not wait for what follows, and a caller that goes away must not stop it.
+        let delivery = Arc::clone(self);
+        self.lifecycle.spawn("merge", async move {
+            delivery.merge(held, group, verified, appended).await;
+            if request.external
+                && let Err(refusal) = delivery.remove_revoked(group).await
+            {
+                tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
+            }
+        });
         Ok(appended)
     }
 

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use valise_access_token::VerifiedToken;
 use valise_proto::delivery::v1::{SubscribeRequest, SubscribeResponse, subscribe_request};
-use valise_proto::{DeviceId, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, Refusal, UserId};
 
 use crate::service::Delivery;
 
@@ -71,9 +71,4 @@ impl Delivery {
         });
         Ok(ReceiverStream::new(responses))
     }
-}
-
-/// Why a stream ends on the service's side.
-pub(crate) fn ended(reason: Reason) -> Refusal {
-    Refusal::new(reason)
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`service`]: a `valise up` process of one's own, which can be killed and started again.
 //! - [`command`]: any other `valise` command as a process.
+//! - [`homes`]: people whose devices are profiles of that command.
 //! - [`people`]: devices that use the SDK.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
 //! - [`wait`]: awaiting a condition, with a deadline.
@@ -18,6 +19,7 @@
 )]
 
 pub mod command;
+pub mod homes;
 pub mod people;
 pub mod raw;
 pub mod service;

@@ -7,7 +7,7 @@ pub mod stream;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
     Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, LeafNodeIndex, Lifetime, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, RatchetTreeIn,
+    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, ProtocolVersion, RatchetTreeIn,
     StagedWelcome,
 };
 use openmls_basic_credential::SignatureKeyPair;
@@ -195,7 +195,27 @@ impl Device {
 
     /// Another token.
     pub async fn new_token(&self) -> Result<String, Refusal> {
-        token(&self.door, self.id, &self.signer).await
+        self.new_token_at(&self.door).await
+    }
+
+    /// Another token, by that door.
+    pub async fn new_token_at(&self, door: &Door) -> Result<String, Refusal> {
+        token(door, self.id, &self.signer).await
+    }
+
+    /// A key package of each device of these users.
+    pub async fn claim(&self, user_ids: Vec<String>) -> Vec<KeyPackage> {
+        let request =
+            directory::ClaimKeyPackagesRequest { user_ids, device_ids: Vec::new(), cipher_suite: SUITE };
+        let claims = self.door.directory().claim_key_packages(request).await.unwrap().into_inner().claims;
+        claims.into_iter().map(|claim| self.read_package(claim)).collect()
+    }
+
+    fn read_package(&self, claim: directory::Claim) -> KeyPackage {
+        let Some(directory::claim::Result::KeyPackage(bytes)) = claim.result else { panic!("{claim:?}") };
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(&bytes).unwrap();
+        let MlsMessageBodyIn::KeyPackage(package) = message.extract() else { panic!("not a key package") };
+        package.validate(self.provider.crypto(), ProtocolVersion::Mls10).unwrap()
     }
 
     /// A certificate of the same device for a new key, which from now on is the key that tokens are got with.
@@ -377,26 +397,12 @@ impl Device {
 
     /// Reads a part of a log.
     pub async fn read(&self, group: &[u8], after: u64, max: u32) -> Result<wire::ReadEntriesResponse, Refusal> {
-        let request = wire::ReadEntriesRequest {
-            group_id: group.to_vec().into(),
-            after_position: after,
-            max_entries: max,
-        };
-        let answer = self.door.delivery().read_entries(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+        read(&self.door, group, after, max).await
     }
 
     /// Reads a log from there to its end.
     pub async fn read_all(&self, group: &[u8], after: u64) -> Vec<wire::Entry> {
-        let mut entries: Vec<wire::Entry> = Vec::new();
-        loop {
-            let from = entries.last().map_or(after, |entry| entry.position);
-            let page = self.read(group, from, 1000).await.unwrap();
-            if page.entries.is_empty() {
-                return entries;
-            }
-            entries.extend(page.entries);
-        }
+        read_all(&self.door, group, after).await
     }
 
     /// Where a log stands.
@@ -422,6 +428,27 @@ impl Device {
             other => panic!("{other:?}"),
         }
         None
+    }
+}
+
+/// Reads a part of a log.
+pub async fn read(door: &Door, group: &[u8], after: u64, max: u32) -> Result<wire::ReadEntriesResponse, Refusal> {
+    let request =
+        wire::ReadEntriesRequest { group_id: group.to_vec().into(), after_position: after, max_entries: max };
+    let answer = door.delivery().read_entries(request).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+}
+
+/// Reads a log from there to its end.
+pub async fn read_all(door: &Door, group: &[u8], after: u64) -> Vec<wire::Entry> {
+    let mut entries: Vec<wire::Entry> = Vec::new();
+    loop {
+        let from = entries.last().map_or(after, |entry| entry.position);
+        let page = read(door, group, from, 1000).await.unwrap();
+        if page.entries.is_empty() {
+            return entries;
+        }
+        entries.extend(page.entries);
     }
 }
 

@@ -120,6 +120,9 @@ async fn launch(folder: &Path, listen: &str, extra: &[String]) -> (Child, Starte
     let log: File = OpenOptions::new().create(true).append(true).open(log(folder)).unwrap();
     let data = data(folder);
     let mut command = valise(["up", "--json", "--listen", listen, "--data"]);
+    if std::env::var_os("RUST_LOG").is_none() {
+        command.env("RUST_LOG", "info");
+    }
     command.arg(&data).args(extra).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut process = command.spawn().unwrap();
     let mut output = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -62,7 +62,7 @@ impl Engine {
                     .take_while(|intent| intent.payload.is_some())
                     .count();
                 queued.truncate(count);
-                return self.encrypt(group, queued);
+                return self.encrypt_all(group, queued);
             }
             if prepared > 0 {
                 return Ok(());
@@ -74,22 +74,29 @@ impl Engine {
         }
     }
 
-    fn encrypt(&mut self, group: GroupId, intents: Vec<IntentRow>) -> Result<(), Error> {
+    fn encrypt_all(&mut self, group: GroupId, intents: Vec<IntentRow>) -> Result<(), Error> {
         self.db.reset_ephemerals(group)?;
         for intent in intents {
-            let live = live::get(&mut self.live, &self.db, group)?;
-            let provider = Provider::new(&self.crypto, &self.db.connection);
-            let payload = intent.payload.as_deref().unwrap_or_default();
-            let message = live
-                .mls
-                .create_message(&provider, &self.device.signer, payload)
-                .map_err(|error| Error::mls("encrypting")(&error))?
-                .to_bytes()
-                .map_err(|error| Error::mls("encrypting")(&error))?;
-            let prepared = new_request(live.epoch(), message);
-            self.put_prepared(intent, prepared)?;
+            match self.encrypt(group, intent.payload.as_deref().unwrap_or_default()) {
+                Ok(prepared) => self.put_prepared(intent, prepared)?,
+                Err(error @ Error::Store(_)) => return Err(error),
+                // It concerns this message, not those of others in the same transaction.
+                Err(error) => self.fail(&intent, &error)?,
+            }
         }
         Ok(())
+    }
+
+    fn encrypt(&mut self, group: GroupId, payload: &[u8]) -> Result<Prepared, Error> {
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        let message = live
+            .mls
+            .create_message(&provider, &self.device.signer, payload)
+            .map_err(|error| Error::mls("encrypting")(&error))?
+            .to_bytes()
+            .map_err(|error| Error::mls("encrypting")(&error))?;
+        Ok(new_request(live.epoch(), message))
     }
 
     /// Prepares a commit or proposal; if that fails, only that intent does. Says whether something is on its way now.

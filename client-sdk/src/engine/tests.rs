@@ -365,6 +365,42 @@ fn leaving_is_proposed_and_committed_by_another_before_it_sends() {
 }
 
 #[test]
+fn a_leave_that_was_not_committed_is_proposed_again() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    drop(alice.submit(log.group, Operation::SelfUpdate));
+    drop(bob.submit(log.group, Operation::Leave));
+    log.accept_all(&mut bob);
+    // Made before the proposal came; a service would refuse it.
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(bob.peek_kinds(), [UploadKind::Proposal]);
+    for _ in 0..2 {
+        log.accept_all(&mut bob);
+        log.deliver(&mut alice);
+        let epoch = alice.state(log.group).epoch;
+        alice.engine.commit_proposals(log.group, epoch).unwrap();
+        log.accept_all(&mut alice);
+    }
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
+}
+
+#[test]
+fn the_last_member_leaves_by_itself() {
+    let world = World::new();
+    let mut alice = world.person("alice");
+    let log = alice.create_group("");
+    let mut left = alice.submit(log.group, Operation::Leave);
+    assert_eq!(left.try_recv().unwrap().unwrap(), Outcome::Proposed);
+    assert_eq!(alice.state(log.group).status, GroupStatus::Removed);
+    assert_eq!(alice.events(), [EventKind::Removed { by: alice.peer() }]);
+    assert!(alice.peek_kinds().is_empty());
+}
+
+#[test]
 fn a_message_refused_for_a_proposal_waits_for_it() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));

@@ -37,7 +37,7 @@ pub(crate) async fn enrol(
     .await?;
     let enrolled = judge(answer, &signer, &options)?;
     db.put_enrolled(&enrolled)?;
-    let enrolled = complete(&db, enrolled, signer.public(), &channels, &options).await?;
+    let (db, enrolled) = complete(db, enrolled, signer.public(), &channels, &options).await?;
     let public_key = signer.to_public_vec();
     let session = Session::start(db, &enrolled, &public_key, channels, options).await?;
     if let Err(error) = stock::publish(&session).await {
@@ -48,13 +48,15 @@ pub(crate) async fn enrol(
 }
 
 /// Without the deployment's parameters no group can be made. Whoever opens a store that lacks them asks for them.
+///
+/// Takes the database and gives it back: a reference to it across an `await` would tie the app's future to its thread.
 pub(super) async fn complete(
-    db: &Database,
+    db: Database,
     mut enrolled: Enrolled,
     signature_key: &[u8],
     channels: &Channels,
     options: &Options,
-) -> Result<Enrolled, Error> {
+) -> Result<(Database, Enrolled), Error> {
     if enrolled.external_sender.is_empty() {
         let key = DeviceKey {
             device: enrolled.device,
@@ -69,7 +71,7 @@ pub(super) async fn complete(
         enrolled.external_sender = parameters.external_sender.to_vec();
         db.put_enrolled(&enrolled)?;
     }
-    Ok(enrolled)
+    Ok((db, enrolled))
 }
 
 /// The key is stored before anybody is asked: an enrolment whose answer was lost goes on with the same key.

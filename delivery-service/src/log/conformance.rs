@@ -23,6 +23,7 @@ pub(crate) async fn all(mut backend: impl Backend) {
     creation(&*backend.log()).await;
     positions_epochs_and_conflicts(&*backend.log()).await;
     repeats(&*backend.log()).await;
+    keys_are_each_senders_own(&*backend.log()).await;
     proposals_must_be_seen(&*backend.log()).await;
     reading_is_bounded_and_ordered(&*backend.log()).await;
     windows_and_memberships(&*backend.log()).await;
@@ -200,6 +201,28 @@ async fn repeats(log: &dyn OrderedLog) {
     );
     assert_eq!(log.repeat(group, key(), Some(alice)).await.unwrap(), None);
     assert_eq!(log.head(group).await.unwrap().unwrap().position, Position(2));
+}
+
+async fn keys_are_each_senders_own(log: &dyn OrderedLog) {
+    let alice = device();
+    let group = group(log, alice).await;
+    let first = message(group, alice, 0, "hers");
+    let others = Append {
+        key: first.key,
+        ..message(group, device(), 0, "his")
+    };
+    let service = Append {
+        key: first.key,
+        sender: None,
+        ..message(group, alice, 0, "the service's")
+    };
+    for (append, position) in [(first, 1), (others, 2), (service, 3)] {
+        let accepted = accept(log, append.clone()).await;
+        let again = accept(log, append).await;
+        assert_eq!((accepted.position, again.position), (Position(position), Position(position)));
+        assert!(again.repeated && !accepted.repeated);
+    }
+    assert_eq!(log.head(group).await.unwrap().unwrap().position, Position(3));
 }
 
 async fn proposals_must_be_seen(log: &dyn OrderedLog) {

@@ -11,10 +11,10 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::{subscribe_request, subscribe_response};
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
 
+use super::Subscriber;
 use super::fan_out::{Letter, Mailbox};
 use super::follow::{Followed, Start};
 use super::window::Window;
-use super::{Subscriber, ended};
 use crate::grpc;
 use crate::log::Entry;
 use crate::service::Delivery;
@@ -122,8 +122,8 @@ impl DeviceStream {
             self.pump().await?;
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => return Err(ended(Reason::StoreUnavailable)),
-                () = mailbox.displaced.cancelled() => return Err(ended(Reason::Displaced)),
+                () = stopping.cancelled() => return Err(Reason::StoreUnavailable.into()),
+                () = mailbox.displaced.cancelled() => return Err(Reason::Displaced.into()),
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.hear(request).await?,
                     // The device has gone, politely or not.
@@ -330,17 +330,22 @@ impl DeviceStream {
     /// Sends what the log has and the window allows.
     async fn pump(&mut self) -> Result<(), Refusal> {
         self.pump_inbox().await?;
-        let behind: Vec<GroupId> = self
-            .groups
-            .iter()
-            .filter(|(_, followed)| followed.behind)
-            .map(|(group, _)| *group)
-            .collect();
-        for group in behind {
-            if !self.window.is_open() {
+        while self.window.is_open() {
+            let behind: Vec<GroupId> = self
+                .groups
+                .iter()
+                .filter(|(_, followed)| followed.behind)
+                .map(|(group, _)| *group)
+                .collect();
+            if behind.is_empty() {
                 break;
             }
-            self.pump_group(group).await?;
+            // One read each, so that a long log does not keep the others waiting.
+            for group in behind {
+                if self.window.is_open() {
+                    self.pump_group(group).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -362,9 +367,8 @@ impl DeviceStream {
             return Ok(());
         };
         followed.until = crate::read_entries::window_after(&windows, sent).and_then(|window| window.until);
-        // Fewer than asked for by number and by size: that was all.
-        let size: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
-        followed.behind = entries.len() == max || size >= self.window.room_bytes() || !entries.is_empty();
+        // Whether that was all, the next read tells.
+        followed.behind = !entries.is_empty();
         for entry in &entries {
             if !self.groups.contains_key(&group) {
                 break;

@@ -15,7 +15,11 @@ use crate::log::{
 
 /// Heads that the writer has seen; it is the only one that changes them. Bounded.
 #[derive(Default)]
-pub(super) struct Heads(HashMap<GroupId, Row>);
+pub(super) struct Heads {
+    known: HashMap<GroupId, Row>,
+    /// Changed by this transaction: each is written once, at its end, however many entries its group got.
+    changed: HashMap<i64, Row>,
+}
 
 const MAX_HEADS: usize = 100_000;
 /// The same notice within a day is dropped.
@@ -30,11 +34,20 @@ struct Row {
 
 impl Heads {
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.known.clear();
+        self.changed.clear();
+    }
+
+    /// Writes what this transaction has changed: the last thing before it is committed.
+    pub(super) fn write(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        for (_, row) in self.changed.drain() {
+            update_head(transaction, &row)?;
+        }
+        Ok(())
     }
 
     fn get(&mut self, transaction: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<Row>> {
-        if let Some(row) = self.0.get(&group) {
+        if let Some(row) = self.known.get(&group) {
             return Ok(Some(*row));
         }
         let row = read::head_row(transaction, group)?.map(|(number, head, accepted_at)| Row {
@@ -49,10 +62,16 @@ impl Heads {
     }
 
     fn put(&mut self, group: GroupId, row: Row) {
-        if self.0.len() >= MAX_HEADS {
-            self.0.clear();
+        // What is changed and not written yet must be found here, not in the table.
+        if self.known.len() >= MAX_HEADS && self.changed.is_empty() {
+            self.known.clear();
         }
-        self.0.insert(group, row);
+        self.known.insert(group, row);
+    }
+
+    fn change(&mut self, group: GroupId, row: Row) {
+        self.changed.insert(row.number, row);
+        self.put(group, row);
     }
 }
 
@@ -130,11 +149,16 @@ pub(super) fn append(
     let Some(mut row) = heads.get(transaction, append.group)? else {
         return Ok(Err(Refused::GroupNotFound));
     };
-    if let Some(first) = read::repeat(transaction, append.group, append.key, append.sender)? {
-        return Ok(Ok(first));
-    }
+    let repeat = || read::repeat(transaction, append.group, append.key, append.sender);
     if let Some(refused) = refuse(transaction, &row, &append)? {
-        return Ok(Err(refused));
+        // The answer to a repeat stays what it was.
+        return Ok(repeat()?.map_or(Err(refused), Ok));
+    }
+    // The index tells a repeat from a new entry as that is inserted; but to it no two entries without a sender are alike.
+    if append.sender.is_none()
+        && let Some(first) = repeat()?
+    {
+        return Ok(Ok(first));
     }
 
     // From here on everything is written.
@@ -150,12 +174,13 @@ pub(super) fn append(
         EntryKind::Proposal => row.head.proposal_position = position,
         EntryKind::Application => {}
     }
-    insert_entry(transaction, &row, &append)?;
-    update_head(transaction, &row)?;
+    if !insert_entry(transaction, &row, &append)? {
+        return repeat()?.map(Ok).ok_or(rusqlite::Error::QueryReturnedNoRows);
+    }
     if let Some(effects) = &append.commit {
         write_effects(transaction, &row, &append, effects, news)?;
     }
-    heads.put(append.group, row);
+    heads.change(append.group, row);
 
     let left = append
         .commit
@@ -209,11 +234,13 @@ fn refuse(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite
     }))
 }
 
-fn insert_entry(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite::Result<()> {
-    transaction
+/// False where the sender has used the key already.
+fn insert_entry(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite::Result<bool> {
+    let inserted = transaction
         .prepare_cached(
             "INSERT INTO entries (group_number, position, kind, epoch, accepted_at, entry_id, idempotency_key,
-                 sender, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 sender, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (group_number, idempotency_key, sender) DO NOTHING",
         )?
         .execute(params![
             row.number,
@@ -223,10 +250,10 @@ fn insert_entry(transaction: &Transaction<'_>, row: &Row, append: &Append) -> ru
             row.accepted_at.cast_signed(),
             append.id.as_bytes(),
             append.key.as_bytes(),
-            append.sender.map(|device| device.as_uuid().as_bytes().to_vec()),
+            append.sender.as_ref().map(|device| device.as_uuid().as_bytes()),
             append.bytes.as_ref(),
         ])?;
-    Ok(())
+    Ok(inserted == 1)
 }
 
 fn update_head(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {

@@ -35,7 +35,8 @@ CREATE TABLE entries (
     bytes BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_position ON entries (group_number, position);
-CREATE UNIQUE INDEX entries_by_key ON entries (group_number, idempotency_key);
+-- Keys are each sender's own: nobody can use up another's.
+CREATE UNIQUE INDEX entries_by_key ON entries (group_number, idempotency_key, sender);
 -- What a group's state is folded from: commits (1) and proposals (2).
 CREATE INDEX entries_handshakes ON entries (group_number, position) WHERE kind < 3;
 

@@ -53,13 +53,21 @@ impl Writer {
     /// Until the queue ends.
     pub(super) fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
+        let y = std::env::var("VALISE_YIELD").map_or(0, |v| v.parse::<u32>().unwrap_or(0));
+        let mut several = false;
         while let Some(first) = self.queue.blocking_recv() {
             batch.push(first);
+            if several {
+                for _ in 0..y {
+                    std::thread::yield_now();
+                }
+            }
             while batch.len() < BATCH
                 && let Ok(job) = self.queue.try_recv()
             {
                 batch.push(job);
             }
+            several = batch.len() > 1;
             self.write(batch.drain(..));
         }
     }
@@ -78,13 +86,12 @@ impl Writer {
                 let _ = self.news.send(item);
             }
         }
+        let failure = outcome.err().map(|error| error.to_string());
         for finish in finishes {
-            finish(
-                outcome
-                    .as_ref()
-                    .map(|()| ())
-                    .map_err(|error| StoreError(error.to_string())),
-            );
+            finish(match &failure {
+                None => Ok(()),
+                Some(failure) => Err(StoreError(failure.clone())),
+            });
         }
     }
 
@@ -135,7 +142,10 @@ impl Writer {
         let transaction = transaction?;
         match failed {
             Some(error) => Err(error),
-            None => transaction.commit(),
+            None => {
+                self.heads.write(&transaction)?;
+                transaction.commit()
+            }
         }
     }
 }

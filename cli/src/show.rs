@@ -1,0 +1,282 @@
+//! How an event is shown: a line for people, or a JSON object.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Peer};
+
+use crate::error::CliError;
+use crate::out::{json_line, printable};
+use crate::when::timestamp;
+
+/// What an event says beyond its group, position and time.
+struct Told {
+    kind: &'static str,
+    /// Who did it.
+    sender: Option<Peer>,
+    fields: Vec<(&'static str, Value)>,
+    text: String,
+}
+
+/// The event as one line of JSON. `sender` is `null` where nobody is known to have done it.
+pub(crate) fn json(event: &Event) -> Result<String, CliError> {
+    let Told {
+        kind, sender, fields, ..
+    } = told(&event.kind);
+    let mut object = Map::new();
+    object.insert("group".into(), event.group.to_string().into());
+    object.insert("position".into(), event.position.0.into());
+    object.insert("at".into(), timestamp(event.at).into());
+    object.insert("kind".into(), kind.into());
+    object.insert("sender".into(), sender.as_ref().map_or(Value::Null, peer));
+    object.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    json_line(&object)
+}
+
+fn peer(peer: &Peer) -> Value {
+    json!({ "user": peer.user, "device": peer.device })
+}
+
+fn peers(list: &[Peer]) -> Value {
+    list.iter().map(peer).collect()
+}
+
+fn told(kind: &EventKind) -> Told {
+    let told = |kind, sender: Option<&Peer>, fields, text: String| Told {
+        kind,
+        sender: sender.cloned(),
+        fields,
+        text,
+    };
+    match kind {
+        EventKind::Message { sender, content } => {
+            let (fields, text) = content_of(content);
+            told("message", Some(sender), fields, text)
+        }
+        EventKind::Ephemeral { sender, content } => {
+            let (fields, text) = content_of(content);
+            told("ephemeral", Some(sender), fields, format!("(passing) {text}"))
+        }
+        EventKind::Joined { by } => told("joined", Some(by), vec![], "added this device".into()),
+        EventKind::MembersChanged {
+            added,
+            removed,
+            by,
+            epoch,
+        } => {
+            let fields = vec![
+                ("epoch", epoch.0.into()),
+                ("added", peers(added)),
+                ("removed", peers(removed)),
+            ];
+            told("members_changed", Some(by), fields, changes(added, removed))
+        }
+        EventKind::GroupNamed { name, by } => told(
+            "group_named",
+            Some(by),
+            vec![("name", name.as_str().into())],
+            format!("named the group {name}"),
+        ),
+        EventKind::Removed { by } => told("removed", Some(by), vec![], "removed this device".into()),
+        EventKind::Unreadable { sender } => told(
+            "unreadable",
+            sender.as_ref(),
+            vec![],
+            "a message that cannot be read".into(),
+        ),
+        other => trouble(other),
+    }
+}
+
+/// What should not happen.
+fn trouble(kind: &EventKind) -> Told {
+    let told = |kind, fields, text: String| Told {
+        kind,
+        sender: None,
+        fields,
+        text,
+    };
+    let because = |cause: &str| vec![("cause", cause.into())];
+    match kind {
+        EventKind::WelcomeUnusable { cause } => told(
+            "welcome_unusable",
+            because(cause),
+            format!("an invitation could not be used ({cause}): this device has to be added again"),
+        ),
+        EventKind::HeldByBadCommit { cause } => told(
+            "held_by_bad_commit",
+            because(cause),
+            format!("a commit cannot be processed: {cause}"),
+        ),
+        EventKind::Quarantined { rule } => told(
+            "quarantined",
+            because(rule),
+            format!("nothing more is sent here: rule {rule} was broken"),
+        ),
+        EventKind::LogRegressed => told(
+            "log_regressed",
+            vec![],
+            "the service's log went back in time: not followed any more".into(),
+        ),
+        EventKind::Lost => told(
+            "lost",
+            vec![],
+            "away for too long: this device has to be added again".into(),
+        ),
+        EventKind::OperationFailed { operation, cause } => told(
+            "operation_failed",
+            vec![
+                ("operation", operation.as_str().into()),
+                ("cause", cause.as_str().into()),
+            ],
+            format!("{operation} failed: {cause}"),
+        ),
+        _ => told(
+            "other",
+            vec![],
+            "something that this version does not know".into(),
+        ),
+    }
+}
+
+fn content_of(content: &Content) -> (Vec<(&'static str, Value)>, String) {
+    match content.as_text() {
+        Some(text) => (vec![("text", text.into())], text.to_owned()),
+        None => (
+            vec![
+                ("text", Value::Null),
+                ("content_type", content.content_type().into()),
+                ("body_hex", hex::encode(content.body()).into()),
+            ],
+            format!("({}, {} bytes)", content.content_type(), content.body().len()),
+        ),
+    }
+}
+
+fn changes(added: &[Peer], removed: &[Peer]) -> String {
+    let names = |peers: &[Peer]| {
+        let mut names: Vec<String> = peers.iter().map(|peer| peer.user.to_string()).collect();
+        names.dedup();
+        names.join(", ")
+    };
+    match (added.is_empty(), removed.is_empty()) {
+        (false, true) => format!("added {}", names(added)),
+        (true, false) => format!("removed {}", names(removed)),
+        _ => format!("added {}; removed {}", names(added), names(removed)),
+    }
+}
+
+/// Lines for people. Remembers the groups' names.
+#[derive(Default)]
+pub(crate) struct Lines {
+    names: HashMap<GroupId, String>,
+}
+
+impl Lines {
+    /// The event as a line, with the name of its group.
+    pub(crate) async fn line(&mut self, client: &Client, event: &Event) -> Result<String, CliError> {
+        if let EventKind::GroupNamed { name, .. } = &event.kind {
+            self.names.insert(event.group, name.clone());
+        }
+        let name = match self.names.get(&event.group) {
+            Some(name) => name.clone(),
+            None => self.name(client, event.group).await?,
+        };
+        Ok(format!(
+            "{}  {}  {}\n",
+            timestamp(event.at),
+            printable(&name),
+            body(event)
+        ))
+    }
+
+    async fn name(&mut self, client: &Client, id: GroupId) -> Result<String, CliError> {
+        let name = match client.group(id).await? {
+            Some(group) => group.name().await,
+            None => String::new(),
+        };
+        if name.is_empty() {
+            return Ok(id.to_string());
+        }
+        self.names.insert(id, name.clone());
+        Ok(name)
+    }
+}
+
+/// Who and what, on one line.
+pub(crate) fn body(event: &Event) -> String {
+    let Told {
+        kind, sender, text, ..
+    } = told(&event.kind);
+    let text = printable(&text);
+    match sender {
+        Some(sender) if matches!(kind, "message" | "ephemeral") => format!("{}: {text}", sender.user),
+        Some(sender) => format!("* {} {text}", sender.user),
+        None => format!("* {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use valise_client_sdk::{EventId, Position};
+
+    use super::*;
+
+    fn event(kind: EventKind) -> Event {
+        Event {
+            id: EventId(1),
+            group: GroupId::from_bytes([7; 16]),
+            position: Position(3),
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            kind,
+        }
+    }
+
+    fn bob() -> Peer {
+        Peer {
+            user: "bob@valise.example".parse().unwrap(),
+            device: "0b000000-0000-4000-8000-000000000002".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_message_in_json_keeps_its_form() {
+        let message = event(EventKind::Message {
+            sender: bob(),
+            content: "zwei\nZeilen".into(),
+        });
+        assert_eq!(
+            serde_json::from_str::<Value>(&json(&message).unwrap()).unwrap(),
+            json!({
+                "group": "07070707-0707-0707-0707-070707070707",
+                "position": 3,
+                "at": "2023-11-14T22:13:20Z",
+                "kind": "message",
+                "sender": { "user": "bob@valise.example", "device": "0b000000-0000-4000-8000-000000000002" },
+                "text": "zwei\nZeilen",
+            })
+        );
+        assert_eq!(body(&message), "bob@valise.example: zwei\u{fffd}Zeilen");
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_as_bytes() {
+        let content = Content::new("image/png", [1, 255]);
+        let line = json(&event(EventKind::Message {
+            sender: bob(),
+            content,
+        }))
+        .unwrap();
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["text"], Value::Null);
+        assert_eq!(value["body_hex"], "01ff");
+    }
+
+    #[test]
+    fn changes_say_who() {
+        assert_eq!(changes(&[bob(), bob()], &[]), "added bob@valise.example");
+        assert_eq!(changes(&[], &[bob()]), "removed bob@valise.example");
+    }
+}
