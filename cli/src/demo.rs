@@ -9,6 +9,7 @@ mod story;
 
 use serde::Serialize;
 use valise_client_sdk::UserId;
+use valise_service_runtime::termination;
 
 use crate::args::DemoArgs;
 use crate::error::CliError;
@@ -34,12 +35,17 @@ struct Outcome {
 }
 
 pub(crate) async fn run(arguments: DemoArgs) -> Result<(), CliError> {
+    let termination = termination().map_err(CliError::io("cannot wait for signals"))?;
     let directory =
         tempfile::tempdir().map_err(CliError::io("cannot make a directory for temporary files"))?;
     let embedded = Embedded::start(Options::new(directory.path().join("services"))?).await?;
     let address = embedded.url();
     let story = Story::new(arguments.json, directory.path(), &embedded);
-    let played = play(&arguments, story).await;
+    // The directory is to be deleted then too.
+    let played = tokio::select! {
+        played = play(&arguments, story) => played,
+        () = termination.cancelled() => Err(CliError::failed("the demo was interrupted")),
+    };
     // Also after a failure: the services end in order.
     let searched = played.and_then(|report| {
         let running = search::services(directory.path(), &report.secrets, "while they run")?;

@@ -12,21 +12,24 @@ use crate::wait::soon;
 /// The binary, beside the test's own executable (`target/<profile>/deps/<test>` and `target/<profile>/valise`).
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-        let binary = profile.join("valise");
-        if !binary.exists() {
-            eprintln!("building {}", binary.display());
-            let mut build = std::process::Command::new(env!("CARGO"));
-            build.args(["build", "--package", "valise-cli"]);
-            if profile.ends_with("release") {
-                build.arg("--release");
-            }
-            assert!(build.status().unwrap().success(), "the valise binary cannot be built");
+    BINARY.get_or_init(|| built("valise", &["--package", "valise-cli"]))
+}
+
+/// Something else that is built with the workspace. Where it is not there, cargo builds it with these arguments.
+pub fn built(path: &str, arguments: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let binary = profile.join(path);
+    if !binary.exists() {
+        eprintln!("building {}", binary.display());
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.arg("build").args(arguments);
+        if profile.ends_with("release") {
+            build.arg("--release");
         }
-        binary
-    })
+        assert!(build.status().unwrap().success(), "{path} cannot be built");
+    }
+    binary
 }
 
 /// A `valise` command that is killed when it is dropped. Nothing of the caller's environment gets into it but `PATH`.
@@ -37,6 +40,12 @@ pub fn valise<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>)
     // Where tests are looked into, with more words.
     command.envs(std::env::var_os("RUST_LOG").map(|filter| ("RUST_LOG", filter)));
     command
+}
+
+/// Tells a process to end (SIGTERM).
+pub(crate) fn terminate(process: u32) {
+    let kill = std::process::Command::new("kill").args(["-TERM", &process.to_string()]).status();
+    assert!(kill.unwrap().success());
 }
 
 /// What a command that has ended left behind.
@@ -153,8 +162,7 @@ impl Running {
 
     /// Tells it to end (SIGTERM).
     pub fn terminate(&self) {
-        let kill = std::process::Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
-        assert!(kill.unwrap().success());
+        terminate(self.id());
     }
 
     async fn complaint(&mut self) -> String {

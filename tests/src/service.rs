@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::command::valise;
+use crate::command::{terminate, valise};
 use crate::wait::soon;
 
 /// What `valise up --json` says once it answers.
@@ -81,6 +81,12 @@ impl Service {
     /// `kill -9`, and waits until the process is gone.
     pub async fn kill(&mut self) {
         self.process.kill().await.unwrap();
+    }
+
+    /// Asks it to end, and waits until it has, with success.
+    pub async fn terminate(mut self) {
+        terminate(self.process.id().expect("it is running"));
+        assert!(soon(self.process.wait()).await.unwrap().success());
     }
 
     /// Starts it again with the same data on the same port.

@@ -26,6 +26,14 @@ pub enum DataError {
         /// The directory.
         directory: PathBuf,
     },
+    /// It was made for another domain.
+    #[error("{} belongs to the domain {found}: start it with --domain {found}", directory.display())]
+    OtherDomain {
+        /// The directory.
+        directory: PathBuf,
+        /// Its domain.
+        found: String,
+    },
     /// A service's key and certificate cannot be read or written.
     #[error("{}: not a service key with its certificate, or not to be written ({source})", file.display())]
     Identity {
@@ -85,6 +93,29 @@ impl DataDirectory {
                 directory: directory.to_owned(),
             }),
             Err(TryLockError::Error(source)) => Err(not_writable(source)),
+        }
+    }
+
+    /// The directory is this domain's from its first start on: certificates and tokens name it.
+    pub(super) fn belongs_to(&self, domain: &str) -> Result<(), DataError> {
+        let not_writable = |source| DataError::NotWritable {
+            directory: self.directory.clone(),
+            source,
+        };
+        let file = self.file("domain");
+        match fs::read_to_string(&file) {
+            Ok(found) if found.trim_end() == domain => Ok(()),
+            Ok(found) => Err(DataError::OtherDomain {
+                directory: self.directory.clone(),
+                found: found.trim_end().to_owned(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let part = self.file("domain.part");
+                fs::write(&part, format!("{domain}\n"))
+                    .and_then(|()| fs::rename(&part, &file))
+                    .map_err(not_writable)
+            }
+            Err(error) => Err(not_writable(error)),
         }
     }
 
@@ -149,6 +180,16 @@ mod tests {
         ));
         drop(held);
         DataDirectory::lock(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_stays_with_its_domain() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = DataDirectory::lock(parent.path()).unwrap();
+        held.belongs_to("a.example").unwrap();
+        held.belongs_to("a.example").unwrap();
+        let error = held.belongs_to("b.example").unwrap_err().to_string();
+        assert!(error.ends_with("--domain a.example"), "{error}");
     }
 
     #[test]

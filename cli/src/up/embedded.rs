@@ -98,6 +98,7 @@ impl Embedded {
             return Err(UpError::User);
         }
         let data = DataDirectory::lock(&options.data)?;
+        data.belongs_to(&options.domain)?;
         let server = ServerConfig {
             listen: options.listen,
             graceful_shutdown: GRACE,
@@ -212,5 +213,43 @@ mod tests {
         assert_eq!(url(([127, 0, 0, 1], 7400).into()), "http://127.0.0.1:7400");
         assert_eq!(url(([0, 0, 0, 0], 7400).into()), "http://127.0.0.1:7400");
         assert_eq!(url((Ipv6Addr::UNSPECIFIED, 1).into()), "http://[::1]:1");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn services_start_again_where_they_stopped() {
+        let parent = tempfile::tempdir().unwrap();
+        let options = Options::new(parent.path()).unwrap();
+        let first = Embedded::start(options.clone()).await.unwrap();
+        assert_ne!(first.address().port(), 0);
+        let in_use = Embedded::start(options.clone()).await.unwrap_err();
+        assert!(
+            matches!(in_use, UpError::Data(DataError::InUse { .. })),
+            "{in_use}"
+        );
+        let code = first.administrator_enrolment_code().unwrap().to_owned();
+        first.stop().await;
+
+        let certificate = |name: &str| std::fs::read(parent.path().join(name)).unwrap();
+        let before = certificate("delivery-service.chain.pem");
+        let second = Embedded::start(options.clone()).await.unwrap();
+        assert_eq!(certificate("delivery-service.chain.pem"), before);
+        assert_ne!(
+            second.administrator_enrolment_code().unwrap(),
+            code,
+            "nobody has enrolled with the first"
+        );
+        assert!(second.enrolment_code(&options.user).await.is_ok());
+        second.stop().await;
+    }
+
+    #[tokio::test]
+    async fn users_of_another_domain_are_refused_at_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let options = Options {
+            domain: "other.example".into(),
+            ..Options::new(parent.path()).unwrap()
+        };
+        assert!(matches!(Embedded::start(options).await, Err(UpError::User)));
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

@@ -19,11 +19,12 @@ use super::embedded::{CODE_VALIDITY, Options, UpError, url};
 const DELIVERY: &str = "delivery-service";
 const DIRECTORY: &str = "key-package-directory";
 /// The names under which health is reported.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "valise.authentication.v1.AuthenticationService",
     "valise.authentication.v1.AdministrationService",
     directory::NAME,
     delivery::SERVICE_NAME,
+    "valise.delivery.v1.DeliveryInternalService",
 ];
 
 /// The opened services.

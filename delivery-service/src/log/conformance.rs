@@ -219,7 +219,10 @@ async fn keys_are_each_senders_own(log: &dyn OrderedLog) {
     for (append, position) in [(first, 1), (others, 2), (service, 3)] {
         let accepted = accept(log, append.clone()).await;
         let again = accept(log, append).await;
-        assert_eq!((accepted.position, again.position), (Position(position), Position(position)));
+        assert_eq!(
+            (accepted.position, again.position),
+            (Position(position), Position(position))
+        );
         assert!(again.repeated && !accepted.repeated);
     }
     assert_eq!(log.head(group).await.unwrap().unwrap().position, Position(3));

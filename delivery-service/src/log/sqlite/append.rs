@@ -152,7 +152,7 @@ pub(super) fn append(
     let repeat = || read::repeat(transaction, append.group, append.key, append.sender);
     if let Some(refused) = refuse(transaction, &row, &append)? {
         // The answer to a repeat stays what it was.
-        return Ok(repeat()?.map_or(Err(refused), Ok));
+        return Ok(repeat()?.ok_or(refused));
     }
     // The index tells a repeat from a new entry as that is inserted; but to it no two entries without a sender are alike.
     if append.sender.is_none()

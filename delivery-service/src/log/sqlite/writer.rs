@@ -53,21 +53,13 @@ impl Writer {
     /// Until the queue ends.
     pub(super) fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        let y = std::env::var("VALISE_YIELD").map_or(0, |v| v.parse::<u32>().unwrap_or(0));
-        let mut several = false;
         while let Some(first) = self.queue.blocking_recv() {
             batch.push(first);
-            if several {
-                for _ in 0..y {
-                    std::thread::yield_now();
-                }
-            }
             while batch.len() < BATCH
                 && let Ok(job) = self.queue.try_recv()
             {
                 batch.push(job);
             }
-            several = batch.len() > 1;
             self.write(batch.drain(..));
         }
     }
