@@ -49,8 +49,7 @@ impl Session {
         let row = db.device()?.ok_or(Error::NotEnrolled)?;
         let enrolled = row.enrolled.ok_or(Error::NotEnrolled)?;
         let channels = Channels::new(&row.servers)?;
-        let (db, enrolled) =
-            enrol::complete(db, enrolled, &row.signature_key, &channels, &options).await?;
+        let (db, enrolled) = enrol::complete(db, enrolled, &row.signature_key, &channels, &options).await?;
         Self::start(db, &enrolled, &row.signature_key, channels, options).await
     }
 

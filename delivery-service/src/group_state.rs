@@ -153,15 +153,10 @@ impl GroupStates {
         Self { log, slots }
     }
 
-    fn slot(&self, group: GroupId) -> Arc<Slot> {
-        self.slots.get_with(group, Arc::default)
-    }
-
     /// The epoch that is known here, loaded if none is. It may be behind the log where another replica appends; whoever appends learns it
     /// then, and asks for [`Self::refresh`].
     pub(crate) async fn view(&self, group: GroupId) -> Result<EpochView, Refusal> {
-        let slot = self.slot(group);
-        let known = slot.view.read().clone();
+        let known = self.slots.get(&group).and_then(|slot| slot.view.read().clone());
         match known {
             Some(view) => Ok(view),
             None => self.refresh(group).await,
@@ -176,16 +171,20 @@ impl GroupStates {
 
     /// The group's state, folded up to the log's newest handshake.
     pub(crate) async fn hold(&self, group: GroupId) -> Result<Held, Refusal> {
-        let Some(head) = self.log.head(group).await? else {
+        let slot = match self.slots.get(&group) {
+            Some(slot) => slot,
             // An unknown id must not take a place in the cache.
-            return Err(Reason::GroupNotFound.into());
+            None if self.log.head(group).await?.is_none() => return Err(Reason::GroupNotFound.into()),
+            None => self.slots.get_with(group, Arc::default),
         };
-        let slot = self.slot(group);
         let mut guard = Arc::clone(&slot.state).lock_owned().await;
         // Taken out while it changes: a cancelled or failed fold leaves nothing half-done behind.
         let state = match guard.take() {
             Some(state) => state,
-            None => self.load(group, &head, head.epoch).await?,
+            None => {
+                let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
+                self.load(group, &head, head.epoch).await?
+            }
         };
         let state = self.fold_forward(group, state, None).await?;
         *guard = Some(state);

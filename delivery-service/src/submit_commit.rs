@@ -45,10 +45,17 @@ impl Delivery {
         }
 
         let mut held = self.states.hold(commit.group).await?;
-        if let Some(first) = self.log.repeat(commit.group, request.key, Some(device)).await? {
-            return Ok(first);
-        }
-        let pending = self.admit(&mut held, &commit, user, device).await?;
+        let pending = match self.admit(&mut held, &commit, user, device).await {
+            Ok(pending) => pending,
+            // It may have been accepted earlier: then its epoch has ended.
+            Err(refusal) => {
+                return self
+                    .log
+                    .repeat(commit.group, request.key, Some(device))
+                    .await?
+                    .ok_or(refusal);
+            }
+        };
         let group = commit.group;
         let epoch = commit.epoch;
         let tag = commit.tag_bytes().map_err(broken(Reason::InvalidCommit))?;

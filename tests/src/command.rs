@@ -18,7 +18,10 @@ pub fn binary() -> &'static Path {
 /// Something else that is built with the workspace. Where it is not there, cargo builds it with these arguments.
 pub fn built(path: &str, arguments: &[&str]) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("a test lies in target/<profile>/deps");
     let binary = profile.join(path);
     if !binary.exists() {
         eprintln!("building {}", binary.display());
@@ -44,7 +47,9 @@ pub fn valise<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>)
 
 /// Tells a process to end (SIGTERM).
 pub(crate) fn terminate(process: u32) {
-    let kill = std::process::Command::new("kill").args(["-TERM", &process.to_string()]).status();
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &process.to_string()])
+        .status();
     assert!(kill.unwrap().success());
 }
 
@@ -87,7 +92,10 @@ pub struct Running {
 impl Running {
     /// Starts a command.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -169,7 +177,8 @@ impl Running {
         let mut text = String::new();
         if let Some(err) = &mut self.child.stderr {
             // What it had said so far, if it goes on saying things.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), err.read_to_string(&mut text)).await;
+            let _ =
+                tokio::time::timeout(std::time::Duration::from_secs(1), err.read_to_string(&mut text)).await;
         }
         text
     }

@@ -23,8 +23,14 @@ impl Homes {
     pub async fn of(service: &Service) -> Self {
         let (user, _) = service.first_user();
         let domain = user.split_once('@').unwrap().1.to_owned();
-        let homes = Self { folder: tempfile::tempdir().unwrap(), url: service.url().to_owned(), domain };
-        homes.enrol_with(ADMINISTRATOR, service.administrator_code()).await;
+        let homes = Self {
+            folder: tempfile::tempdir().unwrap(),
+            url: service.url().to_owned(),
+            domain,
+        };
+        homes
+            .enrol_with(ADMINISTRATOR, service.administrator_code())
+            .await;
         homes
     }
 
@@ -50,18 +56,29 @@ impl Homes {
 
     /// A profile for somebody, with a code from the administrator.
     pub async fn enrol(&self, name: &str) {
-        let code = run(self.command(ADMINISTRATOR, &["admin", "code", &self.user(name), "--json"])).await.ok();
+        let code = run(self.command(ADMINISTRATOR, &["admin", "code", &self.user(name), "--json"]))
+            .await
+            .ok();
         let code: Value = serde_json::from_str(&code).unwrap();
         self.enrol_with(name, code["code"].as_str().unwrap()).await;
     }
 
     async fn enrol_with(&self, name: &str, code: &str) {
-        run(self.command(name, &["enrol", "--server", &self.url, "--code", code, "--name", "terminal"])).await.ok();
+        run(self.command(
+            name,
+            &[
+                "enrol", "--server", &self.url, "--code", code, "--name", "terminal",
+            ],
+        ))
+        .await
+        .ok();
     }
 
     /// Makes a group and returns its id.
     pub async fn new_group(&self, name: &str, group: &str) -> String {
-        let told = run(self.command(name, &["group", "new", group, "--json"])).await.ok();
+        let told = run(self.command(name, &["group", "new", group, "--json"]))
+            .await
+            .ok();
         let told: Value = serde_json::from_str(&told).unwrap();
         told["group"].as_str().unwrap().to_owned()
     }

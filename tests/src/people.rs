@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use valise_client_sdk::{
-    Client, Event, EventKind, Events, Group, GroupId, KeyPackageOptions, Options, Position, Store, UserId, UserKind,
+    Client, Event, EventKind, Events, Group, GroupId, KeyPackageOptions, Options, Position, Store, UserId,
+    UserKind,
 };
 
 use crate::service::Service;
@@ -29,7 +30,11 @@ impl Town {
             options(1),
         );
         let administrator = soon(administrator).await.unwrap();
-        Self { url: service.url().to_owned(), domain, administrator }
+        Self {
+            url: service.url().to_owned(),
+            domain,
+            administrator,
+        }
     }
 
     /// The administrator's device.
@@ -57,14 +62,19 @@ impl Town {
     /// A new device with that store and those options.
     pub async fn device_with(&self, name: &str, store: Store, options: Options) -> Client {
         let code = self.code(name).await;
-        Client::enrol_with(self.url.as_str(), &code, "a device", store, options).await.unwrap()
+        Client::enrol_with(self.url.as_str(), &code, "a device", store, options)
+            .await
+            .unwrap()
     }
 }
 
 /// Options with so many one-time key packages in stock: each costs two key pairs and a signature.
 pub fn options(one_time: usize) -> Options {
     let mut options = Options::default();
-    options.key_packages = KeyPackageOptions { one_time, ..KeyPackageOptions::default() };
+    options.key_packages = KeyPackageOptions {
+        one_time,
+        ..KeyPackageOptions::default()
+    };
     options
 }
 

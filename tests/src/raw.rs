@@ -6,9 +6,9 @@ pub mod stream;
 
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, LeafNodeIndex, Lifetime, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, ProtocolVersion, RatchetTreeIn,
-    StagedWelcome,
+    Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, LeafNodeIndex, Lifetime,
+    MlsGroup, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent,
+    ProtocolVersion, RatchetTreeIn, StagedWelcome,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -49,7 +49,9 @@ pub struct Bearer(pub Option<String>);
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         Ok(request)
     }
@@ -70,12 +72,18 @@ pub struct Door {
 impl Door {
     /// Calls without a token.
     pub fn open(channel: Channel) -> Self {
-        Self { channel, bearer: Bearer(None) }
+        Self {
+            channel,
+            bearer: Bearer(None),
+        }
     }
 
     /// Calls with that token.
     pub fn with_token(&self, token: &str) -> Self {
-        Self { channel: self.channel.clone(), bearer: Bearer(Some(token.to_owned())) }
+        Self {
+            channel: self.channel.clone(),
+            bearer: Bearer(Some(token.to_owned())),
+        }
     }
 
     fn calls(&self) -> Calls {
@@ -135,17 +143,26 @@ pub struct Plan {
 impl Plan {
     /// New keys for the committer.
     pub fn self_update() -> Self {
-        Self { path: true, ..Self::default() }
+        Self {
+            path: true,
+            ..Self::default()
+        }
     }
 
     /// Adds.
     pub fn add(adds: Vec<KeyPackage>) -> Self {
-        Self { adds, ..Self::default() }
+        Self {
+            adds,
+            ..Self::default()
+        }
     }
 
     /// Removes.
     pub fn remove(removals: Vec<LeafNodeIndex>) -> Self {
-        Self { removals, ..Self::default() }
+        Self {
+            removals,
+            ..Self::default()
+        }
     }
 }
 
@@ -173,7 +190,9 @@ impl Device {
         let door = Door::open(service.connect().await);
         let signer = new_signer();
         let request = authentication::EnrolRequest {
-            proof: Some(authentication::enrol_request::Proof::EnrolmentCode(code.to_owned())),
+            proof: Some(authentication::enrol_request::Proof::EnrolmentCode(
+                code.to_owned(),
+            )),
             certification_request: request_of(&signer),
             device_name: "a raw device".to_owned(),
         };
@@ -181,14 +200,20 @@ impl Device {
         let id: DeviceId = answer.device_id.parse().unwrap();
         let token = token(&door, id, &signer).await.unwrap();
         let door = door.with_token(&token);
-        let parameters = door.delivery().get_parameters(wire::GetParametersRequest {}).await.unwrap().into_inner();
+        let parameters = door
+            .delivery()
+            .get_parameters(wire::GetParametersRequest {})
+            .await
+            .unwrap()
+            .into_inner();
         Self {
             user: answer.user_id.parse().unwrap(),
             id,
             signer,
             chain: answer.chain.unwrap().certificates,
             provider: OpenMlsRustCrypto::default(),
-            external_sender: ExternalSender::tls_deserialize_exact_bytes(&parameters.external_sender).unwrap(),
+            external_sender: ExternalSender::tls_deserialize_exact_bytes(&parameters.external_sender)
+                .unwrap(),
             door,
         }
     }
@@ -205,24 +230,48 @@ impl Device {
 
     /// A key package of each device of these users.
     pub async fn claim(&self, user_ids: Vec<String>) -> Vec<KeyPackage> {
-        let request =
-            directory::ClaimKeyPackagesRequest { user_ids, device_ids: Vec::new(), cipher_suite: SUITE };
-        let claims = self.door.directory().claim_key_packages(request).await.unwrap().into_inner().claims;
+        let request = directory::ClaimKeyPackagesRequest {
+            user_ids,
+            device_ids: Vec::new(),
+            cipher_suite: SUITE,
+        };
+        let claims = self
+            .door
+            .directory()
+            .claim_key_packages(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .claims;
         claims.into_iter().map(|claim| self.read_package(claim)).collect()
     }
 
     fn read_package(&self, claim: directory::Claim) -> KeyPackage {
-        let Some(directory::claim::Result::KeyPackage(bytes)) = claim.result else { panic!("{claim:?}") };
+        let Some(directory::claim::Result::KeyPackage(bytes)) = claim.result else {
+            panic!("{claim:?}")
+        };
         let message = MlsMessageIn::tls_deserialize_exact_bytes(&bytes).unwrap();
-        let MlsMessageBodyIn::KeyPackage(package) = message.extract() else { panic!("not a key package") };
-        package.validate(self.provider.crypto(), ProtocolVersion::Mls10).unwrap()
+        let MlsMessageBodyIn::KeyPackage(package) = message.extract() else {
+            panic!("not a key package")
+        };
+        package
+            .validate(self.provider.crypto(), ProtocolVersion::Mls10)
+            .unwrap()
     }
 
     /// A certificate of the same device for a new key, which from now on is the key that tokens are got with.
     pub async fn renew(&self) -> (SignatureKeyPair, Vec<Vec<u8>>) {
         let signer = new_signer();
-        let request = authentication::RenewCertificateRequest { certification_request: request_of(&signer) };
-        let answer = self.door.authentication().renew_certificate(request).await.unwrap().into_inner();
+        let request = authentication::RenewCertificateRequest {
+            certification_request: request_of(&signer),
+        };
+        let answer = self
+            .door
+            .authentication()
+            .renew_certificate(request)
+            .await
+            .unwrap()
+            .into_inner();
         (signer, answer.chain.unwrap().certificates)
     }
 
@@ -233,7 +282,9 @@ impl Device {
 
     /// How its key packages are made.
     pub fn package_builder() -> KeyPackageBuilder {
-        KeyPackage::builder().leaf_node_capabilities(capabilities()).key_package_lifetime(lifetime(84 * DAY))
+        KeyPackage::builder()
+            .leaf_node_capabilities(capabilities())
+            .key_package_lifetime(lifetime(84 * DAY))
     }
 
     /// A key package.
@@ -248,16 +299,25 @@ impl Device {
         signer: &SignatureKeyPair,
         credential: CredentialWithKey,
     ) -> KeyPackage {
-        builder.build(suites()[0], &self.provider, signer, credential).unwrap().into_key_package()
+        builder
+            .build(suites()[0], &self.provider, signer, credential)
+            .unwrap()
+            .into_key_package()
     }
 
     /// Publishes so many one-time packages and a last-resort one. Returns their messages.
     pub async fn publish(&self, one_time: usize) -> Vec<Vec<u8>> {
         let mut packages: Vec<_> = (0..one_time).map(|_| message(self.key_package())).collect();
         let builder = Self::package_builder().mark_as_last_resort();
-        packages.push(message(self.build_package(builder, &self.signer, self.credential())));
+        packages.push(message(self.build_package(
+            builder,
+            &self.signer,
+            self.credential(),
+        )));
         for batch in packages.chunks(100) {
-            let request = directory::PublishKeyPackagesRequest { key_packages: batch.to_vec() };
+            let request = directory::PublishKeyPackagesRequest {
+                key_packages: batch.to_vec(),
+            };
             self.door.directory().publish_key_packages(request).await.unwrap();
         }
         packages
@@ -265,18 +325,29 @@ impl Device {
 
     /// A group of this device alone, not registered.
     pub fn new_group(&self) -> MlsGroup {
-        let config =
-            create_config(suites()[0], self.external_sender.clone(), &self.user, lifetime(84 * DAY)).unwrap();
+        let config = create_config(
+            suites()[0],
+            self.external_sender.clone(),
+            &self.user,
+            lifetime(84 * DAY),
+        )
+        .unwrap();
         let id = openmls::prelude::GroupId::from_slice(GroupId::random(&mut rand::rng()).as_bytes());
         MlsGroup::new_with_group_id(&self.provider, &self.signer, &config, id, self.credential()).unwrap()
     }
 
     /// Registers a group.
     pub async fn register(&self, group: &MlsGroup) -> Result<(), Refusal> {
-        let info = group.export_group_info(self.provider.crypto(), &self.signer, false).unwrap();
+        let info = group
+            .export_group_info(self.provider.crypto(), &self.signer, false)
+            .unwrap();
         let request = wire::CreateGroupRequest {
             group_info: info.tls_serialize_detached().unwrap().into(),
-            ratchet_tree: group.export_ratchet_tree().tls_serialize_detached().unwrap().into(),
+            ratchet_tree: group
+                .export_ratchet_tree()
+                .tls_serialize_detached()
+                .unwrap()
+                .into(),
             idempotency_key: key(),
         };
         let answer = self.door.delivery().create_group(request).await;
@@ -295,14 +366,19 @@ impl Device {
         self.submit(&bundle).await.unwrap();
         group.merge_pending_commit(&self.provider).unwrap();
         let tree = group.export_ratchet_tree().tls_serialize_detached().unwrap();
-        let joined = others.iter().map(|other| other.join(&bundle.welcome, &tree)).collect();
+        let joined = others
+            .iter()
+            .map(|other| other.join(&bundle.welcome, &tree))
+            .collect();
         (group, joined)
     }
 
     /// Joins by a Welcome.
     pub fn join(&self, welcome: &[u8], tree: &[u8]) -> MlsGroup {
         let message = MlsMessageIn::tls_deserialize_exact_bytes(welcome).unwrap();
-        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else { panic!("not a Welcome") };
+        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
+            panic!("not a Welcome")
+        };
         StagedWelcome::build_from_welcome(&self.provider, &join_config(), welcome)
             .unwrap()
             .with_ratchet_tree(RatchetTreeIn::tls_deserialize_exact_bytes(tree).unwrap())
@@ -325,7 +401,9 @@ impl Device {
             .unwrap()
             .create_group_info(true)
             .use_ratchet_tree_extension(false)
-            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
+            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| {
+                true
+            })
             .unwrap()
             .stage_commit(&self.provider)
             .unwrap();
@@ -347,7 +425,9 @@ impl Device {
             may_be_repeat: false,
         };
         let answer = self.door.delivery().submit_commit(request).await;
-        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+        answer
+            .map(|answer| answer.into_inner().accepted.unwrap())
+            .map_err(|status| refusal(&status))
     }
 
     /// Submits an external commit.
@@ -359,12 +439,18 @@ impl Device {
             may_be_repeat: false,
         };
         let answer = self.door.delivery().submit_external_commit(request).await;
-        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+        answer
+            .map(|answer| answer.into_inner().accepted.unwrap())
+            .map_err(|status| refusal(&status))
     }
 
     /// Encrypts a message.
     pub fn encrypt(&self, group: &mut MlsGroup, text: &[u8]) -> Vec<u8> {
-        group.create_message(&self.provider, &self.signer, text).unwrap().tls_serialize_detached().unwrap()
+        group
+            .create_message(&self.provider, &self.signer, text)
+            .unwrap()
+            .tls_serialize_detached()
+            .unwrap()
     }
 
     /// Sends a message.
@@ -381,7 +467,9 @@ impl Device {
             may_be_repeat: false,
         };
         let answer = self.door.delivery().send_message(request).await;
-        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+        answer
+            .map(|answer| answer.into_inner().accepted.unwrap())
+            .map_err(|status| refusal(&status))
     }
 
     /// Submits whatever bytes as a proposal.
@@ -392,11 +480,18 @@ impl Device {
             may_be_repeat: false,
         };
         let answer = self.door.delivery().submit_proposal(request).await;
-        answer.map(|answer| answer.into_inner().accepted.unwrap()).map_err(|status| refusal(&status))
+        answer
+            .map(|answer| answer.into_inner().accepted.unwrap())
+            .map_err(|status| refusal(&status))
     }
 
     /// Reads a part of a log.
-    pub async fn read(&self, group: &[u8], after: u64, max: u32) -> Result<wire::ReadEntriesResponse, Refusal> {
+    pub async fn read(
+        &self,
+        group: &[u8],
+        after: u64,
+        max: u32,
+    ) -> Result<wire::ReadEntriesResponse, Refusal> {
         read(&self.door, group, after, max).await
     }
 
@@ -407,20 +502,38 @@ impl Device {
 
     /// Where a log stands.
     pub async fn head(&self, group: &MlsGroup) -> (u64, u64) {
-        let last = self.read(group.group_id().as_slice(), u64::MAX, 1).await.unwrap().last_position;
-        let request = wire::GetGroupInfoRequest { group_id: group.group_id().as_slice().to_vec().into() };
-        let epoch = self.door.delivery().get_group_info(request).await.unwrap().into_inner().epoch;
+        let last = self
+            .read(group.group_id().as_slice(), u64::MAX, 1)
+            .await
+            .unwrap()
+            .last_position;
+        let request = wire::GetGroupInfoRequest {
+            group_id: group.group_id().as_slice().to_vec().into(),
+        };
+        let epoch = self
+            .door
+            .delivery()
+            .get_group_info(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .epoch;
         (last, epoch)
     }
 
     /// Applies an entry. Returns the text of a message.
     pub fn apply(&self, group: &mut MlsGroup, entry: &[u8]) -> Option<Vec<u8>> {
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(entry).unwrap().try_into_protocol_message().unwrap();
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(entry)
+            .unwrap()
+            .try_into_protocol_message()
+            .unwrap();
         let processed = group.process_message(&self.provider, message).unwrap();
         match processed.into_content() {
             ProcessedMessageContent::ApplicationMessage(message) => return Some(message.into_bytes()),
             ProcessedMessageContent::ProposalMessage(proposal) => {
-                group.store_pending_proposal(self.provider.storage(), *proposal).unwrap();
+                group
+                    .store_pending_proposal(self.provider.storage(), *proposal)
+                    .unwrap();
             }
             ProcessedMessageContent::StagedCommitMessage(staged) => {
                 group.merge_staged_commit(&self.provider, *staged).unwrap();
@@ -432,11 +545,21 @@ impl Device {
 }
 
 /// Reads a part of a log.
-pub async fn read(door: &Door, group: &[u8], after: u64, max: u32) -> Result<wire::ReadEntriesResponse, Refusal> {
-    let request =
-        wire::ReadEntriesRequest { group_id: group.to_vec().into(), after_position: after, max_entries: max };
+pub async fn read(
+    door: &Door,
+    group: &[u8],
+    after: u64,
+    max: u32,
+) -> Result<wire::ReadEntriesResponse, Refusal> {
+    let request = wire::ReadEntriesRequest {
+        group_id: group.to_vec().into(),
+        after_position: after,
+        max_entries: max,
+    };
     let answer = door.delivery().read_entries(request).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| refusal(&status))
 }
 
 /// Reads a log from there to its end.
@@ -465,7 +588,10 @@ pub fn lifetime(seconds: u64) -> Lifetime {
 
 /// A credential and the public key of that signer.
 pub fn credential_with_key(credential: Credential, signer: &SignatureKeyPair) -> CredentialWithKey {
-    CredentialWithKey { credential, signature_key: signer.to_public_vec().into() }
+    CredentialWithKey {
+        credential,
+        signature_key: signer.to_public_vec().into(),
+    }
 }
 
 /// A key package as it is published.
@@ -497,11 +623,22 @@ pub fn request_of(signer: &SignatureKeyPair) -> Vec<u8> {
 /// An assertion of that subject with that key.
 pub fn assertion_of(subject: &str, signer: &SignatureKeyPair) -> String {
     let jti = uuid::Uuid::new_v4().to_string();
-    assertion(subject, ASSERTION_AUDIENCE, Clock::system().now(), &jti, |message| signer.sign(message).unwrap())
+    assertion(
+        subject,
+        ASSERTION_AUDIENCE,
+        Clock::system().now(),
+        &jti,
+        |message| signer.sign(message).unwrap(),
+    )
 }
 
 async fn token(door: &Door, device: DeviceId, signer: &SignatureKeyPair) -> Result<String, Refusal> {
     let assertion = assertion_of(&device.to_string(), signer);
-    let answer = door.authentication().issue_token(authentication::IssueTokenRequest { assertion }).await;
-    answer.map(|answer| answer.into_inner().access_token).map_err(|status| refusal(&status))
+    let answer = door
+        .authentication()
+        .issue_token(authentication::IssueTokenRequest { assertion })
+        .await;
+    answer
+        .map(|answer| answer.into_inner().access_token)
+        .map_err(|status| refusal(&status))
 }

@@ -44,7 +44,13 @@ impl Service {
         let extra: Vec<String> = extra.iter().map(|&argument| argument.to_owned()).collect();
         let (process, started) = launch(folder.path(), "127.0.0.1:0", &extra).await;
         let url = url(&started);
-        Self { folder, extra, process, url, started }
+        Self {
+            folder,
+            extra,
+            process,
+            url,
+            started,
+        }
     }
 
     /// Where it answers, `http://127.0.0.1:port`.
@@ -64,18 +70,34 @@ impl Service {
 
     /// The code with which the first administrator enrols.
     pub fn administrator_code(&self) -> &str {
-        self.started.administrator_enrolment_code.as_deref().expect("a first start makes a code")
+        self.started
+            .administrator_enrolment_code
+            .as_deref()
+            .expect("a first start makes a code")
     }
 
     /// The first user, and a code for a device of theirs.
     pub fn first_user(&self) -> (&str, &str) {
         let user = self.started.user.as_deref().expect("a first start names a user");
-        (user, self.started.user_enrolment_code.as_deref().expect("a first start makes a code"))
+        (
+            user,
+            self.started
+                .user_enrolment_code
+                .as_deref()
+                .expect("a first start makes a code"),
+        )
     }
 
     /// A new connection.
     pub async fn connect(&self) -> Channel {
-        soon(Endpoint::from_shared(self.url.clone()).unwrap().tcp_nodelay(true).connect()).await.unwrap()
+        soon(
+            Endpoint::from_shared(self.url.clone())
+                .unwrap()
+                .tcp_nodelay(true)
+                .connect(),
+        )
+        .await
+        .unwrap()
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -123,18 +145,30 @@ fn url(started: &Started) -> String {
 }
 
 async fn launch(folder: &Path, listen: &str, extra: &[String]) -> (Child, Started) {
-    let log: File = OpenOptions::new().create(true).append(true).open(log(folder)).unwrap();
+    let log: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log(folder))
+        .unwrap();
     let data = data(folder);
     let mut command = valise(["up", "--json", "--listen", listen, "--data"]);
     if std::env::var_os("RUST_LOG").is_none() {
         command.env("RUST_LOG", "info");
     }
-    command.arg(&data).args(extra).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+        .arg(&data)
+        .args(extra)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     let mut process = command.spawn().unwrap();
     let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
     let line = soon(output.next_line()).await.unwrap();
     let Some(line) = line else {
-        panic!("valise up did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap())
+        panic!(
+            "valise up did not start: {}",
+            std::fs::read_to_string(folder.join("log")).unwrap()
+        )
     };
     let started = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
     // It may go on to say things.

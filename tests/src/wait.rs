@@ -14,10 +14,10 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// What the future yields, or a panic after that time.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(limit, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("did not happen within {limit:?}"),
-    }
+    let Ok(value) = tokio::time::timeout(limit, future).await else {
+        panic!("did not happen within {limit:?}");
+    };
+    value
 }
 
 /// Asks again and again until there is an answer. For what cannot be awaited, such as another process's state.
@@ -30,10 +30,10 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(SOON, asking).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {SOON:?}: {what}"),
-    }
+    let Ok(value) = tokio::time::timeout(SOON, asking).await else {
+        panic!("not within {SOON:?}: {what}");
+    };
+    value
 }
 
 /// All values, in the order of the futures, which run at the same time on tasks of their own.

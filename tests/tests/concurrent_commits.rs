@@ -1,8 +1,6 @@
 //! 16 devices commit to one group at the same time, 20 times each. Each epoch has exactly one commit, and all devices end in
 //! the same epoch with the same secrets.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +24,10 @@ async fn each_epoch_has_one_commit() {
     let observer = Device::enrol(&service, &town.code("observer").await).await;
     let devices = (0..DEVICES).map(|number| {
         let town = Arc::clone(&town);
-        async move { town.device_with(&format!("user{number}"), Store::memory(), options(1)).await }
+        async move {
+            town.device_with(&format!("user{number}"), Store::memory(), options(1))
+                .await
+        }
     });
     let devices: Vec<Client> = all(devices).await;
 
@@ -53,9 +54,16 @@ async fn each_epoch_has_one_commit() {
     let epochs: Vec<u64> = log.iter().map(|entry| entry.epoch).collect();
     let total = DEVICES as u64 * COMMITS;
     assert!(log.iter().all(|entry| entry.kind() == EntryKind::Commit));
-    assert_eq!(epochs, (added.epoch..added.epoch + total).collect::<Vec<_>>(), "one commit an epoch, none without");
+    assert_eq!(
+        epochs,
+        (added.epoch..added.epoch + total).collect::<Vec<_>>(),
+        "one commit an epoch, none without"
+    );
     let positions: Vec<u64> = log.iter().map(|entry| entry.position).collect();
-    assert_eq!(positions, (added.position + 1..=added.position + total).collect::<Vec<_>>());
+    assert_eq!(
+        positions,
+        (added.position + 1..=added.position + total).collect::<Vec<_>>()
+    );
     for (device, _) in &devices {
         let id = device.device().to_string();
         let own = log.iter().filter(|entry| entry.sender_device_id == id).count();

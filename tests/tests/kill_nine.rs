@@ -27,7 +27,10 @@ async fn what_was_acknowledged_is_there() {
     let observer = Device::enrol(&service, &town.code("observer").await).await;
     let mut devices = Vec::new();
     for number in 0..DEVICES {
-        devices.push(town.device_with(&format!("user{number}"), Store::memory(), options(5)).await);
+        devices.push(
+            town.device_with(&format!("user{number}"), Store::memory(), options(5))
+                .await,
+        );
     }
     let users = devices.iter().map(|device| device.user().to_string()).collect();
     let packages = observer.claim(users).await;
@@ -47,7 +50,10 @@ async fn what_was_acknowledged_is_there() {
     }
     for kill in 1..=KILLS {
         let enough = DEVICES * MESSAGES * kill / (KILLS + 1);
-        until("the load goes on", async || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(())).await;
+        until("the load goes on", async || {
+            (acknowledged.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
         service.kill().await;
         service.restart().await;
     }
@@ -70,7 +76,10 @@ async fn what_was_acknowledged_is_there() {
     for device in &devices {
         let mut events = device.events();
         let received = within(LIMIT, messages(device, &mut events, DEVICES * MESSAGES)).await;
-        assert!(received.into_iter().eq(sent.clone()), "all the same on each device");
+        assert!(
+            received.into_iter().eq(sent.clone()),
+            "all the same on each device"
+        );
     }
 }
 

@@ -1,7 +1,5 @@
 //! A group of 500 devices: made, and its first message read by everybody.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -23,7 +21,10 @@ async fn everybody_reads_the_first_message() {
     let enrolling = futures::stream::iter(0..DEVICES).map(|number| {
         let town = &town;
         // One package is enough: nobody is added twice.
-        async move { town.device_with(&format!("user{number:03}"), Store::memory(), options(1)).await }
+        async move {
+            town.device_with(&format!("user{number:03}"), Store::memory(), options(1))
+                .await
+        }
     });
     let devices: Vec<Client> = within(LIMIT, enrolling.buffered(AT_ONCE).collect()).await;
 
@@ -41,8 +42,10 @@ async fn everybody_reads_the_first_message() {
         async move {
             let here = joined(device, id).await;
             let mut events = device.events();
-            let (text, position) =
-                event(device, &mut events, |event| text(event).map(|text| (text, event.position))).await;
+            let (text, position) = event(device, &mut events, |event| {
+                text(event).map(|text| (text, event.position))
+            })
+            .await;
             (text, position, here.info().await.unwrap())
         }
     });

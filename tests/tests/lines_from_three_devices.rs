@@ -47,7 +47,11 @@ async fn three_listeners_see_one_order() {
         .into();
     let (sent, heard) = within(LIMIT, async { tokio::join!(all(sending), all(listening)) }).await;
     for output in sent {
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     let orders: Vec<_> = heard
@@ -59,7 +63,10 @@ async fn three_listeners_see_one_order() {
         .collect();
     assert_eq!(orders[0].len(), LINES * SENDERS.len());
     assert!(orders[0].is_sorted_by(|one, next| one.position < next.position));
-    assert!(orders[0] == orders[1] && orders[0] == orders[2], "one order for everybody");
+    assert!(
+        orders[0] == orders[1] && orders[0] == orders[2],
+        "one order for everybody"
+    );
     let mut by_sender: HashMap<&str, Vec<&str>> = HashMap::new();
     for message in &orders[0] {
         by_sender.entry(&message.sender).or_default().push(&message.text);
@@ -68,14 +75,22 @@ async fn three_listeners_see_one_order() {
     let file = text();
     let expected: Vec<_> = file.lines().collect();
     for (sender, lines) in by_sender {
-        assert!(lines == expected, "each line of {sender} once, in the order of the file");
+        assert!(
+            lines == expected,
+            "each line of {sender} once, in the order of the file"
+        );
     }
 
     // What was shown was confirmed: nothing of it comes again.
     let more = run(homes.command("anna", &["send", &group, "one more"])).await;
     more.ok();
-    let next = run(homes.command("dora", &["listen", &group, "--json", "--count", "1"])).await.ok();
-    assert_eq!(messages(&next.lines().map(str::to_owned).collect::<Vec<_>>())[0].text, "one more");
+    let next = run(homes.command("dora", &["listen", &group, "--json", "--count", "1"]))
+        .await
+        .ok();
+    assert_eq!(
+        messages(&next.lines().map(str::to_owned).collect::<Vec<_>>())[0].text,
+        "one more"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +108,11 @@ async fn a_send_to_nowhere_says_so_and_fails() {
 fn text() -> String {
     (0..LINES).fold(String::new(), |mut text, line| {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "line {line}: le conseil s'est réuni ce matin, on en parlera {}", "bla ".repeat(line % 9));
+        let _ = writeln!(
+            text,
+            "line {line}: le conseil s'est réuni ce matin, on en parlera {}",
+            "bla ".repeat(line % 9)
+        );
         text
     })
 }
@@ -106,7 +125,9 @@ struct Message {
 }
 
 fn messages(lines: &[String]) -> Vec<Message> {
-    let events = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let events = lines
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
     let messages = events.filter(|event| event["kind"] == "message");
     messages
         .map(|event| Message {

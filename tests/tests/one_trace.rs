@@ -5,10 +5,18 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -28,26 +36,43 @@ const SECRET: &str = "le mot de passe est pamplemousse";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_is_one_trace_across_processes() {
     let collector = Collector::start().await;
-    let config =
-        TelemetryConfig { otlp_endpoint: Some(collector.endpoint.parse().unwrap()), ..TelemetryConfig::default() };
+    let config = TelemetryConfig {
+        otlp_endpoint: Some(collector.endpoint.parse().unwrap()),
+        ..TelemetryConfig::default()
+    };
     let telemetry = Telemetry::start(&config, "an-app").unwrap();
     let service = Service::start_with(&["--otlp-endpoint", &collector.endpoint]).await;
     let town = Town::of(&service).await;
     let device = town.device("anna").await;
     let group = device.create_group("Traced").await.unwrap();
 
-    async { group.send(SECRET).await.unwrap() }.instrument(tracing::info_span!("the app's")).await;
+    async { group.send(SECRET).await.unwrap() }
+        .instrument(tracing::info_span!("the app's"))
+        .await;
     device.close().await;
     soon(telemetry.shutdown()).await;
 
-    let served = until("the service's span arrives", async || collector.span("valise", |span| span.name == SEND)).await;
-    let sent = collector.span("an-app", |span| span.name == "valise.send").unwrap();
+    let served = until("the service's span arrives", async || {
+        collector.span("valise", |span| span.name == SEND)
+    })
+    .await;
+    let sent = collector
+        .span("an-app", |span| span.name == "valise.send")
+        .unwrap();
     let apps = collector.span("an-app", |span| span.name == "the app's").unwrap();
-    assert_eq!((&served.trace_id, &sent.trace_id), (&apps.trace_id, &apps.trace_id));
+    assert_eq!(
+        (&served.trace_id, &sent.trace_id),
+        (&apps.trace_id, &apps.trace_id)
+    );
     assert_eq!(sent.parent_span_id, apps.span_id);
-    assert_eq!(served.parent_span_id, sent.span_id, "what the service does is part of the send");
+    assert_eq!(
+        served.parent_span_id, sent.span_id,
+        "what the service does is part of the send"
+    );
     // The group was made on its own.
-    let created = collector.span("an-app", |span| span.name == "valise.create_group").unwrap();
+    let created = collector
+        .span("an-app", |span| span.name == "valise.create_group")
+        .unwrap();
     assert_ne!(created.trace_id, apps.trace_id);
     collector.tells_nothing_secret(&["anna", "pamplemousse", "Traced"]);
 }
@@ -59,15 +84,34 @@ async fn metrics_of_both_sides_arrive_when_a_process_ends() {
     let homes = Homes::of(&service).await;
     homes.enrol("anna").await;
     let group = homes.new_group("anna", "Measured").await;
-    run(homes.command("anna", &["--otlp-endpoint", &collector.endpoint, "send", &group, SECRET])).await.ok();
+    run(homes.command(
+        "anna",
+        &["--otlp-endpoint", &collector.endpoint, "send", &group, SECRET],
+    ))
+    .await
+    .ok();
     // The command has sent what it had when it ended.
-    let span = collector.span("valise", |span| span.name == "valise.send").unwrap();
+    let span = collector
+        .span("valise", |span| span.name == "valise.send")
+        .unwrap();
     service.terminate().await;
-    let served = collector.span("valise", |span| span.name == SEND && span.trace_id == span_trace(&span)).unwrap();
+    let served = collector
+        .span("valise", |span| {
+            span.name == SEND && span.trace_id == span_trace(span)
+        })
+        .unwrap();
     assert_eq!(served.parent_span_id, span.span_id);
     let metrics = collector.metrics();
-    for name in [names::REQUESTS, names::DURATION, names::IN_FLIGHT, names::CONNECTIONS] {
-        assert!(metrics.iter().any(|metric| metric == name), "{name} in {metrics:?}");
+    for name in [
+        names::REQUESTS,
+        names::DURATION,
+        names::IN_FLIGHT,
+        names::CONNECTIONS,
+    ] {
+        assert!(
+            metrics.iter().any(|metric| metric == name),
+            "{name} in {metrics:?}"
+        );
     }
     collector.tells_nothing_secret(&["anna", "pamplemousse", "Measured"]);
 }
@@ -93,7 +137,10 @@ impl Collector {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let collector = Self { endpoint, received: Arc::default() };
+        let collector = Self {
+            endpoint,
+            received: Arc::default(),
+        };
         let server = tonic::transport::Server::builder()
             .add_service(TraceServiceServer::new(collector.clone()))
             .add_service(MetricsServiceServer::new(collector.clone()))
@@ -106,15 +153,23 @@ impl Collector {
     fn span(&self, service: &str, holds: impl Fn(&Span) -> bool) -> Option<Span> {
         let received = self.received.lock();
         let resources = received.traces.iter().flat_map(|export| &export.resource_spans);
-        let of_service = resources.filter(|spans| format!("{:?}", spans.resource).contains(&format!("\"{service}\"")));
-        let spans = of_service.flat_map(|spans| &spans.scope_spans).flat_map(|scope| &scope.spans);
+        let of_service =
+            resources.filter(|spans| format!("{:?}", spans.resource).contains(&format!("\"{service}\"")));
+        let spans = of_service
+            .flat_map(|spans| &spans.scope_spans)
+            .flat_map(|scope| &scope.spans);
         spans.into_iter().find(|span| holds(span)).cloned()
     }
 
     fn metrics(&self) -> Vec<String> {
         let received = self.received.lock();
-        let resources = received.metrics.iter().flat_map(|export| &export.resource_metrics);
-        let metrics = resources.flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
+        let resources = received
+            .metrics
+            .iter()
+            .flat_map(|export| &export.resource_metrics);
+        let metrics = resources
+            .flat_map(|resource| &resource.scope_metrics)
+            .flat_map(|scope| &scope.metrics);
         metrics.map(|metric| metric.name.clone()).collect()
     }
 

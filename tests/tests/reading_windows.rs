@@ -1,6 +1,10 @@
 //! Who is in reads; who was removed reads no further, and who is new reads no earlier. Leaving works, by another member's hand.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed set-up is a failed test"
+)]
 
 use openmls::prelude::LeafNodeIndex;
 use openmls::prelude::tls_codec::Serialize as _;
@@ -41,17 +45,31 @@ impl Scene {
             alice.send(&mut group, b"a message").await.unwrap();
         }
         let group = group.group_id().as_slice().to_vec();
-        Self { _service: service, alice, bob, carol, group }
+        Self {
+            _service: service,
+            alice,
+            bob,
+            carol,
+            group,
+        }
     }
 
     async fn reads(&self, device: &Device, after: u64) -> Result<(Vec<u64>, u64), Reason> {
-        let part = device.read(&self.group, after, 0).await.map_err(|refusal| refusal.reason)?;
-        Ok((part.entries.iter().map(|entry| entry.position).collect(), part.last_position))
+        let part = device
+            .read(&self.group, after, 0)
+            .await
+            .map_err(|refusal| refusal.reason)?;
+        Ok((
+            part.entries.iter().map(|entry| entry.position).collect(),
+            part.last_position,
+        ))
     }
 
     /// What a stream from that position brings: entries until it has caught up, and how it ended.
     async fn follows(&self, device: &Device, from: u64) -> (Vec<u64>, Option<(String, u64)>) {
-        let mut stream = Stream::open(&device.door, vec![cursor(&self.group, from, &[])], 0).await.unwrap();
+        let mut stream = Stream::open(&device.door, vec![cursor(&self.group, from, &[])], 0)
+            .await
+            .unwrap();
         let (mut positions, mut end) = (Vec::new(), None);
         loop {
             match stream.next().await.unwrap() {
@@ -72,13 +90,27 @@ impl Scene {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_reads_from_its_own_beginning() {
     let scene = Scene::new().await;
-    assert_eq!(scene.reads(&scene.alice, 0).await, Ok((vec![1, 2, 3, 4, 5, 6], 6)));
-    assert_eq!(scene.follows(&scene.alice, 0).await, (vec![1, 2, 3, 4, 5, 6], None));
+    assert_eq!(
+        scene.reads(&scene.alice, 0).await,
+        Ok((vec![1, 2, 3, 4, 5, 6], 6))
+    );
+    assert_eq!(
+        scene.follows(&scene.alice, 0).await,
+        (vec![1, 2, 3, 4, 5, 6], None)
+    );
     // Carol was added by 3: what was before is not for her.
     assert_eq!(scene.reads(&scene.carol, 3).await, Ok((vec![4, 5, 6], 6)));
     for before in 0..3 {
-        assert_eq!(scene.reads(&scene.carol, before).await, Err(Reason::NotAMember), "after {before}");
-        assert_eq!(scene.follows(&scene.carol, before).await, (vec![4, 5, 6], None), "after {before}");
+        assert_eq!(
+            scene.reads(&scene.carol, before).await,
+            Err(Reason::NotAMember),
+            "after {before}"
+        );
+        assert_eq!(
+            scene.follows(&scene.carol, before).await,
+            (vec![4, 5, 6], None),
+            "after {before}"
+        );
     }
     assert_eq!(scene.follows(&scene.carol, 4).await, (vec![5, 6], None));
 }
@@ -91,7 +123,10 @@ async fn a_removed_device_reads_what_removed_it_and_nothing_more() {
     assert_eq!(scene.reads(&scene.bob, 5).await, Ok((vec![], 5)));
     assert_eq!(scene.reads(&scene.bob, 0).await, Err(Reason::NotAMember));
     let end = Some(("NOT_A_MEMBER".to_owned(), 5));
-    assert_eq!(scene.follows(&scene.bob, 1).await, (vec![2, 3, 4, 5], end.clone()));
+    assert_eq!(
+        scene.follows(&scene.bob, 1).await,
+        (vec![2, 3, 4, 5], end.clone())
+    );
     assert_eq!(scene.follows(&scene.bob, 5).await, (vec![], end));
 }
 
@@ -108,24 +143,50 @@ async fn who_is_not_in_can_do_nothing() {
     let mut forged = message.clone();
     forged[at..at + 16].copy_from_slice(&scene.group);
     let reason = |refusal: valise_proto::Refusal| refusal.reason;
-    assert_eq!(bob.send_bytes(forged.clone()).await.map_err(reason), Err(Reason::NotAMember));
-    let ephemeral = wire::SendEphemeralRequest { mls_message: forged.into() };
+    assert_eq!(
+        bob.send_bytes(forged.clone()).await.map_err(reason),
+        Err(Reason::NotAMember)
+    );
+    let ephemeral = wire::SendEphemeralRequest {
+        mls_message: forged.into(),
+    };
     let status = bob.door.delivery().send_ephemeral(ephemeral).await.unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::NotAMember);
     assert!(bob.send_bytes(message).await.is_ok());
 
     for epoch in [0, 3, 4] {
-        let request = wire::GetRatchetTreeRequest { group_id: scene.group.clone().into(), epoch };
+        let request = wire::GetRatchetTreeRequest {
+            group_id: scene.group.clone().into(),
+            epoch,
+        };
         let status = bob.door.delivery().get_ratchet_tree(request).await.unwrap_err();
-        let expected = if epoch == 4 { Reason::EpochAhead } else { Reason::NotAMember };
+        let expected = if epoch == 4 {
+            Reason::EpochAhead
+        } else {
+            Reason::NotAMember
+        };
         assert_eq!(refusal(&status).reason, expected, "epoch {epoch}");
     }
     // The epochs that he was in are no secret to him.
     for epoch in [1, 2] {
-        let request = wire::GetRatchetTreeRequest { group_id: scene.group.clone().into(), epoch };
-        assert!(!bob.door.delivery().get_ratchet_tree(request).await.unwrap().into_inner().ratchet_tree.is_empty());
+        let request = wire::GetRatchetTreeRequest {
+            group_id: scene.group.clone().into(),
+            epoch,
+        };
+        assert!(
+            !bob.door
+                .delivery()
+                .get_ratchet_tree(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .ratchet_tree
+                .is_empty()
+        );
     }
-    let request = wire::GetGroupInfoRequest { group_id: scene.group.clone().into() };
+    let request = wire::GetGroupInfoRequest {
+        group_id: scene.group.clone().into(),
+    };
     let status = bob.door.delivery().get_group_info(request).await.unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::NotAMember);
     let report = |position| wire::ReportCommitRequest {
@@ -135,11 +196,29 @@ async fn who_is_not_in_can_do_nothing() {
     };
     bob.door.delivery().report_commit(report(5)).await.unwrap();
     for position in [1, 6] {
-        let status = bob.door.delivery().report_commit(report(position)).await.unwrap_err();
+        let status = bob
+            .door
+            .delivery()
+            .report_commit(report(position))
+            .await
+            .unwrap_err();
         assert_eq!(refusal(&status).reason, Reason::NotAMember, "{position}");
     }
-    let groups = bob.door.delivery().list_groups(wire::ListGroupsRequest::default()).await.unwrap().into_inner();
-    assert_eq!(groups.groups.iter().map(|group| group.group_id.to_vec()).collect::<Vec<_>>(), [own]);
+    let groups = bob
+        .door
+        .delivery()
+        .list_groups(wire::ListGroupsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        groups
+            .groups
+            .iter()
+            .map(|group| group.group_id.to_vec())
+            .collect::<Vec<_>>(),
+        [own]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +238,10 @@ async fn a_device_that_was_removed_and_comes_back_reads_both_its_times() {
         scene.alice.submit(&bundle).await.unwrap();
         group.merge_pending_commit(&scene.alice.provider).unwrap();
     }
-    let scene = Scene { group: group.group_id().as_slice().to_vec(), ..scene };
+    let scene = Scene {
+        group: group.group_id().as_slice().to_vec(),
+        ..scene
+    };
     assert_eq!(scene.reads(&scene.bob, 1).await, Ok((vec![2], 2)));
     assert_eq!(scene.reads(&scene.bob, 4).await, Ok((vec![5], 5)));
     assert_eq!(scene.reads(&scene.bob, 2).await, Err(Reason::NotAMember));
@@ -177,34 +259,62 @@ async fn only_oneself_can_be_proposed_to_go() {
         .propose_remove_member(&scene.bob.provider, &scene.bob.signer, LeafNodeIndex::new(2))
         .unwrap();
     let refused = scene.bob.propose_bytes(propose(proposal)).await.unwrap_err();
-    assert_eq!((refused.reason, refused.metadata["rule"].as_str()), (Reason::InvalidProposal, "proposal_type"));
+    assert_eq!(
+        (refused.reason, refused.metadata["rule"].as_str()),
+        (Reason::InvalidProposal, "proposal_type")
+    );
     let package = scene.carol.key_package();
-    let (proposal, _) = group.propose_add_member(&scene.alice.provider, &scene.alice.signer, &package).unwrap();
+    let (proposal, _) = group
+        .propose_add_member(&scene.alice.provider, &scene.alice.signer, &package)
+        .unwrap();
     let refused = scene.alice.propose_bytes(propose(proposal)).await.unwrap_err();
-    assert_eq!((refused.reason, refused.metadata["rule"].as_str()), (Reason::InvalidProposal, "proposal_type"));
+    assert_eq!(
+        (refused.reason, refused.metadata["rule"].as_str()),
+        (Reason::InvalidProposal, "proposal_type")
+    );
 
-    let leave = propose(joined[1].leave_group(&scene.carol.provider, &scene.carol.signer).unwrap());
+    let leave = propose(
+        joined[1]
+            .leave_group(&scene.carol.provider, &scene.carol.signer)
+            .unwrap(),
+    );
     let refused = scene.bob.propose_bytes(leave.clone()).await.unwrap_err();
-    assert_eq!((refused.reason, refused.metadata["rule"].as_str()), (Reason::InvalidProposal, "sender"));
+    assert_eq!(
+        (refused.reason, refused.metadata["rule"].as_str()),
+        (Reason::InvalidProposal, "sender")
+    );
     let accepted = scene.carol.propose_bytes(leave.clone()).await.unwrap();
     assert_eq!((accepted.position, accepted.epoch), (2, 1));
     let refused = scene.carol.propose_bytes(leave).await.unwrap_err();
-    assert_eq!((refused.reason, refused.metadata["rule"].as_str()), (Reason::InvalidProposal, "duplicate_remove"));
+    assert_eq!(
+        (refused.reason, refused.metadata["rule"].as_str()),
+        (Reason::InvalidProposal, "duplicate_remove")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_takes_another_members_hand() {
     let service = Service::start().await;
     let town = Town::of(&service).await;
-    let (anna, ben, cleo) = (town.device("anna").await, town.device("ben").await, town.device("cleo").await);
+    let (anna, ben, cleo) = (
+        town.device("anna").await,
+        town.device("ben").await,
+        town.device("cleo").await,
+    );
     let group = anna.create_group("Short").await.unwrap();
-    group.add(&[ben.user().clone(), cleo.user().clone()]).await.unwrap();
+    group
+        .add(&[ben.user().clone(), cleo.user().clone()])
+        .await
+        .unwrap();
     let bens = joined(&ben, group.id()).await;
     let cleos = joined(&cleo, group.id()).await;
 
     bens.leave().await.unwrap();
     let mut events = ben.events();
-    event(&ben, &mut events, |event| matches!(event.kind, EventKind::Removed { .. }).then_some(())).await;
+    event(&ben, &mut events, |event| {
+        matches!(event.kind, EventKind::Removed { .. }).then_some(())
+    })
+    .await;
     assert_eq!(bens.info().await.unwrap().status, GroupStatus::Removed);
     assert!(bens.send("still here?").await.is_err());
     group.send("he is gone").await.unwrap();
@@ -214,13 +324,19 @@ async fn leaving_takes_another_members_hand() {
 
     // Removed by somebody else.
     group.remove(&[cleo.user().clone()]).await.unwrap();
-    event(&cleo, &mut events, |event| matches!(event.kind, EventKind::Removed { .. }).then_some(())).await;
+    event(&cleo, &mut events, |event| {
+        matches!(event.kind, EventKind::Removed { .. }).then_some(())
+    })
+    .await;
     group.send("alone").await.unwrap();
     assert_eq!(group.members().await.unwrap().len(), 1);
     // And invited again.
     group.add(&[ben.user().clone()]).await.unwrap();
     let mut events = ben.events();
-    event(&ben, &mut events, |event| matches!(event.kind, EventKind::Joined { .. }).then_some(())).await;
+    event(&ben, &mut events, |event| {
+        matches!(event.kind, EventKind::Joined { .. }).then_some(())
+    })
+    .await;
     group.send("welcome back").await.unwrap();
     assert_eq!(event(&ben, &mut events, text).await, "welcome back");
 }

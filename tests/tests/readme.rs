@@ -23,7 +23,11 @@ fn example() -> String {
 #[test]
 fn the_readme_shows_the_example() {
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let blocks: Vec<_> = readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks: Vec<_> = readme
+        .split("```rust\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
     assert_eq!(blocks, [example()]);
     assert!(example().lines().count() <= 25);
 }
@@ -33,8 +37,14 @@ async fn the_example_runs() {
     let service = Service::start().await;
     let (user, code) = service.first_user();
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(built("examples/readme", &["--package", "valise-client-sdk", "--example", "readme"]));
-    command.arg(service.url()).arg(code).arg(folder.path().join("alice.valise"));
+    let mut command = Command::new(built(
+        "examples/readme",
+        &["--package", "valise-client-sdk", "--example", "readme"],
+    ));
+    command
+        .arg(service.url())
+        .arg(code)
+        .arg(folder.path().join("alice.valise"));
     assert_eq!(run(command).await.ok(), format!("{user}: Bonjour\n"));
     // Nothing of it can be read on the disk.
     for entry in std::fs::read_dir(folder.path()).unwrap() {

@@ -58,7 +58,12 @@ async fn a_directory_that_cannot_be_one() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a-file");
     fs::write(&file, "not a directory").unwrap();
-    for data in [file.as_path(), &file.join("below"), Path::new("/proc/valise"), Path::new("/dev/null/data")] {
+    for data in [
+        file.as_path(),
+        &file.join("below"),
+        Path::new("/proc/valise"),
+        Path::new("/dev/null/data"),
+    ] {
         assert_refused(&up("127.0.0.1:0", data).await, &[data.to_str().unwrap()]);
     }
 }
@@ -67,7 +72,10 @@ async fn a_directory_that_cannot_be_one() {
 async fn data_that_another_process_uses() {
     let service = Service::start().await;
     let data = service.data();
-    assert_refused(&up("127.0.0.1:0", &data).await, &[data.to_str().unwrap(), "in use"]);
+    assert_refused(
+        &up("127.0.0.1:0", &data).await,
+        &[data.to_str().unwrap(), "in use"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +87,11 @@ async fn databases_that_are_none() {
         assert_refused(&up("127.0.0.1:0", as_directory.path()).await, &[database]);
 
         let garbage = tempfile::tempdir().unwrap();
-        fs::write(garbage.path().join(database), b"this is not a database, whatever it is called ".repeat(100)).unwrap();
+        fs::write(
+            garbage.path().join(database),
+            b"this is not a database, whatever it is called ".repeat(100),
+        )
+        .unwrap();
         assert_refused(&up("127.0.0.1:0", garbage.path()).await, &[database]);
 
         // The beginning of the file is as it was; something in the middle is not.
@@ -126,7 +138,7 @@ async fn a_key_that_is_not_the_services() {
     let mut keys = 0;
     for entry in fs::read_dir(used.path()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !name.ends_with(".pem") {
+        if !name.to_lowercase().ends_with(".pem") {
             continue;
         }
         keys += 1;
@@ -151,11 +163,23 @@ async fn what_cannot_be_understood_is_an_error() {
         &[],
     ] {
         let ended = run(valise(arguments)).await;
-        assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
+        assert_eq!(
+            (ended.code, ended.out.as_str()),
+            (Some(2), ""),
+            "{arguments:?}: {ended:?}"
+        );
         assert!(!ended.err.is_empty());
     }
     let data = tempfile::tempdir().unwrap();
-    let mut command = valise(["up", "--json", "--listen", "127.0.0.1:0", "--domain", "no domain", "--data"]);
+    let mut command = valise([
+        "up",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--domain",
+        "no domain",
+        "--data",
+    ]);
     command.arg(data.path());
     assert_refused(&run(command).await, &["no domain"]);
 }
@@ -183,5 +207,7 @@ fn copy_of(data: &Path) -> TempDir {
 /// Everything into the file itself.
 fn checkpoint(database: &Path) {
     let connection = Connection::open(database).unwrap();
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
 }

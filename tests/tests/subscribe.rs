@@ -1,6 +1,6 @@
 //! A device's stream, as it is on the wire: cursors, acknowledgements, windows, ends.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 use openmls::prelude::MlsGroup;
 use valise_proto::Reason;
@@ -16,7 +16,7 @@ use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
 
 struct Scene {
-    _service: Service,
+    service: Service,
     town: Town,
     alice: Device,
     bob: Device,
@@ -33,7 +33,14 @@ impl Scene {
         let bob = Device::enrol(&service, &town.code("bob").await).await;
         let (group, _) = alice.group_with(&[&bob]).await;
         let id = group.group_id().as_slice().to_vec();
-        Self { _service: service, town, alice, bob, group, id }
+        Self {
+            service,
+            town,
+            alice,
+            bob,
+            group,
+            id,
+        }
     }
 
     async fn say(&mut self, text: &str) -> wire::Accepted {
@@ -42,7 +49,9 @@ impl Scene {
 
     /// Alice's stream; she has no inbox items.
     async fn alices(&self, from: u64) -> Stream {
-        Stream::open(&self.alice.door, vec![cursor(&self.id, from, &[])], 0).await.unwrap()
+        Stream::open(&self.alice.door, vec![cursor(&self.id, from, &[])], 0)
+            .await
+            .unwrap()
     }
 }
 
@@ -74,7 +83,9 @@ async fn caught_up_is_said_after_the_acknowledgement() {
     assert_eq!(stream.entry().await.position, 6);
 
     // What was acknowledged is not sent again to a stream that says so.
-    let mut next = Stream::open(&scene.alice.door, vec![after(&entries[3])], 0).await.unwrap();
+    let mut next = Stream::open(&scene.alice.door, vec![after(&entries[3])], 0)
+        .await
+        .unwrap();
     assert_eq!(next.entry().await.position, 5);
     assert_eq!(next.entry().await.position, 6);
 }
@@ -85,7 +96,10 @@ async fn nothing_missed_is_caught_up_at_once() {
     let mut stream = Stream::open(&scene.alice.door, Vec::new(), 0).await.unwrap();
     stream.caught_up().await;
     // A group that is added later is caught up with by itself.
-    let change = wire::ChangeGroups { add: vec![cursor(&scene.id, 0, &[])], drop_group_ids: Vec::new() };
+    let change = wire::ChangeGroups {
+        add: vec![cursor(&scene.id, 0, &[])],
+        drop_group_ids: Vec::new(),
+    };
     stream.say(Out::ChangeGroups(change)).await;
     let entry = stream.entry().await;
     stream.ack(vec![after(&entry)]).await;
@@ -100,7 +114,10 @@ async fn a_dropped_group_is_quiet() {
     let both = vec![cursor(&scene.id, 1, &[]), cursor(&other_id, 0, &[])];
     let mut stream = Stream::open(&scene.alice.door, both, 0).await.unwrap();
     stream.caught_up().await;
-    let change = wire::ChangeGroups { add: Vec::new(), drop_group_ids: vec![scene.id.clone().into()] };
+    let change = wire::ChangeGroups {
+        add: Vec::new(),
+        drop_group_ids: vec![scene.id.clone().into()],
+    };
     stream.say(Out::ChangeGroups(change)).await;
     // With nothing new to catch up with, that is the answer.
     stream.caught_up().await;
@@ -118,11 +135,16 @@ async fn a_second_stream_displaces_the_first() {
     second.caught_up().await;
     assert_eq!(first.next().await.unwrap_err().reason, Reason::Displaced);
     // Bob's is another device's.
-    let mut bobs = Stream::open(&scene.bob.door, vec![cursor(&scene.id, 1, &[])], 0).await.unwrap();
+    let mut bobs = Stream::open(&scene.bob.door, vec![cursor(&scene.id, 1, &[])], 0)
+        .await
+        .unwrap();
     assert!(matches!(bobs.inbox_item().await.item, Some(Item::Welcome(_))));
     let mut scene = scene;
     scene.say("to both").await;
-    assert_eq!((second.entry().await.position, bobs.entry().await.position), (2, 2));
+    assert_eq!(
+        (second.entry().await.position, bobs.entry().await.position),
+        (2, 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +156,9 @@ async fn the_inbox_brings_welcomes_until_they_are_acknowledged() {
     for number in 1..=2 {
         let item = stream.inbox_item().await;
         assert_eq!(item.number, number);
-        let Some(Item::Welcome(welcome)) = item.item else { panic!("not a Welcome") };
+        let Some(Item::Welcome(welcome)) = item.item else {
+            panic!("not a Welcome")
+        };
         let commit = welcome.commit.unwrap();
         assert_eq!((welcome.epoch, commit.position, commit.entry_id.len()), (1, 1, 8));
         groups.push(welcome.group_id.to_vec());
@@ -154,7 +178,13 @@ async fn the_inbox_brings_welcomes_until_they_are_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_acknowledged_is_bounded_and_nothing_is_skipped() {
     let mut scene = Scene::new().await;
-    let parameters = scene.alice.door.delivery().get_parameters(wire::GetParametersRequest {}).await.unwrap();
+    let parameters = scene
+        .alice
+        .door
+        .delivery()
+        .get_parameters(wire::GetParametersRequest {})
+        .await
+        .unwrap();
     let window = u64::from(parameters.into_inner().limits.unwrap().max_unacknowledged_entries);
     let total = window + 300;
     for number in 0..total {
@@ -168,10 +198,16 @@ async fn what_is_not_acknowledged_is_bounded_and_nothing_is_skipped() {
     }
     // The window is full. Another group's news come through all the same after an acknowledgement, and before it nothing does:
     // the answer to a change is the next message, not an entry.
-    let change = wire::ChangeGroups { add: vec![cursor(&[9; 16], 0, &[])], drop_group_ids: Vec::new() };
+    let change = wire::ChangeGroups {
+        add: vec![cursor(&[9; 16], 0, &[])],
+        drop_group_ids: Vec::new(),
+    };
     stream.say(Out::ChangeGroups(change)).await;
     assert_eq!(stream.group_ended().await.reason, "GROUP_NOT_FOUND");
-    let change = wire::ChangeGroups { add: vec![cursor(&[8; 16], 0, &[])], drop_group_ids: Vec::new() };
+    let change = wire::ChangeGroups {
+        add: vec![cursor(&[8; 16], 0, &[])],
+        drop_group_ids: Vec::new(),
+    };
     stream.say(Out::ChangeGroups(change)).await;
     assert_eq!(stream.group_ended().await.reason, "GROUP_NOT_FOUND");
     // One acknowledged is one more that may come.
@@ -192,8 +228,16 @@ async fn cursors_that_cannot_be_are_refused_one_by_one() {
     let cases = [
         ("no such group", cursor(&[7; 16], 0, &[]), "GROUP_NOT_FOUND"),
         ("not a member", cursor(&foreign, 0, &[]), "NOT_A_MEMBER"),
-        ("another entry took its place", cursor(&scene.id, second.position, &[1; 8]), "LOG_REGRESSED"),
-        ("further than the log", cursor(&scene.id, second.position + 1, &[1; 8]), "LOG_REGRESSED"),
+        (
+            "another entry took its place",
+            cursor(&scene.id, second.position, &[1; 8]),
+            "LOG_REGRESSED",
+        ),
+        (
+            "further than the log",
+            cursor(&scene.id, second.position + 1, &[1; 8]),
+            "LOG_REGRESSED",
+        ),
     ];
     for (what, start, reason) in cases {
         let id = start.group_id.clone();
@@ -202,7 +246,10 @@ async fn cursors_that_cannot_be_are_refused_one_by_one() {
         assert_eq!((ended.reason.as_str(), ended.group_id), (reason, id), "{what}");
         // The stream goes on.
         stream.caught_up().await;
-        let change = wire::ChangeGroups { add: vec![cursor(&scene.id, 1, &[])], drop_group_ids: Vec::new() };
+        let change = wire::ChangeGroups {
+            add: vec![cursor(&scene.id, 1, &[])],
+            drop_group_ids: Vec::new(),
+        };
         stream.say(Out::ChangeGroups(change)).await;
         assert_eq!(stream.entry().await.position, 2, "{what}");
     }
@@ -212,23 +259,52 @@ async fn cursors_that_cannot_be_are_refused_one_by_one() {
 async fn streams_that_say_what_makes_no_sense_end() {
     let scene = Scene::new().await;
     let door = &scene.alice.door;
-    let start = || Out::Start(wire::Start { groups: vec![cursor(&scene.id, 1, &[])], inbox_cursor: 0 });
-    let bad_cursor = |group: &[u8], id: &[u8]| {
-        vec![Out::Start(wire::Start { groups: vec![cursor(group, 1, id)], inbox_cursor: 0 })]
+    let start = || {
+        Out::Start(wire::Start {
+            groups: vec![cursor(&scene.id, 1, &[])],
+            inbox_cursor: 0,
+        })
     };
-    let none = wire::GroupCursor { group_id: scene.id.clone().into(), cursor: None };
+    let bad_cursor = |group: &[u8], id: &[u8]| {
+        vec![Out::Start(wire::Start {
+            groups: vec![cursor(group, 1, id)],
+            inbox_cursor: 0,
+        })]
+    };
+    let none = wire::GroupCursor {
+        group_id: scene.id.clone().into(),
+        cursor: None,
+    };
     let ack = |position| {
         let groups = vec![cursor(&scene.id, position, &[])];
-        Out::Ack(wire::Ack { groups, inbox_number: 0 })
+        Out::Ack(wire::Ack {
+            groups,
+            inbox_number: 0,
+        })
     };
     let cases = [
         ("nothing like a start", vec![Out::Heartbeat(wire::Heartbeat {})]),
         ("a group that is no id", bad_cursor(&[7; 15], &[])),
         ("an entry id that is none", bad_cursor(&scene.id, &[7; 7])),
-        ("no cursor", vec![Out::Start(wire::Start { groups: vec![none], inbox_cursor: 0 })]),
+        (
+            "no cursor",
+            vec![Out::Start(wire::Start {
+                groups: vec![none],
+                inbox_cursor: 0,
+            })],
+        ),
         ("two starts", vec![start(), start()]),
         ("an acknowledgement of what was not sent", vec![start(), ack(99)]),
-        ("an inbox item that was not sent", vec![start(), Out::Ack(wire::Ack { groups: vec![], inbox_number: 7 })]),
+        (
+            "an inbox item that was not sent",
+            vec![
+                start(),
+                Out::Ack(wire::Ack {
+                    groups: vec![],
+                    inbox_number: 7,
+                }),
+            ],
+        ),
     ];
     for (what, says) in cases {
         let ended = match Stream::open_with(door, says).await {
@@ -279,18 +355,25 @@ async fn the_service_shows_signs_of_life() {
 #[tokio::test(flavor = "multi_thread")]
 async fn passing_messages_reach_who_is_there_and_are_kept_nowhere() {
     let mut scene = Scene::new().await;
-    let mut bobs = Stream::open(&scene.bob.door, vec![cursor(&scene.id, 1, &[])], 0).await.unwrap();
+    let mut bobs = Stream::open(&scene.bob.door, vec![cursor(&scene.id, 1, &[])], 0)
+        .await
+        .unwrap();
     bobs.inbox_item().await;
     bobs.ack_inbox(1).await;
     bobs.caught_up().await;
     let mut alices = scene.alices(1).await;
     alices.caught_up().await;
     let message = scene.alice.encrypt(&mut scene.group, b"typing");
-    let request = wire::SendEphemeralRequest { mls_message: message.clone().into() };
+    let request = wire::SendEphemeralRequest {
+        mls_message: message.clone().into(),
+    };
     scene.alice.door.delivery().send_ephemeral(request).await.unwrap();
     match bobs.next().await.unwrap() {
         In::Ephemeral(ephemeral) => {
-            assert_eq!((ephemeral.group_id.to_vec(), ephemeral.epoch), (scene.id.clone(), 1));
+            assert_eq!(
+                (ephemeral.group_id.to_vec(), ephemeral.epoch),
+                (scene.id.clone(), 1)
+            );
             assert_eq!(ephemeral.mls_message, message);
         }
         other => panic!("not ephemeral: {other:?}"),
@@ -299,30 +382,54 @@ async fn passing_messages_reach_who_is_there_and_are_kept_nowhere() {
     scene.say("typed").await;
     assert_eq!(alices.entry().await.position, 2);
     assert_eq!(bobs.entry().await.position, 2);
-    let large = wire::SendEphemeralRequest { mls_message: vec![0; 16 * 1024 + 1].into() };
-    let status = scene.alice.door.delivery().send_ephemeral(large).await.unwrap_err();
+    let large = wire::SendEphemeralRequest {
+        mls_message: vec![0; 16 * 1024 + 1].into(),
+    };
+    let status = scene
+        .alice
+        .door
+        .delivery()
+        .send_ephemeral(large)
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::MessageTooLarge);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_device_is_out_at_once() {
     let mut scene = Scene::new().await;
-    let carol = Device::enrol(&scene._service, &scene.town.code("carol").await).await;
+    let carol = Device::enrol(&scene.service, &scene.town.code("carol").await).await;
     carol.publish(1).await;
-    let bundle = scene.alice.commit(&mut scene.group, Plan::add(vec![carol.key_package()]));
+    let bundle = scene
+        .alice
+        .commit(&mut scene.group, Plan::add(vec![carol.key_package()]));
     scene.alice.submit(&bundle).await.unwrap();
     scene.group.merge_pending_commit(&scene.alice.provider).unwrap();
-    let mut stream = Stream::open(&carol.door, vec![cursor(&scene.id, 2, &[])], 0).await.unwrap();
+    let mut stream = Stream::open(&carol.door, vec![cursor(&scene.id, 2, &[])], 0)
+        .await
+        .unwrap();
     stream.inbox_item().await;
 
     scene.town.administrator().revoke_device(carol.id).await.unwrap();
     let ended = soon(end_of(&mut stream)).await;
     assert_eq!(ended.reason, Reason::DeviceRevoked);
     // Its token was good for ten minutes.
-    let status = carol.door.delivery().list_groups(wire::ListGroupsRequest::default()).await.unwrap_err();
+    let status = carol
+        .door
+        .delivery()
+        .list_groups(wire::ListGroupsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::DeviceRevoked);
     assert_eq!(carol.new_token().await.unwrap_err().reason, Reason::DeviceRevoked);
-    assert_eq!(Stream::open(&carol.door, Vec::new(), 0).await.err().unwrap().reason, Reason::DeviceRevoked);
+    assert_eq!(
+        Stream::open(&carol.door, Vec::new(), 0)
+            .await
+            .err()
+            .unwrap()
+            .reason,
+        Reason::DeviceRevoked
+    );
     // Nobody can invite it any more.
     let claim = valise_proto::directory::v1::ClaimKeyPackagesRequest {
         user_ids: vec![carol.user.to_string()],
@@ -330,14 +437,30 @@ async fn a_revoked_device_is_out_at_once() {
         cipher_suite: 1,
     };
     until("its key packages are gone", async || {
-        let claims = scene.alice.door.directory().claim_key_packages(claim.clone()).await.unwrap().into_inner().claims;
+        let claims = scene
+            .alice
+            .door
+            .directory()
+            .claim_key_packages(claim.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .claims;
         let revoked = valise_proto::directory::v1::ClaimFailure::DeviceRevoked;
         let failure = valise_proto::directory::v1::claim::Result::Failure(revoked.into());
         (claims[0].result == Some(failure)).then_some(())
     })
     .await;
     // Nobody but its own user and administrators can do that.
-    let request = RevokeDeviceRequest { device_id: scene.bob.id.to_string() };
-    let status = scene.alice.door.authentication().revoke_device(request).await.unwrap_err();
+    let request = RevokeDeviceRequest {
+        device_id: scene.bob.id.to_string(),
+    };
+    let status = scene
+        .alice
+        .door
+        .authentication()
+        .revoke_device(request)
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::UnknownDevice);
 }

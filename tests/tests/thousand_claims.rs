@@ -1,8 +1,6 @@
 //! 1,000 claims at the same time on a device with 200 one-time key packages: each of those is handed out exactly once, all
 //! others get the last-resort package (checklist K1, K2).
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -39,9 +37,16 @@ async fn none_is_handed_out_twice() {
         let request = request(&target);
         async move {
             at_once.wait().await;
-            let claims = directory.claim_key_packages(request).await.unwrap().into_inner().claims;
+            let claims = directory
+                .claim_key_packages(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .claims;
             let [claim] = <[_; 1]>::try_from(claims).unwrap();
-            let Some(claim::Result::KeyPackage(package)) = claim.result else { unreachable!("{claim:?}") };
+            let Some(claim::Result::KeyPackage(package)) = claim.result else {
+                unreachable!("{claim:?}")
+            };
             (package, claim.last_resort)
         }
     });
@@ -59,8 +64,18 @@ async fn none_is_handed_out_twice() {
         }
     }
     assert_eq!((handed_out.len(), last_resorts), (ONE_TIME, CLAIMS - ONE_TIME));
-    let stock = target.door.directory().get_stock(GetStockRequest {}).await.unwrap().into_inner().stock;
-    assert_eq!((stock[0].one_time, stock[0].last_resort, stock[0].low), (0, true, true));
+    let stock = target
+        .door
+        .directory()
+        .get_stock(GetStockRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .stock;
+    assert_eq!(
+        (stock[0].one_time, stock[0].last_resort, stock[0].low),
+        (0, true, true)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,23 +89,49 @@ async fn nobody_drains_a_device() {
     let second = Device::enrol(&service, &town.code("greedy").await).await;
     let mut had = 0;
     for number in 0..100 {
-        let mut directory = if number % 2 == 0 { greedy.door.directory() } else { second.door.directory() };
-        let claims = directory.claim_key_packages(request(&target)).await.unwrap().into_inner().claims;
+        let mut directory = if number % 2 == 0 {
+            greedy.door.directory()
+        } else {
+            second.door.directory()
+        };
+        let claims = directory
+            .claim_key_packages(request(&target))
+            .await
+            .unwrap()
+            .into_inner()
+            .claims;
         match claims[0].result {
             Some(claim::Result::KeyPackage(_)) => had += 1,
-            Some(claim::Result::Failure(failure)) => assert_eq!(failure, i32::from(ClaimFailure::RateLimited)),
+            Some(claim::Result::Failure(failure)) => {
+                assert_eq!(failure, i32::from(ClaimFailure::RateLimited));
+            }
             None => unreachable!("a claim has a result"),
         }
     }
     assert!((60..70).contains(&had), "{had} claims of one device");
     // Others are not made to wait for it.
     let other = Device::enrol(&service, &town.code("other").await).await;
-    let claims = other.door.directory().claim_key_packages(request(&target)).await.unwrap().into_inner().claims;
+    let claims = other
+        .door
+        .directory()
+        .claim_key_packages(request(&target))
+        .await
+        .unwrap()
+        .into_inner()
+        .claims;
     assert!(matches!(claims[0].result, Some(claim::Result::KeyPackage(_))));
 
     // And a request for nobody in particular is none.
-    let nobody = ClaimKeyPackagesRequest { cipher_suite: SUITE, ..ClaimKeyPackagesRequest::default() };
-    let status = greedy.door.directory().claim_key_packages(nobody).await.unwrap_err();
+    let nobody = ClaimKeyPackagesRequest {
+        cipher_suite: SUITE,
+        ..ClaimKeyPackagesRequest::default()
+    };
+    let status = greedy
+        .door
+        .directory()
+        .claim_key_packages(nobody)
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::Malformed);
 }
 

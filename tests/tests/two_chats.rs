@@ -17,17 +17,21 @@ async fn two_people_talk() {
     let mut anna = Running::start(homes.command("anna", &["chat", "Lunch"]));
     let mut ben = Running::start(homes.command("ben", &["chat", &group]));
     anna.write("On mange où ?\n").await;
-    ben.line_that(|line| line.contains(&homes.user("anna")) && line.contains("On mange où ?")).await;
+    ben.line_that(|line| line.contains(&homes.user("anna")) && line.contains("On mange où ?"))
+        .await;
     ben.write("Chez Marcel\n").await;
-    anna.line_that(|line| line.contains(&homes.user("ben")) && line.contains("Chez Marcel")).await;
+    anna.line_that(|line| line.contains(&homes.user("ben")) && line.contains("Chez Marcel"))
+        .await;
     for turn in 0..20 {
         anna.write(&format!("ping {turn}\n")).await;
         ben.line_that(|line| line.contains(&format!("ping {turn}"))).await;
         ben.write(&format!("pong {turn}\n")).await;
-        anna.line_that(|line| line.contains(&format!("pong {turn}"))).await;
+        anna.line_that(|line| line.contains(&format!("pong {turn}")))
+            .await;
     }
     anna.write("/who\n").await;
-    anna.line_that(|line| line.contains(&homes.user("anna")) && line.contains(&homes.user("ben"))).await;
+    anna.line_that(|line| line.contains(&homes.user("anna")) && line.contains(&homes.user("ben")))
+        .await;
 
     // The end of the input is the end of the conversation; and so is /quit.
     anna.close_input();

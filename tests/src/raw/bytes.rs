@@ -114,7 +114,11 @@ impl Framed {
 
     /// Signs it again. The tags stay as they are: the service has no key for them.
     pub fn signed(mut self, group: &MlsGroup, signer: &SignatureKeyPair) -> Self {
-        let context = group.public_group().group_context().tls_serialize_detached().unwrap();
+        let context = group
+            .public_group()
+            .group_context()
+            .tls_serialize_detached()
+            .unwrap();
         let signed = [self.header.to_vec(), self.content(), context].concat();
         self.signature = sign(signer, "FramedContentTBS", &signed);
         self

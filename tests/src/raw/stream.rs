@@ -21,7 +21,10 @@ pub struct Stream {
 pub fn cursor(group: &[u8], position: u64, entry_id: &[u8]) -> wire::GroupCursor {
     wire::GroupCursor {
         group_id: group.to_vec().into(),
-        cursor: Some(wire::Cursor { position, entry_id: entry_id.to_vec().into() }),
+        cursor: Some(wire::Cursor {
+            position,
+            entry_id: entry_id.to_vec().into(),
+        }),
     }
 }
 
@@ -32,7 +35,11 @@ pub fn after(entry: &wire::Entry) -> wire::GroupCursor {
 
 impl Stream {
     /// Opens it with these cursors.
-    pub async fn open(door: &Door, groups: Vec<wire::GroupCursor>, inbox_cursor: u64) -> Result<Self, Refusal> {
+    pub async fn open(
+        door: &Door,
+        groups: Vec<wire::GroupCursor>,
+        inbox_cursor: u64,
+    ) -> Result<Self, Refusal> {
         Self::open_with(door, vec![Out::Start(wire::Start { groups, inbox_cursor })]).await
     }
 
@@ -40,7 +47,11 @@ impl Stream {
     pub async fn open_with(door: &Door, first: Vec<Out>) -> Result<Self, Refusal> {
         let (out, requests) = mpsc::channel(1024);
         for message in first {
-            out.send(wire::SubscribeRequest { message: Some(message) }).await.unwrap();
+            out.send(wire::SubscribeRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
         }
         let answer = soon(door.delivery().subscribe(ReceiverStream::new(requests))).await;
         let incoming = answer.map_err(|status| refusal(&status))?.into_inner();
@@ -50,7 +61,12 @@ impl Stream {
     /// Says something.
     pub async fn say(&self, message: Out) {
         // Where the stream has ended, its other direction tells why.
-        let _ = self.out.send(wire::SubscribeRequest { message: Some(message) }).await;
+        let _ = self
+            .out
+            .send(wire::SubscribeRequest {
+                message: Some(message),
+            })
+            .await;
     }
 
     /// Says nothing, in a message.
@@ -60,12 +76,20 @@ impl Stream {
 
     /// Acknowledges entries of groups.
     pub async fn ack(&self, groups: Vec<wire::GroupCursor>) {
-        self.say(Out::Ack(wire::Ack { groups, inbox_number: 0 })).await;
+        self.say(Out::Ack(wire::Ack {
+            groups,
+            inbox_number: 0,
+        }))
+        .await;
     }
 
     /// Acknowledges inbox items.
     pub async fn ack_inbox(&self, inbox_number: u64) {
-        self.say(Out::Ack(wire::Ack { groups: Vec::new(), inbox_number })).await;
+        self.say(Out::Ack(wire::Ack {
+            groups: Vec::new(),
+            inbox_number,
+        }))
+        .await;
     }
 
     /// The next message but heartbeats, or why the stream ended.
