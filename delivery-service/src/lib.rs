@@ -1,6 +1,6 @@
 //! The delivery service: one ordered log for each group, delivered live to every member's device.
 //!
-//! The way of a message: [`grpc`] converts, `send_message.rs` reads what is in clear, looks up the sender in the roster of its epoch
+//! The way of a message: `grpc.rs` converts, `send_message.rs` reads what is in clear, looks up the sender in the roster of its epoch
 //! (`group_state.rs`), and appends to the log ([`log`]); after the fsync the log tells `subscribe/fan_out.rs`, which puts the entry into the
 //! mailbox of each stream that follows the group; `subscribe/stream.rs` sends it on.
 //!

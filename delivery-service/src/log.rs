@@ -2,7 +2,7 @@
 //!
 //! # Adding a backend
 //!
-//! A backend implements [`OrderedLog`] and passes every test of [`conformance`]. What it must keep:
+//! A backend implements [`OrderedLog`] and passes every test of `log/conformance.rs`. What it must keep:
 //!
 //! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen,
 //!   expected epoch, proposals that a commit must have seen. Then position, entry, and for a commit also epoch, GroupInfo, reading

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-/// For everything that is quick unless something is broken.
-pub const SOON: Duration = Duration::from_secs(60);
+/// For everything that is quick unless something is broken, on a machine that may be busy.
+pub const SOON: Duration = Duration::from_secs(300);
 
 /// What the future yields, or a panic after [`SOON`].
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
