@@ -24,7 +24,8 @@ impl RequestedKey {
         }
         let refused = |rule: &str| Refusal::new(Reason::InvalidCertificateRequest).with("rule", rule);
         let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| refused("encoding"))?;
-        if !rest.is_empty() || request.certification_request_info.version != X509Version::V1 {
+        let whole = rest.is_empty() && request.signature_value.unused_bits == 0;
+        if !whole || request.certification_request_info.version != X509Version::V1 {
             return Err(refused("encoding"));
         }
         let key = &request.certification_request_info.subject_pki;
@@ -126,15 +127,19 @@ mod tests {
         assert_eq!(rule(&[&good[..], b"\0"].concat()), "encoding");
         let too_large = RequestedKey::read(&[0; 4097]).unwrap_err();
         assert_eq!(too_large, Refusal::too_large("certification_request", 4096));
-        // No single changed byte makes it a request for another key. (What follows the signed part is read leniently.)
         let key = RequestedKey::read(&good).unwrap();
-        for at in 0..good.len() {
+        // No changed bit makes it a request for another key. (Tags outside the signed part are read leniently.)
+        for (at, bit) in (0..good.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut changed = good.clone();
-            changed[at] ^= 1;
+            changed[at] ^= 1 << bit;
             assert!(
                 RequestedKey::read(&changed).map_or(true, |read| read == key),
-                "byte {at}"
+                "byte {at}, bit {bit}"
             );
         }
+        // The signature is whole bytes, whatever its last bit is.
+        let mut partial = good.clone();
+        partial[good.len() - 65] = 1;
+        assert_eq!(rule(&partial), "encoding");
     }
 }
