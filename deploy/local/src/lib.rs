@@ -1,0 +1,1 @@
+//! Servers for tests and for the local stack.
