@@ -20,6 +20,21 @@ pub(crate) fn group_id(field: &str, bytes: &[u8]) -> Result<GroupId, Refusal> {
     GroupId::try_from(bytes).map_err(|_| Refusal::malformed(field))
 }
 
+/// What tells one submission from another, and from its own repeats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Submission {
+    pub(crate) key: IdempotencyKey,
+    /// The client may have sent it before.
+    pub(crate) may_be_repeat: bool,
+}
+
+impl Submission {
+    pub(crate) fn read(key: &[u8], may_be_repeat: bool) -> Result<Self, Refusal> {
+        let key = idempotency_key(key)?;
+        Ok(Self { key, may_be_repeat })
+    }
+}
+
 pub(crate) fn idempotency_key(bytes: &[u8]) -> Result<IdempotencyKey, Refusal> {
     IdempotencyKey::try_from(bytes).map_err(|_| Refusal::malformed("idempotency_key"))
 }

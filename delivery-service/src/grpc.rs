@@ -17,7 +17,7 @@ use valise_proto::delivery::v1::{inbox_item, subscribe_response};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
 
 use crate::create_group::CreateGroup;
-use crate::door::{group_id, idempotency_key, timestamp};
+use crate::door::{Submission, group_id, idempotency_key, timestamp};
 use crate::log::{Appended, Entry, EntryKind, InboxContent, InboxItem};
 use crate::service::Delivery;
 use crate::submit_commit::SubmitCommit;
@@ -100,7 +100,7 @@ impl DeliveryService for Grpc {
             commit: request.commit,
             group_info: request.group_info,
             welcome: request.welcome,
-            key: idempotency_key(&request.idempotency_key)?,
+            submission: Submission::read(&request.idempotency_key, request.may_be_repeat)?,
             external: false,
         };
         let appended = self.delivery.submit_commit(&user, device, submit).await?;
@@ -119,7 +119,7 @@ impl DeliveryService for Grpc {
             commit: request.commit,
             group_info: request.group_info,
             welcome: Bytes::new(),
-            key: idempotency_key(&request.idempotency_key)?,
+            submission: Submission::read(&request.idempotency_key, request.may_be_repeat)?,
             external: true,
         };
         let appended = self.delivery.submit_commit(&user, device, submit).await?;
@@ -134,10 +134,10 @@ impl DeliveryService for Grpc {
     ) -> Result<Response<wire::SubmitProposalResponse>, Status> {
         let (_, device) = caller(&request)?;
         let request = request.into_inner();
-        let key = idempotency_key(&request.idempotency_key)?;
+        let submission = Submission::read(&request.idempotency_key, request.may_be_repeat)?;
         let appended = self
             .delivery
-            .submit_proposal(device, request.proposal, key)
+            .submit_proposal(device, request.proposal, submission)
             .await?;
         Ok(Response::new(wire::SubmitProposalResponse {
             accepted: Some(accepted(appended)),
@@ -150,10 +150,10 @@ impl DeliveryService for Grpc {
     ) -> Result<Response<wire::SendMessageResponse>, Status> {
         let (_, device) = caller(&request)?;
         let request = request.into_inner();
-        let key = idempotency_key(&request.idempotency_key)?;
+        let submission = Submission::read(&request.idempotency_key, request.may_be_repeat)?;
         let appended = self
             .delivery
-            .send_message(device, request.mls_message, key)
+            .send_message(device, request.mls_message, submission)
             .await?;
         Ok(Response::new(wire::SendMessageResponse {
             accepted: Some(accepted(appended)),

@@ -116,6 +116,8 @@ pub struct Append {
     pub bytes: Bytes,
     /// Milliseconds since 1970-01-01 UTC.
     pub at: u64,
+    /// The caller may have submitted it before: a key that is kept in slow storage alone must be looked up there, too.
+    pub may_be_repeat: bool,
     /// For commits: what comes with it.
     pub commit: Option<CommitEffects>,
 }
@@ -275,6 +277,8 @@ pub enum News {
         /// For a commit: who can read up to it and no further.
         left: Arc<[DeviceId]>,
     },
+    /// A group's log may have more than was told: read it.
+    Behind(GroupId),
     /// A device's inbox has a new item.
     Inbox(DeviceId),
     /// An ephemeral message, never stored.

@@ -141,6 +141,7 @@ impl Delivery {
             .append(Append {
                 group,
                 key: new_key(),
+                may_be_repeat: false,
                 kind: EntryKind::Proposal,
                 epoch,
                 id: new_entry_id(),

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn};
 use valise_group_rules::RuleViolation;
-use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
+use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal};
 
-use crate::door::{new_entry_id, sized, unreadable};
+use crate::door::{Submission, new_entry_id, sized, unreadable};
 use crate::log::{Append, Appended, EntryKind, Refused};
 use crate::service::Delivery;
 
@@ -40,20 +40,25 @@ impl Delivery {
         &self,
         device: DeviceId,
         bytes: Bytes,
-        key: IdempotencyKey,
+        submission: Submission,
     ) -> Result<Appended, Refusal> {
         sized("mls_message", &bytes, self.limits.message_bytes)?;
         let message = MlsApplication::read(&bytes).map_err(unreadable("mls_message"))?;
         if let Err(refusal) = self.admit_message(&message, device).await {
             // It may have been accepted before the epoch ended, or before the device was removed.
-            return match self.log.repeat(message.group, key, Some(device)).await? {
+            return match self
+                .log
+                .repeat(message.group, submission.key, Some(device))
+                .await?
+            {
                 Some(first) => Ok(first),
                 None => Err(refusal),
             };
         }
         self.append(Append {
             group: message.group,
-            key,
+            key: submission.key,
+            may_be_repeat: submission.may_be_repeat,
             kind: EntryKind::Application,
             epoch: message.epoch,
             id: new_entry_id(),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn, Sender};
 use valise_group_rules::{CommitSummary, Committer, RuleViolation, judge_credentials};
-use valise_proto::{DeviceId, GroupId, IdempotencyKey, Position, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal, UserId};
 
-use crate::door::{broken, new_entry_id, sized, unreadable};
+use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
 use crate::group_state::{Held, MlsCommit, Verified, judge_group_info};
 use crate::log::{Append, Appended, CommitEffects, EntryKind};
 use crate::service::Delivery;
@@ -21,7 +21,7 @@ pub(crate) struct SubmitCommit {
     pub(crate) group_info: Bytes,
     /// Empty where nobody is added.
     pub(crate) welcome: Bytes,
-    pub(crate) key: IdempotencyKey,
+    pub(crate) submission: Submission,
     /// The commit must be of this kind: a door for members' commits, and one for external ones.
     pub(crate) external: bool,
 }
@@ -51,7 +51,7 @@ impl Delivery {
             Err(refusal) => {
                 return self
                     .log
-                    .repeat(commit.group, request.key, Some(device))
+                    .repeat(commit.group, request.submission.key, Some(device))
                     .await?
                     .ok_or(refusal);
             }
@@ -73,7 +73,8 @@ impl Delivery {
 
         let append = Append {
             group,
-            key: request.key,
+            key: request.submission.key,
+            may_be_repeat: request.submission.may_be_repeat,
             kind: EntryKind::Commit,
             epoch,
             id: new_entry_id(),

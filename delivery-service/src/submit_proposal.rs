@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use openmls::prelude::{ContentType, Sender};
 use valise_group_rules::RuleViolation;
-use valise_proto::{DeviceId, IdempotencyKey, Reason, Refusal};
+use valise_proto::{DeviceId, Reason, Refusal};
 
-use crate::door::{broken, new_entry_id, sized, unreadable};
+use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
 use crate::group_state::MlsCommit;
 use crate::log::{Append, Appended, EntryKind};
 use crate::service::Delivery;
@@ -15,13 +15,13 @@ impl Delivery {
         &self,
         device: DeviceId,
         proposal: Bytes,
-        key: IdempotencyKey,
+        submission: Submission,
     ) -> Result<Appended, Refusal> {
         sized("proposal", &proposal, self.limits.proposal_bytes)?;
         let read = MlsCommit::read(&proposal, ContentType::Proposal).map_err(unreadable("proposal"))?;
         let (group, epoch) = (read.group, read.epoch);
         let mut held = self.states.hold(group).await?;
-        if let Some(first) = self.log.repeat(group, key, Some(device)).await? {
+        if let Some(first) = self.log.repeat(group, submission.key, Some(device)).await? {
             return Ok(first);
         }
         let state = held.state()?;
@@ -41,7 +41,8 @@ impl Delivery {
         }
         let append = Append {
             group,
-            key,
+            key: submission.key,
+            may_be_repeat: submission.may_be_repeat,
             kind: EntryKind::Proposal,
             epoch,
             id: new_entry_id(),

@@ -75,6 +75,7 @@ fn message(group: GroupId, sender: DeviceId, epoch: u64, text: &str) -> Append {
         sender: Some(sender),
         bytes: Bytes::copy_from_slice(text.as_bytes()),
         at: 2000,
+        may_be_repeat: false,
         commit: None,
     }
 }
@@ -441,6 +442,7 @@ async fn news_come_after_the_fact(log: &dyn OrderedLog) {
                 assert_eq!(*entry, *log.read(group, Position(0), 1, 100).await.unwrap()[0]);
                 seen.push("entry");
             }
+            News::Behind(behind) => assert_eq!(behind, group),
             News::Inbox(device) => {
                 assert_eq!(device, bob);
                 seen.push("inbox");

@@ -22,6 +22,8 @@ pub(crate) enum Letter {
         entry: Arc<Entry>,
         left: Arc<[DeviceId]>,
     },
+    /// The log may have more of that group.
+    Behind(GroupId),
     Inbox,
     Ephemeral {
         group: GroupId,
@@ -156,6 +158,12 @@ impl FanOut {
                         entry: Arc::clone(&entry),
                         left: Arc::clone(&left),
                     });
+                }
+            }
+            News::Behind(group) => {
+                let table = self.table.lock();
+                for mailbox in table.groups.get(&group).into_iter().flatten() {
+                    mailbox.put(Letter::Behind(group));
                 }
             }
             News::Inbox(device) => {

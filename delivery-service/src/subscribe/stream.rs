@@ -273,6 +273,11 @@ impl DeviceStream {
         }
         for letter in letters {
             match letter {
+                Letter::Behind(group) => {
+                    if let Some(followed) = self.groups.get_mut(&group) {
+                        followed.behind = true;
+                    }
+                }
                 Letter::Inbox => self.inbox_news = true,
                 Letter::Ephemeral { group, epoch, bytes } => {
                     // From a position that the device has not reached it could not be read.
