@@ -220,6 +220,36 @@ async fn what_is_not_acknowledged_is_bounded_and_nothing_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_comes_live_while_the_window_is_full_comes_later() {
+    let mut scene = Scene::new().await;
+    let parameters = scene
+        .alice
+        .door
+        .delivery()
+        .get_parameters(wire::GetParametersRequest {})
+        .await
+        .unwrap();
+    let window = u64::from(parameters.into_inner().limits.unwrap().max_unacknowledged_entries);
+    let mut stream = scene.alices(1).await;
+    stream.caught_up().await;
+    let mut last = None;
+    // Each is sent on while it is news, until the window is full; what follows is news that the stream cannot send on.
+    for position in 2..window + 2 {
+        scene.say(&format!("message {position}")).await;
+        let entry = stream.entry().await;
+        assert_eq!(entry.position, position);
+        last = Some(entry);
+    }
+    for position in window + 2..window + 12 {
+        scene.say(&format!("message {position}")).await;
+    }
+    stream.ack(vec![after(&last.unwrap())]).await;
+    for position in window + 2..window + 12 {
+        assert_eq!(stream.entry().await.position, position);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cursors_that_cannot_be_are_refused_one_by_one() {
     let mut scene = Scene::new().await;
     let second = scene.say("hello").await;
