@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use valise_client_sdk::{
-    Client, Event, EventKind, Events, Group, GroupId, KeyPackageOptions, Options, Position, Store, UserId,
-    UserKind,
+    Client, Event, EventKind, Events, Group, GroupId, KeyPackageOptions, Options, Position, Servers, Store,
+    UserId, UserKind,
 };
 
 use crate::service::Service;
@@ -12,7 +12,7 @@ use crate::wait::soon;
 
 /// Whose domain everybody in tests belongs to: that of the service's first user.
 pub struct Town {
-    url: String,
+    servers: Servers,
     domain: String,
     administrator: Client,
 }
@@ -21,18 +21,23 @@ impl Town {
     /// Enrols the administrator of a service that was just started.
     pub async fn of(service: &Service) -> Self {
         let (user, _) = service.first_user();
-        let domain = user.split_once('@').unwrap().1.to_owned();
+        let domain = user.split_once('@').unwrap().1;
+        Self::at(Servers::one(service.url()), service.administrator_code(), domain).await
+    }
+
+    /// Enrols the administrator of services that were just started.
+    pub async fn at(servers: Servers, administrator_code: &str, domain: &str) -> Self {
         let administrator = Client::enrol_with(
-            service.url(),
-            service.administrator_code(),
+            servers.clone(),
+            administrator_code,
             "administrator's",
             Store::memory(),
             options(1),
         );
         let administrator = soon(administrator).await.unwrap();
         Self {
-            url: service.url().to_owned(),
-            domain,
+            servers,
+            domain: domain.to_owned(),
             administrator,
         }
     }
@@ -61,8 +66,13 @@ impl Town {
 
     /// A new device with that store and those options.
     pub async fn device_with(&self, name: &str, store: Store, options: Options) -> Client {
+        self.device_at(self.servers.clone(), name, store, options).await
+    }
+
+    /// A new device that uses these replicas of the services.
+    pub async fn device_at(&self, servers: Servers, name: &str, store: Store, options: Options) -> Client {
         let code = self.code(name).await;
-        Client::enrol_with(self.url.as_str(), &code, "a device", store, options)
+        Client::enrol_with(servers, &code, "a device", store, options)
             .await
             .unwrap()
     }

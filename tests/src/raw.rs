@@ -62,18 +62,28 @@ pub fn refusal(status: &Status) -> Refusal {
     Refusal::from_status(status).unwrap_or_else(|| panic!("a status without a reason: {status:?}"))
 }
 
-/// The clients of all services, over one connection.
+/// The clients of all services.
 #[derive(Clone)]
 pub struct Door {
-    channel: Channel,
+    authentication: Channel,
+    directory: Channel,
+    delivery: Channel,
     bearer: Bearer,
 }
 
 impl Door {
-    /// Calls without a token.
+    /// Calls without a token, over one connection.
     pub fn open(channel: Channel) -> Self {
+        Self::each(channel.clone(), channel.clone(), channel)
+    }
+
+    /// Calls without a token, over a connection to each service: the authentication service, the key-package directory, the
+    /// delivery service.
+    pub fn each(authentication: Channel, directory: Channel, delivery: Channel) -> Self {
         Self {
-            channel,
+            authentication,
+            directory,
+            delivery,
             bearer: Bearer(None),
         }
     }
@@ -81,38 +91,39 @@ impl Door {
     /// Calls with that token.
     pub fn with_token(&self, token: &str) -> Self {
         Self {
-            channel: self.channel.clone(),
             bearer: Bearer(Some(token.to_owned())),
+            ..self.clone()
         }
     }
 
-    fn calls(&self) -> Calls {
-        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+    fn calls(&self, channel: &Channel) -> Calls {
+        InterceptedService::new(channel.clone(), self.bearer.clone())
     }
 
     /// The authentication service.
     pub fn authentication(&self) -> AuthenticationServiceClient<Calls> {
-        AuthenticationServiceClient::new(self.calls())
+        AuthenticationServiceClient::new(self.calls(&self.authentication))
     }
 
     /// The authentication service's administration.
     pub fn administration(&self) -> AdministrationServiceClient<Calls> {
-        AdministrationServiceClient::new(self.calls())
+        AdministrationServiceClient::new(self.calls(&self.authentication))
     }
 
     /// The key-package directory.
     pub fn directory(&self) -> KeyPackageDirectoryServiceClient<Calls> {
-        KeyPackageDirectoryServiceClient::new(self.calls()).max_decoding_message_size(MAX_ANSWER)
+        KeyPackageDirectoryServiceClient::new(self.calls(&self.directory))
+            .max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The delivery service.
     pub fn delivery(&self) -> DeliveryServiceClient<Calls> {
-        DeliveryServiceClient::new(self.calls()).max_decoding_message_size(MAX_ANSWER)
+        DeliveryServiceClient::new(self.calls(&self.delivery)).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The delivery service's door for other services.
     pub fn internal(&self) -> DeliveryInternalServiceClient<Calls> {
-        DeliveryInternalServiceClient::new(self.calls())
+        DeliveryInternalServiceClient::new(self.calls(&self.delivery))
     }
 }
 
@@ -187,7 +198,11 @@ pub struct Device {
 impl Device {
     /// Enrols with a code, and gets a token. It publishes nothing.
     pub async fn enrol(service: &Service, code: &str) -> Self {
-        let door = Door::open(service.connect().await);
+        Self::enrol_at(Door::open(service.connect().await), code).await
+    }
+
+    /// Enrols by that door.
+    pub async fn enrol_at(door: Door, code: &str) -> Self {
         let signer = new_signer();
         let request = authentication::EnrolRequest {
             proof: Some(authentication::enrol_request::Proof::EnrolmentCode(
