@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use valise_proto::UserId;
 use valise_service_runtime::{RateLimit, ServerConfig, TelemetryConfig};
+use valise_sql_database::Database;
 
 use crate::StartError;
 
@@ -15,8 +16,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The SQLite file. It holds the service's keys: it is made readable by its owner alone.
-    pub database: PathBuf,
+    /// The path of an SQLite file, or the `postgres://` URL of a database of its own. It holds the service's keys: a file
+    /// is made readable by its owner alone, a server must be guarded alike.
+    pub database: Database,
     /// Names the deployment in its certificates and tokens, for example `interieur.example`. It never changes.
     pub trust_domain: String,
     /// The `iss` of access tokens, which all services expect. Default `valise://<trust_domain>`.
@@ -31,7 +33,7 @@ pub struct Config {
     /// How long certificates and tokens are valid.
     #[serde(default)]
     pub lifetimes: Lifetimes,
-    /// How many failed enrolments are answered as such; more are answered with `RATE_LIMITED`. Default 30 a minute.
+    /// How many failed enrolments a replica answers as such; more are answered with `RATE_LIMITED`. Default 30 a minute.
     #[serde(default = "failed_enrolments")]
     pub failed_enrolments: RateLimit,
     /// How it listens.
@@ -91,7 +93,7 @@ fn failed_enrolments() -> RateLimit {
 
 impl Config {
     /// With defaults for all that has one.
-    pub fn new(database: impl Into<PathBuf>, trust_domain: impl Into<String>, domains: Vec<String>) -> Self {
+    pub fn new(database: impl Into<Database>, trust_domain: impl Into<String>, domains: Vec<String>) -> Self {
         Self {
             database: database.into(),
             trust_domain: trust_domain.into(),

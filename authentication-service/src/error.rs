@@ -3,13 +3,31 @@
 use std::path::PathBuf;
 
 use valise_proto::{Reason, Refusal};
+use valise_sql_database::OpenError;
 
 use crate::store::StoreError;
 
 /// Why the service cannot start. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The database cannot be used.
+    /// The process was asked for something else than it does.
+    #[error(
+        "usage: valise-authentication-service [migrate | bootstrap USER | identity SERVICE KEY-FILE CHAIN-FILE] [CONFIGURATION]"
+    )]
+    Usage,
+    /// What was asked for is refused.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// There is no first administrator any more.
+    #[error("an administrator has enrolled: ask one for a code")]
+    Bootstrapped,
+    /// A key must not be written over.
+    #[error("the files for the key and the certificate exist already")]
+    IdentityExists,
+    /// The key or the certificate cannot be written.
+    #[error("the files for the key and the certificate cannot be written")]
+    IdentityNotWritten,
+    /// The SQLite file cannot be used.
     #[error("cannot use the database {}: {reason}", file.display())]
     Database {
         /// The database.
@@ -17,6 +35,9 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The PostgreSQL database cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] OpenError),
     /// A setting is not usable.
     #[error("configuration: {setting}: {problem}")]
     Setting {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use uuid::Uuid;
-use valise_access_token::{ASSERTION_AUDIENCE, Assertion, Caller, VerifiedAssertion};
+use valise_access_token::{ASSERTION_AUDIENCE, Assertion, Caller, MAX_CLOCK_SKEW, VerifiedAssertion};
 use valise_proto::{DeviceId, Reason, Refusal};
 
 use crate::SERVICE_NAMES;
@@ -19,10 +19,12 @@ pub(crate) async fn issue_token(app: &App, assertion: &str) -> Result<String, Er
         Ok(device) => device_caller(app, &read, device, now).await?,
         Err(_) => service_caller(app, &read, now).await?,
     };
-    // Noted only now: nobody but the holder of the key can fill the store with them.
+    // Noted only now: nobody but the holder of the key can fill the store with them. For longer than it is good here: a
+    // replica whose clock is behind must still find it when one whose clock is ahead would have forgotten it.
+    let until = verified.expires_at + MAX_CLOCK_SKEW;
     if !app
         .store
-        .use_assertion(read.subject(), &verified.jti, verified.expires_at, now)
+        .use_assertion(read.subject(), &verified.jti, until, now)
         .await?
     {
         return Err(refused("replay"));

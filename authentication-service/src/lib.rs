@@ -15,6 +15,7 @@ mod audit;
 mod bootstrap;
 mod certificate;
 mod code;
+mod command;
 mod config;
 mod devices;
 mod enrol;
@@ -40,6 +41,7 @@ use valise_proto::authentication::v1::authentication_service_server::Authenticat
 use valise_service_runtime::{Readiness, serve};
 
 pub use code::EnrolmentCode;
+pub use command::{Arguments, Command, migrate};
 pub use config::{Config, Lifetimes};
 pub use enrol::{Kind, NewEnrolmentCode};
 pub use error::StartError;
@@ -100,6 +102,11 @@ impl Service {
         self.app.verifier().clone()
     }
 
+    /// Can the store be used now? For readiness.
+    pub async fn reachable(&self) -> bool {
+        self.app.store.reachable().await
+    }
+
     /// Ends the revocation streams, so that a server that is shutting down need not wait for them.
     pub fn close_streams(&self) {
         self.app.close_streams();
@@ -129,13 +136,14 @@ pub async fn run(
     let mut serving = std::pin::pin!(serve(
         listener,
         routes.routes(),
-        readiness,
+        readiness.clone(),
         layer,
         server,
         shutdown.clone()
     ));
     let served = tokio::select! {
         served = serving.as_mut() => served,
+        never = readiness.follow(&HEALTH, || service.reachable()) => match never {},
         () = shutdown.cancelled() => {
             service.close_streams();
             serving.await

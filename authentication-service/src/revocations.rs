@@ -125,6 +125,10 @@ impl Watcher {
     /// Until the receiver is gone, or is told that it knows more than there is.
     async fn run(mut self) -> Option<()> {
         let mut caught_up = self.feed.caught_up.subscribe();
+        // Another replica may have told the receiver what this one has not read yet.
+        if self.feed.feed.newest() < self.sent && self.feed.catch_up().await.is_err() {
+            caught_up.changed().await.ok()?;
+        }
         loop {
             for line in self.feed.verifier.revocations_after(self.sent) {
                 self.send(Event::Revocation((&line).into())).await?;

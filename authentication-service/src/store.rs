@@ -3,20 +3,27 @@
 //! To add a backend, implement [`Store`] and call the [conformance suite](conformance) on it. What the trait asks of every
 //! backend: each method is one transaction, so that it happens whole or not at all and is durable when it returns; several
 //! replicas may use one store at the same time; [`Act`]s and revocations are numbered 1, 2, 3… without a gap, in the
-//! transaction of what they tell about.
+//! transaction of what they tell about, and whoever sees one sees all before it.
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod postgres;
+mod row;
+mod sql;
 mod sqlite;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use valise_access_token::Revocation;
 use valise_proto::{DeviceId, UserId};
+use valise_sql_database::{Database, is_conflict, is_unavailable};
 
+pub(crate) use postgres::migrate;
 pub(crate) use sqlite::Sqlite;
 
 use crate::StartError;
+use postgres::Postgres;
 
 /// Most devices of a user, revoked ones included: what a list of them may hold.
 pub(crate) const MAX_DEVICES: u32 = 1000;
@@ -33,6 +40,16 @@ pub(crate) enum StoreError {
     /// It holds what this service never writes.
     #[error("the store is damaged: {0} is not readable")]
     Damaged(&'static str),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if sqlite::is_unavailable(&error) || is_unavailable(&error) || is_conflict(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
 }
 
 /// Device or administrator.
@@ -244,11 +261,17 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// At most `limit` lines of the audit log above that number.
     async fn audit_events(&self, after: u64, limit: u32) -> Result<Vec<AuditEvent>, StoreError>;
 
+    /// Can it be used now?
+    async fn reachable(&self) -> bool;
+
     /// Ends its work.
     async fn close(&self);
 }
 
 /// The backend that the configuration asks for.
-pub(crate) async fn open(database: &std::path::Path) -> Result<std::sync::Arc<dyn Store>, StartError> {
-    Ok(std::sync::Arc::new(Sqlite::open(database).await?))
+pub(crate) async fn open(database: &Database) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match database {
+        Database::Sqlite(file) => Arc::new(Sqlite::open(file).await?),
+        Database::Postgres(url) => Arc::new(Postgres::open(url).await?),
+    })
 }

@@ -59,6 +59,9 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, env_prefix: &str) -> Resul
 pub struct ServerConfig {
     /// Address and port to listen on. Default `127.0.0.1:50051`.
     pub listen: SocketAddr,
+    /// Where health checks are answered too, and nothing else is: always without TLS, which the probes of Kubernetes do
+    /// not speak. Without it they are answered at `listen` alone.
+    pub health_listen: Option<SocketAddr>,
     /// Longest time that a request other than a stream may take, whatever the client allows. Default 30 s.
     #[serde(rename = "request_deadline_seconds", deserialize_with = "positive_seconds")]
     pub request_deadline: Duration,
@@ -85,6 +88,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            health_listen: None,
             request_deadline: Duration::from_secs(30),
             max_message_bytes: 8 * 1024 * 1024,
             concurrency_limit: const { NonZeroUsize::new(1024).unwrap() },

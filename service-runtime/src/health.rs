@@ -1,9 +1,12 @@
 //! Health checks (`grpc.health.v1`): readiness by service name, and liveness.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -11,6 +14,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 /// The health check's service name that is `SERVING` for as long as the process answers. For a liveness probe: a
 /// service that is not ready, for example because its store is away, must not be restarted.
 pub const LIVENESS: &str = "live";
+
+/// How often a service's store is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(2);
+/// How long it has for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says which services are ready, to clients that ask for their health. The name "" stands for all together.
 ///
@@ -44,6 +52,30 @@ impl Readiness {
     /// The service is not ready, for example because its store cannot be reached.
     pub async fn not_ready(&self, service: &str) {
         self.set(service, false).await;
+    }
+
+    /// The services are ready for as long as `reachable` says that their store is, which is asked every 2 s. No answer
+    /// within 5 s is a no. Goes on until it is dropped.
+    pub async fn follow<F>(&self, services: &[&str], reachable: impl Fn() -> F) -> Infallible
+    where
+        F: Future<Output = bool>,
+    {
+        let mut before = None;
+        loop {
+            let ready = timeout(PATIENCE, reachable()).await.unwrap_or(false);
+            if before != Some(ready) {
+                for service in services {
+                    self.set(service, ready).await;
+                }
+                match before {
+                    _ if !ready => tracing::warn!("the store cannot be reached: not ready"),
+                    Some(_) => tracing::info!("the store can be reached again: ready"),
+                    None => {}
+                }
+                before = Some(ready);
+            }
+            sleep(PROBE).await;
+        }
     }
 
     async fn set(&self, service: &str, ready: bool) {

@@ -12,6 +12,23 @@ pub const IN_FLIGHT: &str = "valise.rpc.server.in_flight";
 /// Up-down counter: open connections.
 pub const CONNECTIONS: &str = "valise.server.connections";
 
+/// Gauge: changes of this replica's part of the ordered log that are not archived yet.
+pub const ARCHIVE_LAG_CHANGES: &str = "valise.archive.lag.changes";
+/// Gauge, seconds: the age of the oldest one of them; 0 where there is none.
+pub const ARCHIVE_LAG_SECONDS: &str = "valise.archive.lag.seconds";
+/// Counter: entries that were archived.
+pub const ARCHIVED: &str = "valise.archive.archived";
+/// Counter: archived entries that have left Redis.
+pub const TRIMMED: &str = "valise.archive.trimmed";
+/// Counter: entries that have left the archive, as nobody needs them any more.
+pub const DELETED: &str = "valise.archive.deleted";
+/// Counter: groups whose log was found to have gone back in time.
+pub const REGRESSED: &str = "valise.log.regressed";
+/// Gauge: groups that are frozen until somebody repairs them.
+pub const FROZEN: &str = "valise.log.frozen_groups";
+/// Gauge: changes of the whole ordered log that are not archived yet, as far as this replica knows.
+pub const UNARCHIVED: &str = "valise.log.unarchived";
+
 /// The RPC's path; [`UNKNOWN`] for a path that is not in the contract.
 pub const METHOD: &str = "rpc.method";
 /// The gRPC status, for example `OK`, `ABORTED`.

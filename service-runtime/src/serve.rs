@@ -58,7 +58,10 @@ pub enum ServeError {
 
 /// Listens on the configured address.
 pub async fn bind(config: &ServerConfig) -> Result<TcpListener, ServeError> {
-    let address = config.listen;
+    listen(config.listen).await
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| ServeError::Listen { address, source })
@@ -66,7 +69,7 @@ pub async fn bind(config: &ServerConfig) -> Result<TcpListener, ServeError> {
 
 /// Serves `routes`, with the whole stack around them, beside health checks and reflection, until `shutdown` is cancelled.
 ///
-/// The token layer stands before `routes` only; [`Identity`](tower::layer::util::Identity) is none. Metrics go to the
+/// Health checks are answered at `config.health_listen` as well, if that is set. The token layer stands before `routes` only; [`Identity`](tower::layer::util::Identity) is none. Metrics go to the
 /// meter provider of the moment: start [`Telemetry`](crate::Telemetry) first.
 ///
 /// Shutdown: health says `NOT_SERVING`, no more connections are accepted, clients are told to go elsewhere, and what has
@@ -92,6 +95,10 @@ where
         .map(tls::server_config)
         .transpose()?
         .map(TlsAcceptor::from);
+    let probes = match config.health_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let mut infrastructure = RoutesBuilder::default();
     infrastructure.add_service(readiness.service().await);
     if config.reflection {
@@ -100,10 +107,17 @@ where
     // Not a child of `shutdown`: health must say `NOT_SERVING` before connections begin to close.
     let lifecycle = Lifecycle::new(&CancellationToken::new());
     let closing = lifecycle.stopping().clone();
+    let health = stack::infrastructure(Routes::new(readiness.service().await), closing.clone());
     let stack = stack::stack(routes, infrastructure.routes(), token_layer, &config, closing);
     let connections = Connections::new(stack, tls, &config, &lifecycle);
     tracing::info!(address = ?listener.local_addr().ok(), tls = config.tls.is_some(), "serving");
-    connections.accept(listener, &lifecycle, &shutdown).await;
+    let probed = async {
+        if let Some(listener) = probes {
+            let connections = Connections::new(health, None, &config, &lifecycle);
+            connections.accept(listener, &lifecycle, &shutdown).await;
+        }
+    };
+    tokio::join!(connections.accept(listener, &lifecycle, &shutdown), probed);
 
     tracing::info!("shutting down");
     readiness.stop().await;

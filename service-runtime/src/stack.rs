@@ -75,6 +75,12 @@ where
     BoxCloneSyncService::new(all)
 }
 
+/// What is put around health checks that have a listener of their own.
+pub(crate) fn infrastructure(routes: Routes, closing: CancellationToken) -> Stack {
+    let ending = ending::Ending::new(routes.prepare(), closing);
+    BoxCloneSyncService::new(panics::CatchPanics::new(ending))
+}
+
 /// The answer to a request that is refused.
 pub(crate) fn refuse(refusal: impl Into<Refusal>) -> Response<Body> {
     Status::from(refusal.into()).into_http()

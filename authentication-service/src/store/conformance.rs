@@ -1,4 +1,9 @@
-//! What every backend must do. A backend's tests call [`run`] with what makes an empty store.
+//! What every backend must do. A backend's tests call [`run`] with what makes an empty store, and [`run_on_replicas`] with
+//! what opens an empty one twice.
+
+mod replicas;
+
+pub(crate) use replicas::run_on_replicas;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,7 +34,7 @@ pub(crate) async fn run<S: Store>(mut empty: impl AsyncFnMut() -> S) {
     services_have_keys_until_they_end(&empty().await).await;
     assertions_are_used_once(&empty().await).await;
     logs_have_no_gaps(Arc::new(empty().await)).await;
-    a_user_has_so_many_devices(&empty().await).await;
+    a_user_has_so_many_devices(Arc::new(empty().await)).await;
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -40,7 +45,7 @@ fn user(name: &str) -> UserId {
     format!("{name}@interieur.example").parse().unwrap()
 }
 
-fn act(seconds: u64, action: &'static str) -> Act {
+pub(crate) fn act(seconds: u64, action: &'static str) -> Act {
     Act {
         at: at(seconds),
         actor: "actor".into(),
@@ -53,7 +58,7 @@ fn hash(n: u8) -> CodeHash {
     [n; 32]
 }
 
-fn code(n: u8, name: &str) -> NewCode {
+pub(crate) fn code(n: u8, name: &str) -> NewCode {
     NewCode {
         hash: hash(n),
         user: user(name),
@@ -591,37 +596,46 @@ async fn logs_have_no_gaps<S: Store>(store: Arc<S>) {
     assert!(store.audit_events(u64::MAX, 10).await.unwrap().is_empty());
 }
 
-async fn a_user_has_so_many_devices<S: Store>(store: &S) {
-    let new = |n: u32| {
-        let mut key = vec![0; 32];
+async fn a_user_has_so_many_devices<S: Store>(store: Arc<S>) {
+    let numbered = |n: u32| {
+        let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        let id = DeviceId::from_uuid(Uuid::from_u128(n.into()));
-        NewDevice {
-            id,
+        let new = NewDevice {
+            id: DeviceId::from_uuid(Uuid::from_u128(n.into())),
             name: String::new(),
-            public_key: key,
+            public_key: key.to_vec(),
             certificate_expires_at: at(5000),
-        }
-    };
-    for n in 0..=MAX_DEVICES {
-        store
-            .create_code(&code(1, "alice"), &act(0, "code"))
-            .await
-            .unwrap();
-        let outcome = store.enrol(&hash(1), &new(n), &act(0, "enrol")).await.unwrap();
-        let expected = if n < MAX_DEVICES {
-            EnrolOutcome::Enrolled
-        } else {
-            EnrolOutcome::TooManyDevices
         };
-        assert_eq!(outcome, expected, "{n}");
+        (key, new)
+    };
+    let enrol = async |store: Arc<S>, n| {
+        let (hash, new) = numbered(n);
+        let code = NewCode {
+            hash,
+            ..code(1, "alice")
+        };
+        store.create_code(&code, &act(0, "code")).await.unwrap();
+        store.enrol(&hash, &new, &act(0, "enrol")).await.unwrap()
+    };
+    for n in 1..MAX_DEVICES {
+        assert_eq!(enrol(Arc::clone(&store), n).await, EnrolOutcome::Enrolled, "{n}");
     }
+    // For the last place there are ten.
+    let tries = (MAX_DEVICES..MAX_DEVICES + 10).map(|n| enrol(Arc::clone(&store), n));
+    let outcomes = join_all(tries).await;
+    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    assert_eq!(
+        (count(EnrolOutcome::Enrolled), count(EnrolOutcome::TooManyDevices)),
+        (1, 9)
+    );
     assert_eq!(
         store.devices_of(&user("alice")).await.unwrap().unwrap().len(),
         MAX_DEVICES as usize
     );
-    assert!(
-        store.code(&hash(1), at(1)).await.unwrap().is_some(),
-        "not used up"
-    );
+    let mut unused = 0;
+    for n in MAX_DEVICES..MAX_DEVICES + 10 {
+        let code = store.code(&numbered(n).0, at(1)).await.unwrap();
+        unused += usize::from(code.is_some());
+    }
+    assert_eq!(unused, 9, "not used up");
 }

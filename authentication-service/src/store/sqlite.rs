@@ -3,7 +3,6 @@
 mod devices;
 mod open;
 mod records;
-mod row;
 mod users;
 
 use std::path::Path;
@@ -43,20 +42,15 @@ impl Sqlite {
     }
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-                Self::Unavailable(error)
-            }
-            sqlx::Error::Database(database) => match open::primary_code(database.as_ref()) {
-                // SQLITE_BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN
-                Some(5..=10 | 13 | 14) => Self::Unavailable(error),
-                _ => Self::Failed(error),
-            },
-            _ => Self::Failed(error),
-        }
-    }
+/// Busy, out of reach or out of space?
+pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error().and_then(open::primary_code);
+    // SQLITE_BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN
+    matches!(database, Some(5..=10 | 13 | 14))
+        || matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
+        )
 }
 
 #[tonic::async_trait]
@@ -246,6 +240,10 @@ impl Store for Sqlite {
         records::audit_events(&mut *self.readers.acquire().await?, after, limit).await
     }
 
+    async fn reachable(&self) -> bool {
+        sqlx::query("SELECT 1").execute(&self.readers).await.is_ok()
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -271,6 +269,21 @@ mod tests {
             Sqlite::open(&directory.path().join(format!("{number}.db")))
                 .await
                 .unwrap()
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn conforms_with_two_at_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut number = 0;
+        conformance::run_on_replicas(async || {
+            number += 1;
+            let file = directory.path().join(format!("{number}.db"));
+            [
+                Sqlite::open(&file).await.unwrap(),
+                Sqlite::open(&file).await.unwrap(),
+            ]
         })
         .await;
     }

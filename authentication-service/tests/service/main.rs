@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "what tests are written with fails as a test does"
 )]
@@ -11,5 +12,7 @@ mod devices;
 mod enrolment;
 mod feed;
 mod process;
+mod program;
+mod replicas;
 mod support;
 mod tokens;

@@ -51,10 +51,10 @@ async fn what_cannot_work_is_said_in_one_line() {
         start(no_domains).await,
         "configuration: domains: nobody could enrol: name at least one"
     );
-    let nowhere = config(&directory.path().join("missing"));
+    let missing = directory.path().join("missing");
     let expected = format!(
         "cannot use the database {}: its directory does not exist",
-        nowhere.database.display()
+        missing.join("authentication.db").display()
     );
-    assert_eq!(start(nowhere).await, expected);
+    assert_eq!(start(config(&missing)).await, expected);
 }

@@ -1,7 +1,7 @@
 //! A running service, and people who use it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
 use tempfile::TempDir;
@@ -150,9 +150,7 @@ impl Scene {
     }
 
     pub(crate) fn assertion(&self, subject: &str, key: &Key) -> String {
-        assertion(subject, ASSERTION_AUDIENCE, self.clock.now(), &jti(), |message| {
-            key.sign(message)
-        })
+        key.assertion(subject, self.clock.now())
     }
 
     pub(crate) async fn exchange(&self, assertion: &str) -> Result<String, Status> {
@@ -186,6 +184,12 @@ impl Key {
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.0.sign(message).unwrap()
+    }
+
+    pub(crate) fn assertion(&self, subject: &str, at: SystemTime) -> String {
+        assertion(subject, ASSERTION_AUDIENCE, at, &jti(), |message| {
+            self.sign(message)
+        })
     }
 
     pub(crate) fn request(&self) -> Vec<u8> {

@@ -116,3 +116,42 @@ async fn health_follows_readiness_and_shutdown() {
     );
     server.ended().await;
 }
+
+#[tokio::test]
+async fn readiness_follows_a_store() {
+    let server = Server::start(ServerConfig::default()).await;
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watcher = soon(health.watch(HealthCheckRequest::default()))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut heard = async |expected: ServingStatus| {
+        let status = soon(watcher.message()).await.unwrap().unwrap().status();
+        assert_eq!(status, expected);
+    };
+    heard(ServingStatus::NotServing).await;
+    let (answer, asked) = tokio::sync::watch::channel(Some(true));
+    let readiness = server.readiness.clone();
+    let following = tokio::spawn(async move {
+        let reachable = || {
+            let answer = *asked.borrow();
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        readiness.follow(&[DIRECTORY], reachable).await
+    });
+    heard(ServingStatus::Serving).await;
+    // It says that it is not there, and later nothing at all.
+    for away in [Some(false), None] {
+        answer.send_replace(away);
+        heard(ServingStatus::NotServing).await;
+        answer.send_replace(Some(true));
+        heard(ServingStatus::Serving).await;
+    }
+    following.abort();
+    server.stop().await;
+}

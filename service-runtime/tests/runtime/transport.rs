@@ -1,31 +1,42 @@
 //! Connections: TLS, and how many.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
+use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use valise_proto::directory::v1::PublishKeyPackagesRequest;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
-use valise_service_runtime::{ServerConfig, TlsConfig};
+use valise_service_runtime::{LIVENESS, ServerConfig, TlsConfig};
 
-use crate::server::{Server, soon};
+use crate::server::{DIRECTORY, Server, soon};
 
-#[tokio::test]
-async fn with_a_certificate_only_tls_is_spoken() {
+/// A certificate for `localhost`, and what a client needs to believe it.
+fn certificate(dir: &Path) -> (TlsConfig, Certificate) {
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let dir = tempfile::tempdir().unwrap();
     let tls = TlsConfig {
-        certificate: dir.path().join("chain.pem"),
-        key: dir.path().join("key.pem"),
+        certificate: dir.join("chain.pem"),
+        key: dir.join("key.pem"),
     };
     std::fs::write(&tls.certificate, own.cert.pem()).unwrap();
     std::fs::write(&tls.key, own.signing_key.serialize_pem()).unwrap();
+    (tls, Certificate::from_pem(own.cert.pem()))
+}
+
+#[tokio::test]
+async fn with_a_certificate_only_tls_is_spoken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, authority) = certificate(dir.path());
     let server = Server::start(ServerConfig {
         tls: Some(tls),
         ..ServerConfig::default()
     })
     .await;
 
-    let trust = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(own.cert.pem()));
+    let trust = ClientTlsConfig::new().ca_certificate(authority);
     let endpoint = Endpoint::from_shared(format!("https://localhost:{}", server.address.port())).unwrap();
     let channel = soon(endpoint.tls_config(trust).unwrap().connect()).await.unwrap();
     let mut client = KeyPackageDirectoryServiceClient::new(channel);
@@ -38,6 +49,50 @@ async fn with_a_certificate_only_tls_is_spoken() {
         .await
         .unwrap_err();
     server.stop().await;
+}
+
+#[tokio::test]
+async fn probes_that_speak_no_tls_have_an_address_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, _) = certificate(dir.path());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let server = Server::start(ServerConfig {
+        tls: Some(tls),
+        health_listen: Some(address),
+        // The places of clients are not those of probes.
+        max_connections: NonZeroUsize::MIN,
+        ..ServerConfig::default()
+    })
+    .await;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let connect = async {
+        loop {
+            if let Ok(channel) = endpoint.connect().await {
+                return channel;
+            }
+        }
+    };
+    let channel = soon(connect).await;
+    let health = HealthClient::new(channel.clone());
+    let status = async |service: &str| {
+        let service = service.to_owned();
+        let answer = soon(health.clone().check(HealthCheckRequest { service })).await;
+        answer.unwrap().into_inner().status()
+    };
+    assert_eq!(status(LIVENESS).await, ServingStatus::Serving);
+    server.readiness.not_ready(DIRECTORY).await;
+    assert_eq!(status(DIRECTORY).await, ServingStatus::NotServing);
+    server.readiness.ready(DIRECTORY).await;
+    assert_eq!(status(DIRECTORY).await, ServingStatus::Serving);
+
+    // Nothing else is there.
+    let mut client = KeyPackageDirectoryServiceClient::new(channel);
+    let refused = soon(client.publish_key_packages(PublishKeyPackagesRequest::default())).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+    server.stop().await;
+    assert!(soon(endpoint.connect()).await.is_err());
 }
 
 #[tokio::test]

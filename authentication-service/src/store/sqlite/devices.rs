@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use valise_proto::{DeviceId, UserId};
 
-use super::row::{self, kind_name, millis};
 use super::users;
-use crate::store::{CodeHash, Device, EnrolOutcome, MAX_DEVICES, NewDevice, RenewOutcome, StoreError};
+use crate::store::row::{DeviceRow, KeyOwner, all, kind_name, millis};
+use crate::store::{CodeHash, Device, EnrolOutcome, MAX_DEVICES, NewDevice, RenewOutcome, StoreError, sql};
 
 /// Uses up the code and makes the device; changes that are not committed unless it answers `Enrolled`.
 pub(super) async fn enrol(
@@ -25,117 +25,111 @@ pub(super) async fn enrol(
     if is_key_known(&mut *db, &device.public_key).await? {
         return Ok(EnrolOutcome::KeyInUse);
     }
-    if count(&mut *db, &code.user).await? >= MAX_DEVICES {
+    if count(&mut *db, &code.user).await? >= MAX_DEVICES.into() {
         return Ok(EnrolOutcome::TooManyDevices);
     }
     if !users::take_code(&mut *db, hash).await? {
         return Ok(EnrolOutcome::CodeUnusable);
     }
-    sqlx::query(
-        "INSERT INTO devices (device_id, user_id, name, kind, public_key, enrolled_at, certificate_expires_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(device.id.to_string())
-    .bind(code.user.as_str())
-    .bind(&device.name)
-    .bind(kind_name(code.kind))
-    .bind(&device.public_key)
-    .bind(millis(at))
-    .bind(millis(device.certificate_expires_at))
-    .execute(&mut *db)
-    .await?;
-    bind_key(db, device.id, &device.public_key).await?;
-    Ok(EnrolOutcome::Enrolled)
+    let id = device.id.to_string();
+    sqlx::query(sql::ADD_DEVICE)
+        .bind(&id)
+        .bind(code.user.as_str())
+        .bind(&device.name)
+        .bind(kind_name(code.kind))
+        .bind(&device.public_key)
+        .bind(millis(at))
+        .bind(millis(device.certificate_expires_at))
+        .execute(&mut *db)
+        .await?;
+    if claim_key(db, &device.public_key, Some(&id), None).await? {
+        Ok(EnrolOutcome::Enrolled)
+    } else {
+        Ok(EnrolOutcome::KeyInUse)
+    }
 }
 
+/// Changes that are not committed unless it answers `Renewed`.
 pub(super) async fn renew(
     db: &mut SqliteConnection,
     device: DeviceId,
     public_key: &[u8],
     certificate_expires_at: SystemTime,
 ) -> Result<RenewOutcome, StoreError> {
-    let owner = sqlx::query("SELECT device_id FROM keys WHERE public_key = ?")
+    let id = device.to_string();
+    let changed = sqlx::query(sql::RENEW)
+        .bind(&id)
         .bind(public_key)
-        .fetch_optional(&mut *db)
-        .await?
-        .map(|row| row.try_get::<Option<String>, _>("device_id"))
-        .transpose()?;
-    let name = device.to_string();
-    match owner {
-        Some(owner) if owner.as_deref() != Some(&name) => return Ok(RenewOutcome::KeyInUse),
-        _ => {}
-    }
-    let is_new = owner.is_none();
-    let changed = sqlx::query(
-        "UPDATE devices SET public_key = ?, certificate_expires_at = ? WHERE device_id = ? AND revoked_at IS NULL",
-    )
-    .bind(public_key)
-    .bind(millis(certificate_expires_at))
-    .bind(&name)
-    .execute(&mut *db)
-    .await?;
+        .bind(millis(certificate_expires_at))
+        .execute(&mut *db)
+        .await?;
     if changed.rows_affected() != 1 {
         return Ok(RenewOutcome::NoSuchDevice);
     }
-    if is_new {
-        bind_key(db, device, public_key).await?;
+    if claim_key(db, public_key, Some(&id), None).await? {
+        Ok(RenewOutcome::Renewed)
+    } else {
+        Ok(RenewOutcome::KeyInUse)
     }
-    Ok(RenewOutcome::Renewed)
 }
 
-async fn bind_key(db: &mut SqliteConnection, device: DeviceId, public_key: &[u8]) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO keys (public_key, device_id) VALUES (?, ?)")
+/// Makes the key that of this device or service. False where it is another's.
+pub(super) async fn claim_key(
+    db: &mut SqliteConnection,
+    public_key: &[u8],
+    device: Option<&str>,
+    service: Option<&str>,
+) -> Result<bool, StoreError> {
+    sqlx::query(sql::ADD_KEY)
         .bind(public_key)
-        .bind(device.to_string())
-        .execute(db)
+        .bind(device)
+        .bind(service)
+        .execute(&mut *db)
         .await?;
-    Ok(())
+    let owner: KeyOwner = sqlx::query_as(sql::KEY_OWNER)
+        .bind(public_key)
+        .fetch_one(db)
+        .await?;
+    Ok(owner.is(device, service))
 }
 
 async fn is_key_known(db: &mut SqliteConnection, public_key: &[u8]) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM keys WHERE public_key = ?")
+    let row = sqlx::query(sql::FIND_KEY)
         .bind(public_key)
         .fetch_optional(db)
         .await?;
     Ok(row.is_some())
 }
 
-async fn count(db: &mut SqliteConnection, user: &UserId) -> Result<u32, StoreError> {
-    let row = sqlx::query("SELECT count(*) AS devices FROM devices WHERE user_id = ?")
+async fn count(db: &mut SqliteConnection, user: &UserId) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar(sql::COUNT_DEVICES)
         .bind(user.as_str())
         .fetch_one(db)
-        .await?;
-    Ok(row.try_get("devices")?)
+        .await?)
 }
 
 /// Was an administrator ever enrolled?
 pub(super) async fn any_administrator(db: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM devices WHERE kind = 'administrator' LIMIT 1")
+    Ok(sqlx::query(sql::ANY_ADMINISTRATOR)
         .fetch_optional(db)
-        .await?;
-    Ok(row.is_some())
+        .await?
+        .is_some())
 }
 
 pub(super) async fn one(db: &mut SqliteConnection, device: DeviceId) -> Result<Option<Device>, StoreError> {
-    let row = sqlx::query(
-        "SELECT device_id, devices.user_id, name, kind, public_key, enrolled_at, certificate_expires_at, revoked_at, suspended
-         FROM devices JOIN users USING (user_id) WHERE device_id = ?",
-    )
-    .bind(device.to_string())
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(row::device).transpose()
+    let row: Option<DeviceRow> = sqlx::query_as(sql::DEVICE)
+        .bind(device.to_string())
+        .fetch_optional(db)
+        .await?;
+    row.map(Device::try_from).transpose()
 }
 
 pub(super) async fn of_user(db: &mut SqliteConnection, user: &UserId) -> Result<Vec<Device>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT device_id, devices.user_id, name, kind, public_key, enrolled_at, certificate_expires_at, revoked_at, suspended
-         FROM devices JOIN users USING (user_id) WHERE devices.user_id = ? ORDER BY enrolled_at, device_id",
-    )
-    .bind(user.as_str())
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(row::device).collect()
+    let rows: Vec<DeviceRow> = sqlx::query_as(sql::DEVICES)
+        .bind(user.as_str())
+        .fetch_all(db)
+        .await?;
+    all(rows)
 }
 
 /// Was there such a device of that user?
@@ -145,10 +139,10 @@ pub(super) async fn rename(
     user: &UserId,
     name: &str,
 ) -> Result<bool, StoreError> {
-    let changed = sqlx::query("UPDATE devices SET name = ? WHERE device_id = ? AND user_id = ?")
-        .bind(name)
+    let changed = sqlx::query(sql::RENAME)
         .bind(device.to_string())
         .bind(user.as_str())
+        .bind(name)
         .execute(db)
         .await?;
     Ok(changed.rows_affected() == 1)
@@ -159,9 +153,9 @@ pub(super) async fn revoke(
     device: DeviceId,
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE devices SET revoked_at = ? WHERE device_id = ? AND revoked_at IS NULL")
-        .bind(millis(at))
+    sqlx::query(sql::REVOKE)
         .bind(device.to_string())
+        .bind(millis(at))
         .execute(db)
         .await?;
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Row, migrate};
 
@@ -120,8 +120,9 @@ async fn check(writer: &SqlitePool) -> Result<(), Problem> {
     }
 }
 
-/// The code without what SQLite calls its extension.
-pub(super) fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
+/// SQLite's code without what it calls its extension. Other databases' codes mean something else.
+pub(super) fn primary_code(error: &(dyn DatabaseError + 'static)) -> Option<u32> {
+    let error = error.try_downcast_ref::<SqliteError>()?;
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 

@@ -2,24 +2,21 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use valise_proto::{DeviceId, UserId};
 
-use super::row::{self, millis, number, unsigned};
-use crate::store::{Act, AuditEvent, RevocationPage, ServiceCertificate, StoreError};
-
-/// Most keys of a service that an assertion is tried with.
-const MAX_SERVICE_KEYS: u32 = 64;
+use super::devices::claim_key;
+use crate::store::row::{AuditEventRow, RevocationRow, all, millis, number, unsigned};
+use crate::store::{Act, AuditEvent, RevocationPage, ServiceCertificate, StoreError, sql};
 
 pub(super) async fn find_secret(
     db: &mut SqliteConnection,
     name: &str,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let row = sqlx::query("SELECT value FROM secrets WHERE name = ?")
+    Ok(sqlx::query_scalar(sql::FIND_SECRET)
         .bind(name)
         .fetch_optional(db)
-        .await?;
-    Ok(row.map(|row| row.try_get("value")).transpose()?)
+        .await?)
 }
 
 pub(super) async fn add_secret(
@@ -37,16 +34,13 @@ pub(super) async fn add_secret(
 
 /// The next line of the audit log.
 pub(super) async fn write_down(db: &mut SqliteConnection, act: &Act) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit_events (number, at, actor, action, subject)
-         SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ? FROM audit_events",
-    )
-    .bind(millis(act.at))
-    .bind(&act.actor)
-    .bind(act.action)
-    .bind(&act.subject)
-    .execute(db)
-    .await?;
+    sqlx::query(sql::ADD_AUDIT_EVENT)
+        .bind(millis(act.at))
+        .bind(&act.actor)
+        .bind(act.action)
+        .bind(&act.subject)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -55,14 +49,12 @@ pub(super) async fn audit_events(
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditEvent>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT number, at, actor, action, subject FROM audit_events WHERE number > ? ORDER BY number LIMIT ?",
-    )
-    .bind(number(after))
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(row::audit_event).collect()
+    let rows: Vec<AuditEventRow> = sqlx::query_as(sql::AUDIT_EVENTS)
+        .bind(number(after))
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    all(rows)
 }
 
 /// The next line of the revocation feed.
@@ -73,16 +65,13 @@ pub(super) async fn add_revocation(
     device: Option<DeviceId>,
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO revocations (number, kind, user_id, device_id, at)
-         SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ? FROM revocations",
-    )
-    .bind(kind)
-    .bind(user.as_str())
-    .bind(device.map(|device| device.to_string()))
-    .bind(millis(at))
-    .execute(db)
-    .await?;
+    sqlx::query(sql::ADD_REVOCATION)
+        .bind(kind)
+        .bind(user.as_str())
+        .bind(device.map(|device| device.to_string()))
+        .bind(millis(at))
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -91,20 +80,17 @@ pub(super) async fn revocations(
     after: u64,
     limit: u32,
 ) -> Result<RevocationPage, StoreError> {
-    let newest = sqlx::query("SELECT coalesce(max(number), 0) AS newest FROM revocations")
+    let newest = sqlx::query_scalar(sql::NEWEST_REVOCATION)
         .fetch_one(&mut *db)
         .await?;
-    let rows = sqlx::query(
-        "SELECT number, kind, user_id, device_id, at FROM revocations WHERE number > ? ORDER BY number LIMIT ?",
-    )
-    .bind(number(after))
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    let lines = rows.iter().map(row::revocation).collect::<Result<_, _>>()?;
+    let rows: Vec<RevocationRow> = sqlx::query_as(sql::REVOCATIONS)
+        .bind(number(after))
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
     Ok(RevocationPage {
-        newest: unsigned(&newest, "newest")?,
-        lines,
+        newest: unsigned(newest, "newest")?,
+        lines: all(rows)?,
     })
 }
 
@@ -113,29 +99,16 @@ pub(super) async fn add_service_certificate(
     db: &mut SqliteConnection,
     issued: &ServiceCertificate,
 ) -> Result<bool, StoreError> {
-    sqlx::query(
-        "INSERT INTO keys (public_key, service_name) VALUES (?, ?) ON CONFLICT (public_key) DO NOTHING",
-    )
-    .bind(&issued.public_key)
-    .bind(&issued.name)
-    .execute(&mut *db)
-    .await?;
-    let owner = sqlx::query("SELECT service_name FROM keys WHERE public_key = ?")
-        .bind(&issued.public_key)
-        .fetch_one(&mut *db)
-        .await?;
-    if owner.try_get::<Option<&str>, _>("service_name")? != Some(&issued.name) {
+    if !claim_key(&mut *db, &issued.public_key, None, Some(&issued.name)).await? {
         return Ok(false);
     }
-    sqlx::query(
-        "INSERT INTO service_certificates (public_key, service_name, certificate, expires_at) VALUES (?, ?, ?, ?)",
-    )
-    .bind(&issued.public_key)
-    .bind(&issued.name)
-    .bind(&issued.certificate)
-    .bind(millis(issued.expires_at))
-    .execute(db)
-    .await?;
+    sqlx::query(sql::ADD_SERVICE_CERTIFICATE)
+        .bind(&issued.public_key)
+        .bind(&issued.name)
+        .bind(&issued.certificate)
+        .bind(millis(issued.expires_at))
+        .execute(db)
+        .await?;
     Ok(true)
 }
 
@@ -144,16 +117,11 @@ pub(super) async fn service_keys(
     name: &str,
     at: SystemTime,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT public_key, max(expires_at) AS until FROM service_certificates WHERE service_name = ? AND expires_at > ?
-         GROUP BY public_key ORDER BY until DESC, public_key LIMIT ?",
-    )
-    .bind(name)
-    .bind(millis(at))
-    .bind(MAX_SERVICE_KEYS)
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(|row| Ok(row.try_get("public_key")?)).collect()
+    Ok(sqlx::query_scalar(sql::SERVICE_KEYS)
+        .bind(name)
+        .bind(millis(at))
+        .fetch_all(db)
+        .await?)
 }
 
 pub(super) async fn use_assertion(

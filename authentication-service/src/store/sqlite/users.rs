@@ -2,18 +2,18 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use valise_proto::UserId;
 
-use super::row::{self, millis};
-use crate::store::{Code, CodeHash, NewCode, StoreError, User};
+use crate::store::row::{CodeRow, UserRow, all, kind_name, millis};
+use crate::store::{Code, CodeHash, NewCode, StoreError, User, sql};
 
 pub(super) async fn ensure(
     db: &mut SqliteConnection,
     user: &UserId,
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO users (user_id, created_at) VALUES (?, ?) ON CONFLICT (user_id) DO NOTHING")
+    sqlx::query(sql::ENSURE_USER)
         .bind(user.as_str())
         .bind(millis(at))
         .execute(db)
@@ -22,14 +22,11 @@ pub(super) async fn ensure(
 }
 
 pub(super) async fn is_suspended(db: &mut SqliteConnection, user: &UserId) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT suspended FROM users WHERE user_id = ?")
+    let suspended = sqlx::query_scalar(sql::IS_SUSPENDED)
         .bind(user.as_str())
         .fetch_optional(db)
         .await?;
-    Ok(row
-        .map(|row| row.try_get("suspended"))
-        .transpose()?
-        .unwrap_or(false))
+    Ok(suspended.unwrap_or(false))
 }
 
 /// Did that change anything?
@@ -38,8 +35,7 @@ pub(super) async fn set_suspended(
     user: &UserId,
     suspended: bool,
 ) -> Result<bool, StoreError> {
-    let changed = sqlx::query("UPDATE users SET suspended = ? WHERE user_id = ? AND suspended <> ?")
-        .bind(suspended)
+    let changed = sqlx::query(sql::SET_SUSPENDED)
         .bind(user.as_str())
         .bind(suspended)
         .execute(db)
@@ -48,15 +44,11 @@ pub(super) async fn set_suspended(
 }
 
 pub(super) async fn one(db: &mut SqliteConnection, user: &UserId) -> Result<Option<User>, StoreError> {
-    let row = sqlx::query(
-        "SELECT user_id, suspended, created_at, (SELECT count(*) FROM devices
-             WHERE devices.user_id = users.user_id AND revoked_at IS NULL) AS active_devices
-         FROM users WHERE user_id = ?",
-    )
-    .bind(user.as_str())
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(row::user).transpose()
+    let row: Option<UserRow> = sqlx::query_as(sql::USER)
+        .bind(user.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.map(User::try_from).transpose()
 }
 
 pub(super) async fn page(
@@ -64,16 +56,12 @@ pub(super) async fn page(
     after: &str,
     limit: u32,
 ) -> Result<Vec<User>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT user_id, suspended, created_at, (SELECT count(*) FROM devices
-             WHERE devices.user_id = users.user_id AND revoked_at IS NULL) AS active_devices
-         FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?",
-    )
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(row::user).collect()
+    let rows: Vec<UserRow> = sqlx::query_as(sql::USERS)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    all(rows)
 }
 
 /// Adds the code, and forgets those that can no longer be used.
@@ -86,10 +74,10 @@ pub(super) async fn add_code(
         .bind(millis(at))
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO enrolment_codes (code_hash, user_id, kind, bootstrap, expires_at) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query(sql::ADD_CODE)
         .bind(&code.hash[..])
         .bind(code.user.as_str())
-        .bind(row::kind_name(code.kind))
+        .bind(kind_name(code.kind))
         .bind(code.bootstrap)
         .bind(millis(code.expires_at))
         .execute(db)
@@ -98,9 +86,7 @@ pub(super) async fn add_code(
 }
 
 pub(super) async fn void_bootstrap_codes(db: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM enrolment_codes WHERE bootstrap = 1")
-        .execute(db)
-        .await?;
+    sqlx::query(sql::VOID_BOOTSTRAP_CODES).execute(db).await?;
     Ok(())
 }
 
@@ -109,22 +95,16 @@ pub(super) async fn code(
     hash: &CodeHash,
     at: SystemTime,
 ) -> Result<Option<Code>, StoreError> {
-    let row = sqlx::query(
-        "SELECT enrolment_codes.user_id, kind, suspended FROM enrolment_codes JOIN users USING (user_id)
-         WHERE code_hash = ? AND expires_at > ?",
-    )
-    .bind(&hash[..])
-    .bind(millis(at))
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(row::code).transpose()
+    let row: Option<CodeRow> = sqlx::query_as(sql::CODE)
+        .bind(&hash[..])
+        .bind(millis(at))
+        .fetch_optional(db)
+        .await?;
+    row.map(Code::try_from).transpose()
 }
 
 /// Uses the code up. Was it there?
 pub(super) async fn take_code(db: &mut SqliteConnection, hash: &CodeHash) -> Result<bool, StoreError> {
-    let taken = sqlx::query("DELETE FROM enrolment_codes WHERE code_hash = ?")
-        .bind(&hash[..])
-        .execute(db)
-        .await?;
+    let taken = sqlx::query(sql::TAKE_CODE).bind(&hash[..]).execute(db).await?;
     Ok(taken.rows_affected() == 1)
 }

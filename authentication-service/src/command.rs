@@ -1,0 +1,185 @@
+//! What the process is asked to do.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use valise_clock::Clock;
+use valise_proto::{Refusal, UserId};
+use valise_sql_database::Database;
+
+use crate::{Config, Service, StartError, store};
+
+/// What the process does, before the name of the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Nothing was said: it serves.
+    Serve,
+    /// `migrate`: brings the schema of the database up to date.
+    Migrate,
+    /// `bootstrap USER`: makes a code with which the first administrator enrols, and prints it.
+    Bootstrap(UserId),
+    /// `identity SERVICE KEY-FILE CHAIN-FILE`: issues the key and certificate that one of the other services runs with.
+    Identity {
+        /// One of [`SERVICE_NAMES`](crate::SERVICE_NAMES).
+        service: String,
+        /// Where the key goes, PEM; readable by its owner alone.
+        key: PathBuf,
+        /// Where the certificate chain goes, PEM.
+        chain: PathBuf,
+    },
+}
+
+/// What the process is started with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Arguments {
+    /// What to do.
+    pub command: Command,
+    /// The TOML file with the settings; without it they are all in the environment.
+    pub configuration: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads them. The program's name is not one of them.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, StartError> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let is_option = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"-");
+        if arguments.iter().any(is_option) {
+            return Err(StartError::Usage);
+        }
+        let text = |argument: &OsString| argument.to_str().map(str::to_owned).ok_or(StartError::Usage);
+        let (command, rest) = match &arguments[..] {
+            [name, rest @ ..] if name == "migrate" => (Command::Migrate, rest),
+            [name, user, rest @ ..] if name == "bootstrap" => {
+                let user = text(user)?.parse().map_err(|_| StartError::Usage)?;
+                (Command::Bootstrap(user), rest)
+            }
+            [name, service, key, chain, rest @ ..] if name == "identity" => {
+                let identity = Command::Identity {
+                    service: text(service)?,
+                    key: key.into(),
+                    chain: chain.into(),
+                };
+                (identity, rest)
+            }
+            [name, ..] if name == "bootstrap" || name == "identity" => return Err(StartError::Usage),
+            rest => (Command::Serve, rest),
+        };
+        let configuration = match rest {
+            [] => None,
+            [file] => Some(file.into()),
+            _ => return Err(StartError::Usage),
+        };
+        Ok(Self {
+            command,
+            configuration,
+        })
+    }
+}
+
+impl Command {
+    /// Does it, and says what was done in one line: on standard output, for whoever asked. Not to serve: see
+    /// [`run`](crate::run).
+    pub async fn perform(self, config: Config) -> Result<(), StartError> {
+        let done = match self {
+            Self::Serve => return Err(StartError::Usage),
+            Self::Migrate => migrate(&config).await?.to_owned(),
+            Self::Bootstrap(administrator) => {
+                with_service(config, async |service| {
+                    let made = service.bootstrap(&administrator).await?;
+                    let made = made.ok_or(StartError::Bootstrapped)?;
+                    Ok(made.code.as_str().to_owned())
+                })
+                .await?
+            }
+            Self::Identity { service, key, chain } => {
+                with_service(config, async |issuer| {
+                    issue(issuer, &service, &key, &chain).await?;
+                    Ok(format!("issued a certificate for {service}"))
+                })
+                .await?
+            }
+        };
+        #[expect(clippy::print_stdout, reason = "the one line for whoever asked")]
+        {
+            println!("{done}");
+        }
+        Ok(())
+    }
+}
+
+/// Brings the schema of a PostgreSQL database up to date. An SQLite file needs none of it: the service itself does that
+/// at its start. Says what it did.
+pub async fn migrate(config: &Config) -> Result<&'static str, StartError> {
+    match &config.database {
+        Database::Sqlite(_) => {
+            Ok("nothing to migrate: an SQLite file is brought up to date when the service starts")
+        }
+        Database::Postgres(url) => {
+            store::migrate(url).await?;
+            Ok("the database has the schema of this program")
+        }
+    }
+}
+
+/// One more replica, for a moment.
+async fn with_service<T>(
+    config: Config,
+    work: impl AsyncFnOnce(&Service) -> Result<T, StartError>,
+) -> Result<T, StartError> {
+    let service = Service::open(config, Clock::system()).await?;
+    let outcome = work(&service).await;
+    service.stop().await;
+    outcome
+}
+
+async fn issue(issuer: &Service, service: &str, key: &Path, chain: &Path) -> Result<(), StartError> {
+    if key.exists() || chain.exists() {
+        return Err(StartError::IdentityExists);
+    }
+    let identity = issuer.issue_service_identity(service).await?;
+    identity
+        .save(key, chain)
+        .map_err(|_| StartError::IdentityNotWritten)
+}
+
+impl From<Refusal> for StartError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &str) -> Option<(Command, Option<PathBuf>)> {
+        let words = arguments.split_whitespace().map(OsString::from);
+        let parsed = Arguments::parse(words).ok()?;
+        Some((parsed.command, parsed.configuration))
+    }
+
+    #[test]
+    fn the_configuration_comes_last() {
+        let bootstrap = Command::Bootstrap("root@interieur.example".parse().unwrap());
+        let identity = Command::Identity {
+            service: "delivery-service".into(),
+            key: "key.pem".into(),
+            chain: "chain.pem".into(),
+        };
+        for (words, command) in [
+            ("", Command::Serve),
+            ("migrate", Command::Migrate),
+            ("bootstrap root@interieur.example", bootstrap),
+            ("identity delivery-service key.pem chain.pem", identity),
+        ] {
+            assert_eq!(parse(words), Some((command.clone(), None)));
+            let file = Some(PathBuf::from("a.toml"));
+            assert_eq!(parse(&format!("{words} a.toml")), Some((command, file)));
+            assert_eq!(parse(&format!("{words} a.toml b.toml")), None);
+            assert_eq!(parse(&format!("{words} --help")), None);
+        }
+        for wrong in ["bootstrap", "bootstrap a.toml", "identity", "identity s k"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}
