@@ -17,6 +17,9 @@ pub(crate) enum Row {
     B6,
     /// A commit, against openmls alone.
     B8,
+    /// Claims of key packages on PostgreSQL, against one `DELETE` by pgbench. Needs `valise-key-package-directory` beside
+    /// this program, and PostgreSQL.
+    B10,
     /// From start to healthy.
     B13,
 }

@@ -1,15 +1,17 @@
-//! Benchmarks of the embedded store, row by row. See `docs/benchmarks.md`.
+//! Benchmarks, row by row. See `docs/benchmarks.md`.
 //!
 //! The server is the real `valise up` in a process of its own. The load comes from here, without the SDK: messages are
-//! encrypted before the clock starts. A row and its reference take turns, so that both see the same machine.
+//! encrypted before the clock starts. B10 has a directory of its own, on a PostgreSQL of its own. A row and its reference take turns, so that both see the same machine.
 
 mod args;
+mod b10_claims;
 mod b13_start;
 mod b2_embedded_sends;
 mod b3_one_send;
 mod b4_delivery;
 mod b6_group_size;
 mod b8_commit;
+mod directory;
 mod group;
 mod machine;
 mod raw;
@@ -82,6 +84,7 @@ async fn main() -> Result<()> {
             Row::B4 => b4_delivery::run(&mut bench).await?,
             Row::B6 => b6_group_size::run(&mut bench).await?,
             Row::B8 => b8_commit::run(&mut bench).await?,
+            Row::B10 => b10_claims::run(&mut bench).await?,
             Row::B13 => b13_start::run(&bench).await?,
         };
         for line in &new {

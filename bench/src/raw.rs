@@ -164,6 +164,11 @@ impl Administrator {
         })
     }
 
+    /// The domain of all users, and the name of the deployment.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
     /// Enrols so many devices, each of a user of its own.
     pub(crate) async fn identities(&mut self, count: usize) -> Result<Vec<Identity>> {
         self.device.renew().await?;

@@ -16,7 +16,7 @@ use crate::args::Args;
 use crate::{Result, machine};
 
 /// How long the program may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What must be healthy.
 const SERVICES: [&str; 3] = [
     "valise.authentication.v1.AuthenticationService",
@@ -73,19 +73,7 @@ impl Server {
     async fn healthy(&self) -> Result<()> {
         let channel = self.connect().await?;
         for service in SERVICES {
-            let request = || HealthCheckRequest {
-                service: service.to_owned(),
-            };
-            // It may not be known yet.
-            while HealthClient::new(channel.clone())
-                .check(request())
-                .await
-                .map_or(true, |answer| {
-                    answer.into_inner().status() != ServingStatus::Serving
-                })
-            {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            healthy(&channel, service).await;
         }
         Ok(())
     }
@@ -109,6 +97,23 @@ impl Server {
     }
 }
 
+/// Waits until the service is healthy.
+pub(crate) async fn healthy(channel: &Channel, service: &str) {
+    let request = || HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    // It may not be known yet.
+    while HealthClient::new(channel.clone())
+        .check(request())
+        .await
+        .map_or(true, |answer| {
+            answer.into_inner().status() != ServingStatus::Serving
+        })
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// How long it takes from nothing to healthy, in seconds.
 pub(crate) async fn time_to_start(args: &Args, data: &Path) -> Result<f64> {
     let began = Instant::now();
@@ -118,7 +123,7 @@ pub(crate) async fn time_to_start(args: &Args, data: &Path) -> Result<f64> {
     Ok(took)
 }
 
-fn program(args: &Args) -> Result<PathBuf> {
+pub(crate) fn program(args: &Args) -> Result<PathBuf> {
     match &args.valise {
         Some(path) => Ok(path.clone()),
         None => Ok(std::env::current_exe()?.with_file_name("valise")),

@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use valise_proto::{DeviceId, Reason, Refusal, UserId};
 
 use crate::directory::{Directory, rate_limited};
-use crate::notices::LowStock;
 use crate::store::{Handed, KnownDevice, Wanted};
 
 /// The most devices in one answer.
@@ -74,15 +73,15 @@ impl Directory {
         let devices: Vec<_> = claimed.iter().filter_map(Claimed::is_wanted).collect();
         if !devices.is_empty() {
             let usable = self.usable_at(self.clock.unix_seconds());
-            let count_up_to = self.packages.low_level;
             let wanted = Wanted {
                 suite: claim.suite,
                 devices,
                 usable,
-                count_up_to,
             };
             let handed = self.store.claim(wanted).await?;
-            self.notice_low_stock(claim.suite, &handed);
+            for handed in &handed {
+                self.notices.claimed(handed.device, claim.suite);
+            }
             fill_in(&mut claimed, handed);
         }
         Ok(claimed)
@@ -111,20 +110,6 @@ impl Directory {
             claimed.result = Err(Failure::RateLimited);
         }
         Ok(())
-    }
-
-    fn notice_low_stock(&self, suite: u16, handed: &[Handed]) {
-        for handed in handed
-            .iter()
-            .filter(|handed| handed.one_time_left < self.packages.low_level)
-        {
-            let one_time = handed.one_time_left;
-            self.notices.offer(LowStock {
-                device: handed.device,
-                suite,
-                one_time,
-            });
-        }
     }
 }
 

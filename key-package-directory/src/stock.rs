@@ -3,6 +3,7 @@
 use valise_proto::{DeviceId, Refusal};
 
 use crate::directory::Directory;
+use crate::store::{LowStock, StoreError};
 
 /// What is in stock of one suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,12 @@ impl Directory {
             low: line.one_time < self.packages.low_level,
         };
         Ok(lines.into_iter().map(status).collect())
+    }
+
+    /// Those of these devices and suites that have little left.
+    pub(crate) async fn low(&self, suspects: &[(DeviceId, u16)]) -> Result<Vec<LowStock>, StoreError> {
+        let usable = self.usable_at(self.clock.unix_seconds());
+        self.store.low(suspects, usable, self.packages.low_level).await
     }
 
     /// Deletes all packages of the device and says how many. They stay seen.

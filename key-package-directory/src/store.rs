@@ -9,16 +9,40 @@
 //!   when they return.
 //! - A one-time package leaves the store in the transaction that hands it out (`DELETE … RETURNING`; on PostgreSQL the
 //!   rows are chosen with `FOR UPDATE SKIP LOCKED`), so that two claims never get the same one (RFC 9420 §16.8).
+//!   A claim falls back to the last-resort package only where each usable one-time package is gone or on its way out.
 //! - A last-resort package is only read: any number of claims get it without waiting for each other.
 //! - All checks of a publication come before its first write.
 
 use std::fmt;
+use std::sync::Arc;
 
 use valise_proto::{DeviceId, Reason, Refusal, UserId};
+use valise_sql_database::{Database, is_unavailable};
 
 #[cfg(test)]
 pub(crate) mod conformance;
-pub(crate) mod sqlite;
+mod postgres;
+mod sqlite;
+
+pub(crate) use postgres::migrate;
+
+use crate::StartError;
+use postgres::PostgresStore;
+use sqlite::SqliteStore;
+
+/// The backend that the configuration asks for.
+pub(crate) async fn open(database: &Database) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match database {
+        Database::Sqlite(file) => {
+            let opened = SqliteStore::open(file).await;
+            Arc::new(opened.map_err(|problem| StartError::Store {
+                file: file.clone(),
+                problem: problem.to_string(),
+            })?)
+        }
+        Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
+    })
+}
 
 /// Storage of key packages.
 #[tonic::async_trait]
@@ -42,6 +66,15 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// else the usable last-resort one. Devices without either are left out. In no particular order.
     async fn claim(&self, wanted: Wanted) -> Result<Vec<Handed>, StoreError>;
 
+    /// Of these devices and suites, those of which fewer usable one-time packages than `below` are left, and how many.
+    /// In no particular order.
+    async fn low(
+        &self,
+        suspects: &[(DeviceId, u16)],
+        usable: Usable,
+        below: u32,
+    ) -> Result<Vec<LowStock>, StoreError>;
+
     /// What can be handed out of a device: one line for each suite that it has published, by suite.
     async fn stock(&self, device: DeviceId, usable: Usable) -> Result<Vec<StockLine>, StoreError>;
 
@@ -53,8 +86,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn purge(&self, devices: Vec<DeviceId>) -> Result<u64, StoreError>;
 
     /// Deletes at most `limit` unusable packages, and forgets at most `limit` init keys of packages whose lifetime has
-    /// ended. A result below `limit` in both says that nothing is left to do.
+    /// ended. A result below `limit` in both says that nothing is left to do, or another replica is doing it.
     async fn sweep(&self, now: u64, usable: Usable, limit: u32) -> Result<Swept, StoreError>;
+
+    /// Can it be used now?
+    async fn reachable(&self) -> bool;
 
     /// Waits for accepted work and closes the store.
     async fn close(&self);
@@ -123,8 +159,6 @@ pub(crate) struct Wanted {
     /// Each once.
     pub(crate) devices: Vec<DeviceId>,
     pub(crate) usable: Usable,
-    /// Up to where [`Handed::one_time_left`] counts.
-    pub(crate) count_up_to: u32,
 }
 
 /// A package that was handed out.
@@ -133,8 +167,14 @@ pub(crate) struct Handed {
     pub(crate) device: DeviceId,
     pub(crate) message: Vec<u8>,
     pub(crate) last_resort: bool,
-    /// Usable one-time packages of the suite that are left; counted up to [`Wanted::count_up_to`].
-    pub(crate) one_time_left: u32,
+}
+
+/// A device has few one-time packages of a suite left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LowStock {
+    pub(crate) device: DeviceId,
+    pub(crate) suite: u16,
+    pub(crate) one_time: u32,
 }
 
 /// What is in stock of one suite.
@@ -162,7 +202,6 @@ impl fmt::Debug for Handed {
         f.debug_struct("Handed")
             .field("device", &self.device)
             .field("last_resort", &self.last_resort)
-            .field("one_time_left", &self.one_time_left)
             .finish_non_exhaustive()
     }
 }
@@ -186,7 +225,12 @@ pub(crate) enum StoreError {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        match error {
+        match &error {
+            // Whoever must act on it is told by the probe of readiness.
+            StoreError::Database(database) if is_unavailable(database) => {
+                tracing::warn!(%error, "the key-package store cannot be reached");
+                Refusal::new(Reason::StoreUnavailable)
+            }
             StoreError::Database(_) => {
                 tracing::error!(%error, "the key-package store failed");
                 Refusal::new(Reason::StoreUnavailable)

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 use valise_proto::{DeviceId, UserId};
 
-use super::{Handed, NewPackage, Publication, PublishOutcome, StockLine, Store, Swept, Usable, Wanted};
+use super::{
+    Handed, LowStock, NewPackage, Publication, PublishOutcome, StockLine, Store, Swept, Usable, Wanted,
+};
 
 pub(crate) mod concurrency;
 
@@ -53,7 +55,7 @@ fn last_resort(number: u64) -> NewPackage {
     }
 }
 
-fn number(handed: &Handed) -> u64 {
+pub(crate) fn number(handed: &Handed) -> u64 {
     u64::from_be_bytes(handed.message.as_slice().try_into().unwrap())
 }
 
@@ -73,17 +75,22 @@ async fn publish(store: &impl Store, of: u128, packages: Vec<NewPackage>) {
     assert_eq!(outcome, PublishOutcome::Stored);
 }
 
-fn wanted(devices: &[u128], now: u64) -> Wanted {
+/// So many one-time packages, with their number for content, and a last-resort package.
+pub(crate) async fn publish_numbered(store: &impl Store, of: u128, one_time: u64, last: u64) {
+    let packages = (0..one_time).map(package).chain([last_resort(last)]).collect();
+    publish(store, of, packages).await;
+}
+
+pub(crate) fn wanted(devices: &[u128], now: u64) -> Wanted {
     let devices = devices.iter().copied().map(device).collect();
     Wanted {
         suite: SUITE,
         devices,
         usable: usable_at(now),
-        count_up_to: 20,
     }
 }
 
-async fn claim(store: &impl Store, of: u128) -> Option<Handed> {
+pub(crate) async fn claim(store: &impl Store, of: u128) -> Option<Handed> {
     let mut handed = store.claim(wanted(&[of], NOW)).await.unwrap();
     assert!(handed.len() <= 1);
     handed.pop()
@@ -103,6 +110,8 @@ pub(crate) async fn run<S: Store>(store: &Arc<S>) {
     capacity_counts_usable_one_time_packages_of_a_suite(&**store).await;
     another_signature_key_replaces_all(&**store).await;
     devices_are_found_by_user_and_by_id(&**store).await;
+    the_last_of_two_last_resort_packages_stays(&**store).await;
+    few_packages_are_counted(&**store).await;
     a_purged_device_is_gone_for_good(&**store).await;
     a_sweep_deletes_what_has_ended_and_nothing_else(&**store).await;
     concurrency::a_thousand_claims_at_once(store).await;
@@ -122,16 +131,14 @@ async fn one_time_then_last_resort(store: &impl Store) {
     assert_eq!(stock(store, OF).await, [expected]);
 
     let first = claim(store, OF).await.unwrap();
-    assert_eq!((first.last_resort, first.one_time_left), (false, 1));
+    assert!(!first.last_resort);
+    assert_eq!(stock(store, OF).await[0].one_time, 1);
     let second = claim(store, OF).await.unwrap();
-    assert_eq!((second.last_resort, second.one_time_left), (false, 0));
+    assert!(!second.last_resort);
     assert_ne!(number(&first), number(&second));
     for _ in 0..3 {
         let again = claim(store, OF).await.unwrap();
-        assert_eq!(
-            (number(&again), again.last_resort, again.one_time_left),
-            (3, true, 0)
-        );
+        assert_eq!((number(&again), again.last_resort), (3, true));
     }
 
     publish(store, OF, vec![last_resort(4)]).await;
@@ -172,8 +179,9 @@ async fn those_that_end_first_go_first_and_unusable_ones_never(store: &impl Stor
     let at = END - 1 - WINDOW;
     let handed = store.claim(wanted(&[OF], at)).await.unwrap();
     assert_eq!(number(&handed[0]), 12);
+    let left = store.stock(device(OF), usable_at(at)).await.unwrap();
     assert_eq!(
-        handed[0].one_time_left, 1,
+        left[0].one_time, 1,
         "one of the two that are left has no certificate by then"
     );
     let handed = store.claim(wanted(&[OF], END - WINDOW + 1)).await.unwrap();
@@ -205,9 +213,11 @@ async fn a_claim_serves_many_devices_and_leaves_out_those_without(store: &impl S
     assert_eq!(handed.len(), 41);
     assert_eq!(by_device.len(), 41);
     for &of in &devices[..40] {
-        let handed = by_device[&device(of)];
-        assert_eq!((handed.last_resort, handed.one_time_left), (false, 1));
+        assert!(!by_device[&device(of)].last_resort);
     }
+    let suspects: Vec<_> = devices.iter().map(|&of| (device(of), SUITE)).collect();
+    assert_eq!(store.low(&suspects, usable_at(NOW), 1).await.unwrap().len(), 10);
+    assert_eq!(store.low(&suspects, usable_at(NOW), 2).await.unwrap().len(), 50);
     assert!(by_device[&device(340)].last_resort);
 }
 
@@ -361,6 +371,59 @@ async fn another_signature_key_replaces_all(store: &impl Store) {
         PublishOutcome::Stored
     );
     assert_eq!(number(&claim(store, OF).await.unwrap()), 5);
+}
+
+async fn the_last_of_two_last_resort_packages_stays(store: &impl Store) {
+    const OF: u128 = 1_400;
+    let elsewhere = NewPackage {
+        suite: OTHER_SUITE,
+        ..last_resort(3)
+    };
+    publish(store, OF, vec![last_resort(1), last_resort(2), elsewhere]).await;
+    assert_eq!(number(&claim(store, OF).await.unwrap()), 2);
+    let seen = store
+        .publish(publication("alice", OF, vec![last_resort(1)]))
+        .await;
+    assert_eq!(seen.unwrap(), PublishOutcome::SeenBefore { index: 0 });
+    let lines: Vec<_> = stock(store, OF)
+        .await
+        .iter()
+        .map(|line| (line.suite, line.last_resort))
+        .collect();
+    assert_eq!(lines, [(SUITE, true), (OTHER_SUITE, true)]);
+}
+
+async fn few_packages_are_counted(store: &impl Store) {
+    const OF: u128 = 1_500;
+    let ends = NewPackage {
+        certificate_not_after: NOW,
+        ..package(3)
+    };
+    publish(store, OF, vec![package(1), package(2), ends, last_resort(4)]).await;
+    let suspects = [
+        (device(OF), SUITE),
+        (device(OF), OTHER_SUITE),
+        (device(OF + 1), SUITE),
+    ];
+    let low = async |now, below| {
+        let mut low = store.low(&suspects, usable_at(now), below).await.unwrap();
+        low.sort_by_key(|low| (low.device, low.suite));
+        low.into_iter()
+            .map(
+                |LowStock {
+                     device,
+                     suite,
+                     one_time,
+                 }| (device, suite, one_time),
+            )
+            .collect::<Vec<_>>()
+    };
+    let nothing_of_others = [(device(OF), OTHER_SUITE, 0), (device(OF + 1), SUITE, 0)];
+    assert_eq!(low(NOW, 3).await, nothing_of_others);
+    let mut with_two = nothing_of_others.to_vec();
+    with_two.insert(0, (device(OF), SUITE, 2));
+    assert_eq!(low(NOW + 1, 3).await, with_two);
+    assert_eq!(low(NOW + 1, 2).await, nothing_of_others);
 }
 
 async fn devices_are_found_by_user_and_by_id(store: &impl Store) {

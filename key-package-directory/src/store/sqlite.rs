@@ -12,7 +12,8 @@ use sqlx::{Row, SqlitePool};
 use valise_proto::{DeviceId, UserId};
 
 use super::{
-    Handed, KnownDevice, Publication, PublishOutcome, StockLine, Store, StoreError, Swept, Usable, Wanted,
+    Handed, KnownDevice, LowStock, Publication, PublishOutcome, StockLine, Store, StoreError, Swept, Usable,
+    Wanted,
 };
 use writer::Writer;
 
@@ -156,6 +157,40 @@ impl Store for SqliteStore {
         self.writer.write(claim::Claim(wanted)).await
     }
 
+    async fn low(
+        &self,
+        suspects: &[(DeviceId, u16)],
+        usable: Usable,
+        below: u32,
+    ) -> Result<Vec<LowStock>, StoreError> {
+        const LOW: &str = "
+            SELECT unhex(value ->> 0) AS device, value ->> 1 AS suite,
+                   (SELECT count(*) FROM (
+                        SELECT 1 FROM key_package
+                        WHERE device = unhex(value ->> 0) AND suite = value ->> 1 AND last_resort = 0
+                          AND not_after >= ?2 AND certificate_not_after >= ?3
+                        LIMIT ?4)) AS one_time
+            FROM json_each(?1) WHERE one_time < ?4";
+        let pair = |(device, suite): &(DeviceId, u16)| format!("[\"{}\",{suite}]", device.as_uuid().simple());
+        let pairs: Vec<_> = suspects.iter().map(pair).collect();
+        let rows = sqlx::query(LOW)
+            .bind(format!("[{}]", pairs.join(",")))
+            .bind(stored(usable.not_after_from))
+            .bind(stored(usable.certificate_not_after_from))
+            .bind(below)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(LowStock {
+                    device: device(row, "device")?,
+                    suite: row.try_get("suite")?,
+                    one_time: row.try_get("one_time")?,
+                })
+            })
+            .collect()
+    }
+
     async fn stock(&self, device: DeviceId, usable: Usable) -> Result<Vec<StockLine>, StoreError> {
         const STOCK: &str = "
             SELECT s.suite,
@@ -200,6 +235,10 @@ impl Store for SqliteStore {
 
     async fn sweep(&self, now: u64, usable: Usable, limit: u32) -> Result<Swept, StoreError> {
         self.writer.write(upkeep::Sweep { now, usable, limit }).await
+    }
+
+    async fn reachable(&self) -> bool {
+        sqlx::query("SELECT 1").execute(&self.readers).await.is_ok()
     }
 
     async fn close(&self) {
@@ -253,10 +292,10 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn no_package_is_handed_out_twice_across_two_processes_on_one_file() {
+    async fn conforms_with_two_at_one_file() {
         let directory = tempfile::tempdir().unwrap();
         let (one, other) = (open(&directory).await, open(&directory).await);
-        concurrency::claims_across_replicas(&std::sync::Arc::new(one), &std::sync::Arc::new(other)).await;
+        concurrency::replicas(&std::sync::Arc::new(one), &std::sync::Arc::new(other)).await;
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The directory as a process of its own, and what it does by itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
@@ -26,8 +27,10 @@ async fn it_follows_the_authentication_service_serves_and_ends() {
         .service(NAME)
         .save(&in_folder("key.pem"), &in_folder("chain.pem"))
         .unwrap();
-    let mut config = Config::default();
-    config.store.file = in_folder("directory.db");
+    let mut config = Config {
+        database: in_folder("directory.db").into(),
+        ..Config::default()
+    };
     config.server.graceful_shutdown = Duration::ZERO;
     config.peers = Some(PeerConfig {
         authentication: peers.url.clone(),
@@ -81,8 +84,10 @@ async fn what_is_wrong_is_said_in_one_line() {
         open(config).await,
         "configuration: packages.capacity must be at least 1"
     );
-    let mut config = Config::default();
-    config.store.file = "/no/such/folder/directory.db".into();
+    let config = Config {
+        database: PathBuf::from("/no/such/folder/directory.db").into(),
+        ..Config::default()
+    };
     let problem = "cannot open the key-package store /no/such/folder/directory.db: it cannot be opened";
     assert_eq!(open(config).await, problem);
     let (listener, _) = listen().await;
@@ -94,18 +99,13 @@ async fn what_is_wrong_is_said_in_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_that_cannot_be_handed_out_any_more_are_swept() {
-    let mut file = None;
-    let scene = Scene::with(|config| {
-        config.store.sweep_interval = Duration::from_millis(10);
-        file = Some(config.store.file.clone());
-    })
-    .await;
+    let scene = Scene::with(|config| config.store.sweep_interval = Duration::from_millis(10)).await;
     let alice = scene.device("alice");
     scene
         .publish(&alice, vec![alice.package_for(40 * DAY), alice.package()])
         .await
         .unwrap();
-    let database = SqlitePool::connect(&format!("sqlite://{}", file.unwrap().display()))
+    let database = SqlitePool::connect(&format!("sqlite://{}", scene.file().display()))
         .await
         .unwrap();
     let stored = async || {

@@ -1,6 +1,7 @@
 //! A directory that serves, with an authentication service's keys and feed in the test's hands.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,8 @@ use valise_service_runtime::{Readiness, ServeError, ServerConfig, serve};
 use crate::people::{Authority, Device, SUITE};
 
 pub(crate) const ISSUER: &str = "https://authentication.interieur.example";
+
+const FILE: &str = "directory.db";
 
 /// A running directory.
 pub(crate) struct Scene {
@@ -81,8 +84,10 @@ impl Scene {
         let (feed, newest) = (Arc::new(feed), Arc::new(AtomicU64::new(0)));
         let heartbeat = heartbeat(Arc::clone(&feed), Arc::clone(&newest));
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.store.file = folder.path().join("directory.db");
+        let mut config = Config {
+            database: folder.path().join(FILE).into(),
+            ..Config::default()
+        };
         change(&mut config);
         Self {
             authority,
@@ -137,8 +142,13 @@ impl Scene {
     /// Stops the directory and opens it again on the same file.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        assert!(self.folder.path().join("directory.db").exists());
+        assert!(self.file().exists());
         self.start(None).await;
+    }
+
+    /// Its database.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join(FILE)
     }
 
     pub(crate) async fn stop(&mut self) {

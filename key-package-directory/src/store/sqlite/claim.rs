@@ -1,6 +1,6 @@
-//! Handing out: three statements, whatever the number of devices.
+//! Handing out: two statements, whatever the number of devices.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use futures::FutureExt as _;
 use sqlx::{Row, SqliteConnection};
@@ -40,7 +40,6 @@ impl Write for Claim {
                     .filter(|device| !served.contains(device))
                     .collect()
             };
-            self.count_left(connection, &mut handed).await?;
             if !without.is_empty() {
                 handed.extend(self.take(connection, LAST_RESORT, &without, true).await?);
             }
@@ -72,44 +71,8 @@ impl Claim {
                     device: device(row, "device")?,
                     message,
                     last_resort,
-                    one_time_left: 0,
                 })
             })
             .collect()
-    }
-
-    async fn count_left(
-        &self,
-        connection: &mut SqliteConnection,
-        handed: &mut [Handed],
-    ) -> Result<(), StoreError> {
-        const LEFT: &str = "
-            SELECT unhex(value) AS device,
-                   (SELECT count(*) FROM (
-                        SELECT 1 FROM key_package
-                        WHERE device = unhex(value) AND suite = ?2 AND last_resort = 0
-                          AND not_after >= ?3 AND certificate_not_after >= ?4
-                        LIMIT ?5)) AS one_time
-            FROM json_each(?1)";
-        if handed.is_empty() {
-            return Ok(());
-        }
-        let devices: Vec<_> = handed.iter().map(|handed| handed.device).collect();
-        let rows = sqlx::query(LEFT)
-            .bind(json_devices(&devices))
-            .bind(self.0.suite)
-            .bind(stored(self.0.usable.not_after_from))
-            .bind(stored(self.0.usable.certificate_not_after_from))
-            .bind(self.0.count_up_to)
-            .fetch_all(connection)
-            .await?;
-        let mut left = HashMap::new();
-        for row in &rows {
-            left.insert(device(row, "device")?, row.try_get::<u32, _>("one_time")?);
-        }
-        for handed in handed {
-            handed.one_time_left = left.get(&handed.device).copied().unwrap_or_default();
-        }
-        Ok(())
     }
 }
