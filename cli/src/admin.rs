@@ -3,7 +3,7 @@
 use serde_json::json;
 use valise_client_sdk::{Administration, Client, UserKind, UserSummary};
 
-use crate::args::AdminCommand;
+use crate::args::{AdminCommand, AdminGroupCommand};
 use crate::error::CliError;
 use crate::out::{Out, printable};
 use crate::profile::Profile;
@@ -59,6 +59,12 @@ async fn act(command: AdminCommand, client: &Client) -> Result<(), CliError> {
         AdminCommand::Revoke { device } => {
             client.revoke_device(device).await?;
             out.line(&format!("revoked {device}"))
+        }
+        AdminCommand::Group {
+            command: AdminGroupCommand::Repair { group },
+        } => {
+            let (position, epoch) = administration.repair_group(group).await?;
+            out.line(&format!("repaired {group}: position {position}, epoch {epoch}"))
         }
         AdminCommand::Audit { after, json } => audit(&administration, after, json, &mut out).await,
     }

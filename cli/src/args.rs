@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use valise_clock::Clock;
-use valise_proto::{DeviceId, UserId};
+use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
 
 use crate::error::CliError;
@@ -101,9 +101,15 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EnrolArgs {
-    /// URL of the services, for example http://127.0.0.1:7400.
+    /// URL of the services, for example http://127.0.0.1:7400; where they are apart, of the authentication service.
     #[arg(long, value_name = "URL")]
     pub(crate) server: String,
+    /// URL of the key-package directory, where it is not the server's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) directory: Option<String>,
+    /// URL of the delivery service, where it is not the server's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) delivery: Option<String>,
     /// PEM file with the authority of the server's certificate, for an https URL.
     #[arg(long, value_name = "FILE")]
     pub(crate) certificate_authority: Option<PathBuf>,
@@ -267,6 +273,11 @@ pub(crate) enum AdminCommand {
         /// The device's id.
         device: DeviceId,
     },
+    /// Deal with a group that a service has frozen.
+    Group {
+        #[command(subcommand)]
+        command: AdminGroupCommand,
+    },
     /// Show the audit log.
     Audit {
         /// Only what comes after this number.
@@ -275,6 +286,15 @@ pub(crate) enum AdminCommand {
         /// Print one JSON object a line.
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminGroupCommand {
+    /// Put a group whose log went back in time (LOG_REGRESSED) back to what is certain, and open it. What came after that is lost.
+    Repair {
+        /// The group's id.
+        group: GroupId,
     },
 }
 

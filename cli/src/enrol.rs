@@ -11,12 +11,18 @@ use crate::profile::Profile;
 pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), CliError> {
     let EnrolArgs {
         server,
+        directory,
+        delivery,
         certificate_authority,
         code,
         name,
         json,
     } = arguments;
-    let mut servers = Servers::one(server);
+    let (directory, delivery) = (
+        directory.unwrap_or_else(|| server.clone()),
+        delivery.unwrap_or_else(|| server.clone()),
+    );
+    let mut servers = Servers::each(server, directory, delivery);
     if let Some(file) = certificate_authority {
         let pem = std::fs::read_to_string(&file)
             .map_err(CliError::io(format!("cannot read {}", file.display())))?;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use valise_proto::UserId;
 use valise_proto::authentication::v1 as wire;
+use valise_proto::delivery::v1::RepairGroupRequest;
+use valise_proto::{Epoch, GroupId, Position, UserId};
 
 use crate::Error;
 use crate::session::Session;
@@ -129,6 +130,16 @@ impl Administration {
             })
             .await?;
         Ok(())
+    }
+
+    /// Puts a group that the service has frozen back to the newest entry that is known for certain, and opens it: its position and
+    /// epoch then. Devices that have seen more join again.
+    pub async fn repair_group(&self, group: GroupId) -> Result<(Position, Epoch), Error> {
+        let request = RepairGroupRequest {
+            group_id: group.to_vec().into(),
+        };
+        let repaired = self.session.transport.repair_group(request).await?;
+        Ok((Position(repaired.position), Epoch(repaired.epoch)))
     }
 
     /// The audit log after that number, oldest first, at most 1,000 lines.

@@ -1,18 +1,27 @@
 //! The delivery service's configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use valise_group_rules::GroupLimits;
 use valise_service_runtime::{ServerConfig, TelemetryConfig};
+use valise_sql_database::{Database, PostgresUrl};
+
+use crate::log::redis::config::RedisConfig;
 
 /// All settings; a file's keys, overridden by `VALISE_DELIVERY_<SECTION>__<KEY>`. Unknown keys are errors.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The SQLite file of the embedded store.
-    pub database: PathBuf,
+    /// The SQLite file of the embedded store, or the PostgreSQL database of the production store, which needs `[redis]` beside it.
+    pub database: Database,
+    /// With a PostgreSQL database: where the ordered log is.
+    #[serde(default)]
+    pub redis: Option<RedisConfig>,
+    /// With a PostgreSQL database: how the ordered log is archived there.
+    #[serde(default)]
+    pub archive: ArchiveConfig,
     /// The service's key, PKCS#8, PEM.
     pub key_file: PathBuf,
     /// The service's certificate chain, PEM, leaf first.
@@ -20,6 +29,9 @@ pub struct Config {
     /// Where the authentication service is; not used inside `valise up`.
     #[serde(default = "default_authentication_url")]
     pub authentication_url: String,
+    /// PEM file with the authority of an `https` address of the authentication service.
+    #[serde(default)]
+    pub authentication_ca_certificate: Option<PathBuf>,
     /// `iss` of the access tokens; not used inside `valise up`.
     #[serde(default = "default_token_issuer")]
     pub token_issuer: String,
@@ -58,12 +70,15 @@ const fn default_cached_groups() -> u64 {
 
 impl Config {
     /// With defaults for all but the files.
-    pub fn new(database: PathBuf, key_file: PathBuf, chain_file: PathBuf) -> Self {
+    pub fn new(database: impl Into<Database>, key_file: PathBuf, chain_file: PathBuf) -> Self {
         Self {
-            database,
+            database: database.into(),
+            redis: None,
+            archive: ArchiveConfig::default(),
             key_file,
             chain_file,
             authentication_url: default_authentication_url(),
+            authentication_ca_certificate: None,
             token_issuer: default_token_issuer(),
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
@@ -71,6 +86,146 @@ impl Config {
             retention_seconds: default_retention(),
             cached_groups: default_cached_groups(),
         }
+    }
+}
+
+/// A setting that does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("setting {setting}: {rule}")]
+pub struct SettingError {
+    /// Which.
+    pub setting: &'static str,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
+/// Where the log is kept, judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StoreConfig<'a> {
+    /// In one SQLite file.
+    Embedded(&'a Path),
+    /// Hot on Redis, archived in PostgreSQL.
+    Production {
+        database: &'a PostgresUrl,
+        redis: &'a RedisConfig,
+        archive: &'a ArchiveConfig,
+    },
+}
+
+impl Config {
+    /// The stores that the settings ask for, or the setting that does not fit.
+    pub(crate) fn store(&self) -> Result<StoreConfig<'_>, SettingError> {
+        let wrong = |setting, rule| Err(SettingError { setting, rule });
+        if !(3600..=365 * 24 * 3600).contains(&self.retention_seconds) {
+            return wrong(
+                "retention_seconds",
+                "must be 3600 to 31536000 (1 hour to 365 days)",
+            );
+        }
+        match (&self.database, &self.redis) {
+            (Database::Sqlite(file), None) => Ok(StoreConfig::Embedded(file)),
+            (Database::Sqlite(_), Some(_)) => wrong(
+                "redis",
+                "only with a PostgreSQL database: an SQLite file holds the log itself",
+            ),
+            (Database::Postgres(_), None) => wrong(
+                "redis",
+                "needed with a PostgreSQL database: the log's order is decided there",
+            ),
+            (Database::Postgres(database), Some(redis)) => {
+                self.archive.judge()?;
+                Ok(StoreConfig::Production {
+                    database,
+                    redis,
+                    archive: &self.archive,
+                })
+            }
+        }
+    }
+}
+
+/// How the ordered log is archived, and how much of it stays in Redis.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArchiveConfig {
+    /// Newest entries of a group that stay in Redis.
+    pub hot_entries: u64,
+    /// Entries that are younger, in seconds, stay in Redis, too.
+    pub hot_seconds: u64,
+    /// A replica that does not say that it is alive for so many seconds gives up its part of the archiving; 2 to 300.
+    pub lease_seconds: u64,
+    /// Milliseconds between two looks at what has changed; 10 to 60,000.
+    pub sweep_milliseconds: u64,
+    /// While PostgreSQL cannot be reached, entries are taken up to this number that are not archived; then they are refused.
+    pub max_unarchived_entries: u64,
+    /// How often a group's old entries are looked at, in seconds; 1 to 86,400.
+    pub retention_sweep_seconds: u64,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self {
+            hot_entries: 1000,
+            hot_seconds: 3600,
+            lease_seconds: 10,
+            sweep_milliseconds: 2000,
+            max_unarchived_entries: 1_000_000,
+            retention_sweep_seconds: 3600,
+        }
+    }
+}
+
+impl ArchiveConfig {
+    fn judge(&self) -> Result<(), SettingError> {
+        let most = 1 << 40;
+        let ranges = [
+            (
+                self.hot_entries,
+                1..=most,
+                "archive.hot_entries",
+                "must be 1 or more",
+            ),
+            (self.hot_seconds, 0..=most, "archive.hot_seconds", "is too much"),
+            (
+                self.lease_seconds,
+                2..=300,
+                "archive.lease_seconds",
+                "must be 2 to 300",
+            ),
+            (
+                self.sweep_milliseconds,
+                10..=60_000,
+                "archive.sweep_milliseconds",
+                "must be 10 to 60000",
+            ),
+            (
+                self.max_unarchived_entries,
+                1..=most,
+                "archive.max_unarchived_entries",
+                "must be 1 or more",
+            ),
+            (
+                self.retention_sweep_seconds,
+                1..=86_400,
+                "archive.retention_sweep_seconds",
+                "must be 1 to 86400",
+            ),
+        ];
+        match ranges
+            .into_iter()
+            .find(|(value, range, ..)| !range.contains(value))
+        {
+            Some((_, _, setting, rule)) => Err(SettingError { setting, rule }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    pub(crate) fn sweep(&self) -> Duration {
+        Duration::from_millis(self.sweep_milliseconds)
     }
 }
 
@@ -128,5 +283,64 @@ impl Limits {
 
     pub(crate) fn slow_reader(&self) -> Duration {
         Duration::from_secs(self.slow_reader_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::redis::config::RedisMode;
+
+    fn config(database: &str, redis: bool) -> Config {
+        let database: Database = database.parse().unwrap();
+        let redis = redis.then(|| {
+            RedisConfig::new(
+                RedisMode::Standalone,
+                vec!["redis://127.0.0.1:6379".parse().unwrap()],
+            )
+        });
+        Config {
+            redis,
+            ..Config::new(database, PathBuf::new(), PathBuf::new())
+        }
+    }
+
+    #[test]
+    fn stores_go_together_or_not_at_all() {
+        let postgres = "postgres://valise@db/delivery";
+        assert!(matches!(
+            config("delivery.db", false).store(),
+            Ok(StoreConfig::Embedded(_))
+        ));
+        assert!(matches!(
+            config(postgres, true).store(),
+            Ok(StoreConfig::Production { .. })
+        ));
+        for (database, redis) in [("delivery.db", true), (postgres, false)] {
+            let error = config(database, redis).store().unwrap_err();
+            assert_eq!(error.setting, "redis", "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let wrong = |change: fn(&mut Config)| {
+            let mut config = config("postgres://valise@db/delivery", true);
+            change(&mut config);
+            config.store().unwrap_err().setting
+        };
+        assert_eq!(wrong(|config| config.retention_seconds = 60), "retention_seconds");
+        assert_eq!(
+            wrong(|config| config.archive.hot_entries = 0),
+            "archive.hot_entries"
+        );
+        assert_eq!(
+            wrong(|config| config.archive.lease_seconds = 0),
+            "archive.lease_seconds"
+        );
+        assert_eq!(
+            wrong(|config| config.archive.sweep_milliseconds = 0),
+            "archive.sweep_milliseconds"
+        );
     }
 }

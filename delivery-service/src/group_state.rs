@@ -193,6 +193,11 @@ impl GroupStates {
         Ok(held)
     }
 
+    /// What is known of a group is of a log that was lost, or is no more: it is read anew.
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.slots.invalidate(&group);
+    }
+
     /// The state at a past or current epoch, apart from the cache.
     pub(crate) async fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Result<GroupState, Refusal> {
         let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use valise_access_token::{Caller, VerifiedToken};
 use valise_group_rules::suites;
 use valise_proto::delivery::v1 as wire;
+use valise_proto::delivery::v1::delivery_administration_service_server::DeliveryAdministrationService;
 use valise_proto::delivery::v1::delivery_internal_service_server::DeliveryInternalService;
 use valise_proto::delivery::v1::delivery_service_server::DeliveryService;
 use valise_proto::delivery::v1::{inbox_item, subscribe_response};
@@ -284,6 +285,22 @@ impl DeliveryInternalService for Grpc {
             .deliver_notices(&request.into_inner().notices)
             .await?;
         Ok(Response::new(wire::DeliverNoticeResponse {}))
+    }
+}
+
+#[async_trait]
+impl DeliveryAdministrationService for Grpc {
+    async fn repair_group(
+        &self,
+        request: Request<wire::RepairGroupRequest>,
+    ) -> Result<Response<wire::RepairGroupResponse>, Status> {
+        let (_, administrator) = Caller::of(&request)?.administrator()?;
+        let group = group_id("group_id", &request.get_ref().group_id)?;
+        let head = self.delivery.repair_group(administrator, group).await?;
+        Ok(Response::new(wire::RepairGroupResponse {
+            position: head.position.0,
+            epoch: head.epoch.0,
+        }))
     }
 }
 

@@ -10,6 +10,8 @@
 //!
 //! What the service knows is what the log says: everything else is a cache.
 
+mod authentication_link;
+mod command;
 mod config;
 mod create_group;
 mod deliver_notice;
@@ -20,14 +22,17 @@ mod grpc;
 mod list_groups;
 pub mod log;
 mod read_entries;
+mod repair_group;
 mod report_commit;
 mod revocation;
 mod send_ephemeral;
 mod send_message;
 mod service;
+mod stores;
 mod submit_commit;
 mod submit_proposal;
 mod subscribe;
 
-pub use config::{Config, Limits};
+pub use command::{Arguments, migrate};
+pub use config::{ArchiveConfig, Config, Limits, SettingError};
 pub use service::{SERVICE_NAME, Service, StartError, run};

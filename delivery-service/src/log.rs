@@ -6,13 +6,20 @@
 //!
 //! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen,
 //!   expected epoch, proposals that a commit must have seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
-//!   windows and the joiners' inbox items are written together.
+//!   windows and the joiners' inbox items are written together; or, where inboxes are kept elsewhere, the record that hands them over:
+//!   those items, and the groups on users' lists, may come a moment later, but always, and each once.
 //! - **Positions are 1, 2, 3… without a gap**, and an answered append is never taken back.
 //! - **Visible is durable**: nothing is answered, read or published as [`News`] before it would survive a crash.
 //! - News may be lost (a receiver that lags is told so): readers use them to know when to read, and never rely on them.
 
+pub(crate) mod acknowledgements;
+pub(crate) mod archiver;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub(crate) mod postgres;
+pub mod production;
+pub mod redis;
+pub(crate) mod regression;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -323,7 +330,7 @@ pub trait OrderedLog: Send + Sync + 'static {
     async fn head(&self, group: GroupId) -> Result<Option<Head>, StoreError>;
 
     /// Entries after a position (exclusive), in order and without a gap: at most so many, and at least one if there is one, but
-    /// no more once `max_bytes` is reached.
+    /// no more once `max_bytes` is reached. Where the next ones are not kept any more, they begin with the first that is.
     async fn read(
         &self,
         group: GroupId,
@@ -382,6 +389,13 @@ pub trait OrderedLog: Send + Sync + 'static {
 
     /// The newest snapshots up to an epoch (inclusive), newest first, at most `max`.
     async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Puts a frozen group back to the newest entry that is known for certain, and opens it for writes: where it stands then. `None` where
+    /// there is no such group, or it is not frozen: a backend that freezes none has nothing to repair.
+    async fn repair(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
+        let _ = group;
+        Ok(None)
+    }
 
     /// Tells everybody who listens now; never stored.
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes);

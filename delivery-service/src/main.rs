@@ -1,20 +1,12 @@
-//! The delivery service in a process of its own: `valise-delivery-service [CONFIGURATION]`.
+//! The delivery service as a process: see [`Arguments`].
+//!
+//! Settings can also come from the environment, for example `VALISE_DELIVERY_DATABASE`.
 
-use std::path::PathBuf;
+use std::error::Error;
 use std::process::ExitCode;
 
-use valise_delivery_service::{Config, run};
+use valise_delivery_service::{Arguments, Config, migrate, run};
 use valise_service_runtime::{Telemetry, bind, config, termination};
-
-async fn start() -> Result<(), Box<dyn std::error::Error>> {
-    let file = std::env::args_os().nth(1).map(PathBuf::from);
-    let config: Config = config::load(file.as_deref(), "VALISE_DELIVERY")?;
-    let telemetry = Telemetry::start(&config.telemetry, "delivery-service")?;
-    let listener = bind(&config.server).await?;
-    let result = run(config, listener, termination()?).await;
-    telemetry.shutdown().await;
-    Ok(result?)
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,9 +15,22 @@ async fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the one line that says why")]
             {
-                eprintln!("delivery-service: {error}");
+                eprintln!("valise-delivery-service: {error}");
             }
             ExitCode::FAILURE
         }
     }
+}
+
+async fn start() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let config: Config = config::load(arguments.configuration.as_deref(), "VALISE_DELIVERY")?;
+    if arguments.migrate {
+        return Ok(migrate(&config).await?);
+    }
+    let telemetry = Telemetry::start(&config.telemetry, "delivery-service")?;
+    let listener = bind(&config.server).await?;
+    let result = run(config, listener, termination()?).await;
+    telemetry.shutdown().await;
+    Ok(result?)
 }

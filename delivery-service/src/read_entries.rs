@@ -48,9 +48,18 @@ impl Delivery {
             return Err(Refusal::new(Reason::NotAMember).with("first_position", window.after.next()));
         }
         let mut entries = self.log.read(group, after, wanted, MAX_BYTES).await?;
+        if let Some(first) = trimmed(&entries, after) {
+            return Err(Refusal::new(Reason::PositionTrimmed).with("first_position", first));
+        }
         entries.retain(|entry| window.contains(entry.position));
         Ok(ReadablePart { entries, last })
     }
+}
+
+/// The first position that is kept, where that is not the next one.
+pub(crate) fn trimmed(entries: &[Arc<Entry>], after: Position) -> Option<Position> {
+    let first = entries.first()?.position;
+    (first > after.next()).then_some(first)
 }
 
 /// The window in which a device that has read up to there goes on.

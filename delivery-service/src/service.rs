@@ -13,16 +13,20 @@ use valise_access_token::{Feed, TokenLayer, Verifier};
 use valise_clock::Clock;
 use valise_device_certificate::{CertificateError, ServiceIdentity};
 use valise_group_rules::credential;
+use valise_proto::delivery::v1::delivery_administration_service_server::DeliveryAdministrationServiceServer;
 use valise_proto::delivery::v1::delivery_internal_service_server::DeliveryInternalServiceServer;
 use valise_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use valise_proto::{Epoch, GroupId};
 use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
 
-use crate::config::{Config, Limits};
+use crate::authentication_link;
+use crate::config::{Config, Limits, SettingError};
 use crate::group_state::GroupStates;
 use crate::grpc::Grpc;
 use crate::log::OrderedLog;
-use crate::log::sqlite::{OpenError, SqliteLog};
+use crate::log::production;
+use crate::log::sqlite::OpenError;
+use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
 
 /// The service's full gRPC name, as health checks ask for it.
@@ -37,9 +41,18 @@ const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 /// Why the service cannot start. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be opened.
+    /// The process was asked for something else than it does.
+    #[error("usage: valise-delivery-service [migrate] [CONFIGURATION]")]
+    Arguments,
+    /// The SQLite file cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Redis and PostgreSQL cannot be opened.
+    #[error(transparent)]
+    Production(#[from] production::OpenError),
+    /// The schema of the PostgreSQL database cannot be brought up to date.
+    #[error(transparent)]
+    Migration(#[from] valise_sql_database::OpenError),
     /// The service's key or certificate cannot be used.
     #[error("{file}: not a service key and its certificate: {source}")]
     Identity {
@@ -48,17 +61,20 @@ pub enum StartError {
         /// Why.
         source: CertificateError,
     },
-    /// A setting is out of its range.
-    #[error("setting {setting}: {rule}")]
-    Setting {
-        /// Which.
-        setting: &'static str,
-        /// What it must be.
-        rule: &'static str,
-    },
+    /// A setting does not fit.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The authentication service's address is not one.
     #[error("setting authentication_url: not an address of the form http://host:port")]
     AuthenticationUrl,
+    /// The authority of the authentication service's address cannot be used.
+    #[error("setting authentication_ca_certificate: {file}: {source}")]
+    AuthenticationAuthority {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -82,37 +98,25 @@ pub(crate) struct Delivery {
 /// The delivery service, opened, with its background tasks.
 pub struct Service {
     delivery: Arc<Delivery>,
+    stores: Stores,
 }
 
 impl Service {
     /// Opens the store and starts the background tasks. It goes on until [`Service::stop`].
     pub async fn open(config: Config, verifier: Verifier, clock: Clock) -> Result<Self, StartError> {
-        if !(3600..=365 * 24 * 3600).contains(&config.retention_seconds) {
-            let rule = "must be 3600 to 31536000 (1 hour to 365 days)";
-            return Err(StartError::Setting {
-                setting: "retention_seconds",
-                rule,
-            });
-        }
-        let identity = ServiceIdentity::load(&config.key_file, &config.chain_file).map_err(|source| {
-            StartError::Identity {
-                file: config.key_file.clone(),
-                source,
-            }
-        })?;
-        let path = config.database.clone();
-        let log: Arc<dyn OrderedLog> = match tokio::task::spawn_blocking(move || SqliteLog::open(&path)).await
-        {
-            Ok(log) => Arc::new(log?),
-            Err(_) => {
-                let reason = "opening it failed".to_owned();
-                return Err(OpenError::Damaged {
-                    path: config.database,
-                    reason,
-                }
-                .into());
-            }
-        };
+        let identity = identity(&config)?;
+        let stores = Stores::open(&config).await?;
+        Ok(Self::start(&config, identity, stores, verifier, clock))
+    }
+
+    fn start(
+        config: &Config,
+        identity: ServiceIdentity,
+        stores: Stores,
+        verifier: Verifier,
+        clock: Clock,
+    ) -> Self {
+        let log = Arc::clone(&stores.log);
         let external_sender = ExternalSender::new(
             identity.public_key().to_vec().into(),
             credential(identity.chain()),
@@ -145,7 +149,13 @@ impl Service {
         delivery
             .lifecycle
             .spawn("revocations", Arc::clone(&delivery).follow_revocations());
-        Ok(Self { delivery })
+        stores.start(&delivery);
+        Self { delivery, stores }
+    }
+
+    /// Can the store be used now? For readiness.
+    pub async fn reachable(&self) -> bool {
+        self.stores.reachable().await
     }
 
     /// Adds the service's gRPC services.
@@ -154,6 +164,7 @@ impl Service {
         routes.add_service(
             DeliveryServiceServer::new(grpc.clone()).max_decoding_message_size(MAX_REQUEST_BYTES),
         );
+        routes.add_service(DeliveryAdministrationServiceServer::new(grpc.clone()));
         routes.add_service(DeliveryInternalServiceServer::new(grpc));
     }
 
@@ -172,6 +183,7 @@ impl Service {
         if !self.delivery.lifecycle.stop(GRACE).await {
             tracing::warn!("streams did not end in time");
         }
+        self.stores.close().await;
     }
 }
 
@@ -183,36 +195,31 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let clock = Clock::system();
     let server = config.server.clone();
-    let identity = ServiceIdentity::load(&config.key_file, &config.chain_file).map_err(|source| {
-        StartError::Identity {
-            file: config.key_file.clone(),
-            source,
-        }
-    })?;
-    let channel = tonic::transport::Endpoint::from_shared(config.authentication_url.clone())
-        .map_err(|_| StartError::AuthenticationUrl)?
-        .connect_lazy();
+    let channel = authentication_link::channel(&config)?;
     let issuer = config.token_issuer.clone();
+    let feed_identity = identity(&config)?;
+    // Whatever is wrong with the stores is said at once, whether or not the authentication service is there.
+    let stores = Stores::open(&config).await?;
     let Some(feed) = Feed::start(
         channel,
-        Arc::new(identity),
+        Arc::new(feed_identity),
         issuer,
         clock.clone(),
         shutdown.clone(),
     )
     .await
     else {
+        stores.close().await;
         return Ok(());
     };
-    let service = Service::open(config, feed.verifier.clone(), clock).await?;
+    let service = Service::start(&config, identity(&config)?, stores, feed.verifier.clone(), clock);
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);
     let readiness = Readiness::new();
     let (ready, verifier) = (readiness.clone(), feed.verifier.clone());
-    let becoming_ready = async move {
+    let becoming_ready = async {
         verifier.current().await;
-        ready.ready(SERVICE_NAME).await;
-        std::future::pending::<()>().await;
+        ready.follow(&[SERVICE_NAME], || service.reachable()).await
     };
     let delivery = Arc::clone(&service.delivery);
     let told = shutdown.clone();
@@ -224,7 +231,7 @@ pub async fn run(
     let layer = TokenLayer::new(feed.verifier, &[]);
     let served = tokio::select! {
         served = serve(listener, routes.routes(), readiness, layer, server, shutdown) => served,
-        () = becoming_ready => Ok(()),
+        never = becoming_ready => match never {},
         () = stopping => Ok(()),
     };
     service.stop().await;
@@ -232,4 +239,11 @@ pub async fn run(
         tracing::error!("the revocation feed ended by a panic");
     }
     Ok(served?)
+}
+
+fn identity(config: &Config) -> Result<ServiceIdentity, StartError> {
+    ServiceIdentity::load(&config.key_file, &config.chain_file).map_err(|source| StartError::Identity {
+        file: config.key_file.clone(),
+        source,
+    })
 }

@@ -82,10 +82,7 @@ impl Services {
             channel,
         };
         let config = directory::Config {
-            store: directory::StoreConfig {
-                file: data.file("directory.db"),
-                ..directory::StoreConfig::default()
-            },
+            database: data.file("directory.db").into(),
             ..directory::Config::default()
         };
         let verifier = authentication.verifier();

@@ -9,6 +9,7 @@ use valise_proto::authentication::v1 as auth;
 use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
 use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
 use valise_proto::delivery::v1 as delivery;
+use valise_proto::delivery::v1::delivery_administration_service_client::DeliveryAdministrationServiceClient;
 use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use valise_proto::directory::v1 as directory;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
@@ -50,6 +51,7 @@ calls! {
     get_parameters(delivery: delivery::GetParametersRequest) -> delivery::GetParametersResponse;
     read_entries(delivery: delivery::ReadEntriesRequest) -> delivery::ReadEntriesResponse;
     list_groups(delivery: delivery::ListGroupsRequest) -> delivery::ListGroupsResponse;
+    repair_group(group_administration: delivery::RepairGroupRequest) -> delivery::RepairGroupResponse;
     report_commit(delivery: delivery::ReportCommitRequest) -> delivery::ReportCommitResponse;
 }
 
@@ -75,6 +77,10 @@ impl Transport {
 
     fn administration(&self) -> AdministrationServiceClient<tonic::transport::Channel> {
         AdministrationServiceClient::new(self.channels.authentication.clone())
+    }
+
+    fn group_administration(&self) -> DeliveryAdministrationServiceClient<tonic::transport::Channel> {
+        DeliveryAdministrationServiceClient::new(self.channels.delivery.clone())
     }
 
     fn directory(&self) -> KeyPackageDirectoryServiceClient<tonic::transport::Channel> {

@@ -1,14 +1,18 @@
 //! What every backend of [`OrderedLog`] must do. A backend's tests call [`all`] with a way to open an empty log and to open it again.
+//!
+//! What one group's log hands to others (inboxes, users' lists) and news may come a moment later: it is awaited, with a deadline.
+
+mod members;
+mod news;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::broadcast::error::TryRecvError;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId, Uuid};
 
 use super::{
-    Append, Appended, CommitEffects, Created, EntryKind, InboxContent, NewGroup, News, Notice, OrderedLog,
-    Refused, Snapshot, Window,
+    Append, Appended, CommitEffects, Created, EntryKind, InboxItem, NewGroup, OrderedLog, Refused, Snapshot,
 };
 
 /// A backend under test, empty at first.
@@ -24,37 +28,66 @@ pub(crate) async fn all(mut backend: impl Backend) {
     positions_epochs_and_conflicts(&*backend.log()).await;
     repeats(&*backend.log()).await;
     keys_are_each_senders_own(&*backend.log()).await;
+    refused_keys_are_free(&*backend.log()).await;
+    acceptance_never_goes_back(&*backend.log()).await;
     proposals_must_be_seen(&*backend.log()).await;
     reading_is_bounded_and_ordered(&*backend.log()).await;
-    windows_and_memberships(&*backend.log()).await;
-    welcomes_and_notices(&*backend.log()).await;
+    members::windows_and_memberships(&*backend.log()).await;
+    members::memberships_come_in_pages(&*backend.log()).await;
+    members::a_device_that_rejoins_has_two_windows(&*backend.log()).await;
+    members::welcomes_and_notices(&*backend.log()).await;
     snapshots(&*backend.log()).await;
-    news_come_after_the_fact(&*backend.log()).await;
+    news::news_come_after_the_fact(&*backend.log()).await;
+    news::large_entries_are_news(&*backend.log()).await;
     concurrent_appends_have_one_order(backend.log()).await;
     concurrent_commits_have_one_winner(backend.log()).await;
     survives_reopening(&mut backend).await;
 }
 
-fn device() -> DeviceId {
+/// How long anything may take that comes a moment later.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What is in an inbox, once there are so many items.
+pub(crate) async fn inbox_of(log: &dyn OrderedLog, device: DeviceId, count: usize) -> Vec<InboxItem> {
+    eventually("items of an inbox", async || {
+        let items = log.read_inbox(device, 0, 10).await.unwrap();
+        (items.len() == count).then_some(items)
+    })
+    .await
+}
+
+pub(crate) fn device() -> DeviceId {
     DeviceId::from_uuid(Uuid::new_v4())
 }
 
-fn key() -> IdempotencyKey {
+pub(crate) fn key() -> IdempotencyKey {
     IdempotencyKey::random(&mut rand::rng())
 }
 
-fn user(name: &str) -> UserId {
+pub(crate) fn user(name: &str) -> UserId {
     format!("{name}@interieur.example").parse().unwrap()
 }
 
-async fn group(log: &dyn OrderedLog, creator: DeviceId) -> GroupId {
+pub(crate) async fn group(log: &dyn OrderedLog, creator: DeviceId) -> GroupId {
     let group = GroupId::random(&mut rand::rng());
     let new = new_group(group, creator);
     assert_eq!(log.create(new).await.unwrap(), Created::Yes);
     group
 }
 
-fn new_group(group: GroupId, creator: DeviceId) -> NewGroup {
+pub(crate) fn new_group(group: GroupId, creator: DeviceId) -> NewGroup {
     NewGroup {
         group,
         creator: (user("alice"), creator),
@@ -65,7 +98,7 @@ fn new_group(group: GroupId, creator: DeviceId) -> NewGroup {
     }
 }
 
-fn message(group: GroupId, sender: DeviceId, epoch: u64, text: &str) -> Append {
+pub(crate) fn message(group: GroupId, sender: DeviceId, epoch: u64, text: &str) -> Append {
     Append {
         group,
         key: key(),
@@ -80,7 +113,7 @@ fn message(group: GroupId, sender: DeviceId, epoch: u64, text: &str) -> Append {
     }
 }
 
-fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
+pub(crate) fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
     let effects = CommitEffects {
         seen_proposal: Position::NONE,
         group_info: Bytes::from(format!("epoch {}", epoch + 1)),
@@ -95,15 +128,15 @@ fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
     }
 }
 
-fn effects(append: &mut Append) -> &mut CommitEffects {
+pub(crate) fn effects(append: &mut Append) -> &mut CommitEffects {
     append.commit.as_mut().unwrap()
 }
 
-async fn accept(log: &dyn OrderedLog, append: Append) -> Appended {
+pub(crate) async fn accept(log: &dyn OrderedLog, append: Append) -> Appended {
     log.append(append).await.unwrap().unwrap()
 }
 
-async fn refuse(log: &dyn OrderedLog, append: Append) -> Refused {
+pub(crate) async fn refuse(log: &dyn OrderedLog, append: Append) -> Refused {
     log.append(append).await.unwrap().unwrap_err()
 }
 
@@ -229,6 +262,35 @@ async fn keys_are_each_senders_own(log: &dyn OrderedLog) {
     assert_eq!(log.head(group).await.unwrap().unwrap().position, Position(3));
 }
 
+async fn refused_keys_are_free(log: &dyn OrderedLog) {
+    let alice = device();
+    let group = group(log, alice).await;
+    let early = message(group, alice, 1, "early");
+    assert_eq!(
+        refuse(log, early.clone()).await,
+        Refused::EpochAhead { current: Epoch(0) }
+    );
+    accept(log, commit(group, alice, 0)).await;
+    let accepted = accept(log, early).await;
+    assert!(!accepted.repeated);
+    assert_eq!((accepted.position, accepted.epoch), (Position(2), Epoch(1)));
+}
+
+async fn acceptance_never_goes_back(log: &dyn OrderedLog) {
+    let alice = device();
+    let group = group(log, alice).await;
+    for (at, accepted_at) in [(5000, 5000), (4000, 5000), (6000, 6000)] {
+        let append = Append {
+            at,
+            ..message(group, alice, 0, "now")
+        };
+        assert_eq!(accept(log, append).await.at, accepted_at);
+    }
+    let entries = log.read(group, Position::NONE, 10, 1000).await.unwrap();
+    let times: Vec<_> = entries.iter().map(|entry| entry.accepted_at).collect();
+    assert_eq!(times, [5000, 5000, 6000]);
+}
+
 async fn proposals_must_be_seen(log: &dyn OrderedLog) {
     let alice = device();
     let group = group(log, alice).await;
@@ -293,113 +355,6 @@ async fn reading_is_bounded_and_ordered(log: &dyn OrderedLog) {
     );
 }
 
-async fn windows_and_memberships(log: &dyn OrderedLog) {
-    let (alice, bob, other) = (device(), device(), device());
-    let group = group(log, alice).await;
-    let name = format!("bob-{}", bob.as_uuid().simple());
-    let mut add = commit(group, alice, 0);
-    effects(&mut add).joined = vec![(user(&name), bob)];
-    accept(log, add).await;
-    accept(log, message(group, alice, 1, "x")).await;
-    let mut remove = commit(group, alice, 1);
-    effects(&mut remove).left = vec![bob];
-    let before = log.memberships(&user(&name), bob, None, 10).await.unwrap();
-    assert!(before.len() == 1 && before[0].device_is_member && before[0].group == group);
-    let of_other = log.memberships(&user(&name), other, None, 10).await.unwrap();
-    assert!(of_other.len() == 1 && !of_other[0].device_is_member);
-    accept(log, remove).await;
-    assert!(
-        log.memberships(&user(&name), bob, None, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    let first = Window {
-        after: Position(1),
-        until: Some(Position(3)),
-    };
-    assert_eq!(log.windows(group, bob).await.unwrap(), [first]);
-    let mut again = commit(group, alice, 2);
-    effects(&mut again).joined = vec![(user(&name), bob)];
-    accept(log, again).await;
-    let second = Window {
-        after: Position(4),
-        until: None,
-    };
-    assert_eq!(log.windows(group, bob).await.unwrap(), [first, second]);
-    assert_eq!(log.windows(group, other).await.unwrap(), []);
-    assert_eq!(
-        log.windows(group, alice).await.unwrap(),
-        [Window {
-            after: Position(0),
-            until: None
-        }]
-    );
-    let last = log.memberships(&user(&name), bob, Some(group), 10).await.unwrap();
-    assert!(last.is_empty(), "pages go on after a group");
-}
-
-async fn welcomes_and_notices(log: &dyn OrderedLog) {
-    let (alice, bob, carol) = (device(), device(), device());
-    let group = group(log, alice).await;
-    let mut add = commit(group, alice, 0);
-    effects(&mut add).joined = vec![(user("bob"), bob), (user("carol"), carol)];
-    effects(&mut add).welcome = Some(Bytes::from_static(b"welcome"));
-    let added = accept(log, add.clone()).await;
-    accept(log, add).await;
-    for joiner in [bob, carol] {
-        let items = log.read_inbox(joiner, 0, 10).await.unwrap();
-        assert_eq!(items.len(), 1, "a repeat hands over nothing");
-        let expected = InboxContent::Welcome {
-            welcome: Bytes::from_static(b"welcome"),
-            group,
-            epoch: Epoch(1),
-            commit: (added.position, added.id),
-        };
-        assert_eq!((items[0].number, &items[0].content), (1, &expected));
-    }
-    let day = 24 * 3600 * 1000;
-    let notice = |at| Notice {
-        device: bob,
-        deduplication_key: "low".to_owned(),
-        cipher_suite: 1,
-        one_time: 3,
-        at,
-    };
-    log.notify(vec![notice(day), notice(day + 1)]).await.unwrap();
-    assert_eq!(log.newest_inbox(bob).await.unwrap(), 2);
-    assert_eq!(log.newest_inbox(alice).await.unwrap(), 0);
-    log.acknowledge(bob, vec![(group, added.position)], 1)
-        .await
-        .unwrap();
-    let items = log.read_inbox(bob, 0, 10).await.unwrap();
-    assert_eq!(items.len(), 1);
-    assert_eq!(
-        items[0].content,
-        InboxContent::LowStock {
-            cipher_suite: 1,
-            one_time: 3
-        }
-    );
-    assert_eq!(
-        log.read_inbox(carol, 0, 10).await.unwrap().len(),
-        1,
-        "the Welcome is kept for others"
-    );
-    log.acknowledge(bob, Vec::new(), 2).await.unwrap();
-    log.notify(vec![notice(day + 2)]).await.unwrap();
-    assert!(
-        log.read_inbox(bob, 0, 10).await.unwrap().is_empty(),
-        "known for a day, applied or not"
-    );
-    log.notify(vec![notice(3 * day)]).await.unwrap();
-    assert_eq!(
-        log.read_inbox(bob, 0, 10).await.unwrap()[0].number,
-        3,
-        "numbers are never used twice"
-    );
-}
-
 async fn snapshots(log: &dyn OrderedLog) {
     let group = GroupId::random(&mut rand::rng());
     let snapshot = |epoch: u64, anchor: u8| Snapshot {
@@ -420,39 +375,6 @@ async fn snapshots(log: &dyn OrderedLog) {
         [5, 3, 0, 0],
         "creations of one id are told apart by their anchor"
     );
-}
-
-async fn news_come_after_the_fact(log: &dyn OrderedLog) {
-    let (alice, bob) = (device(), device());
-    let group = group(log, alice).await;
-    let mut news = log.news();
-    let mut add = commit(group, alice, 0);
-    effects(&mut add).joined = vec![(user("bob"), bob)];
-    effects(&mut add).left = vec![alice];
-    effects(&mut add).welcome = Some(Bytes::from_static(b"welcome"));
-    accept(log, add.clone()).await;
-    refuse(log, message(group, alice, 0, "refused")).await;
-    accept(log, add).await;
-    log.publish_ephemeral(group, Epoch(1), bob, Bytes::from_static(b"typing"));
-    let mut seen = Vec::new();
-    loop {
-        match news.recv().await.unwrap() {
-            News::Entry { entry, left } => {
-                assert_eq!(&*left, [alice]);
-                assert_eq!(*entry, *log.read(group, Position(0), 1, 100).await.unwrap()[0]);
-                seen.push("entry");
-            }
-            News::Behind(behind) => assert_eq!(behind, group),
-            News::Inbox(device) => {
-                assert_eq!(device, bob);
-                seen.push("inbox");
-            }
-            News::Ephemeral { .. } => break,
-        }
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, ["entry", "inbox"], "no news of refusals and repeats");
-    assert_eq!(news.try_recv().unwrap_err(), TryRecvError::Empty);
 }
 
 async fn concurrent_appends_have_one_order(log: Arc<dyn OrderedLog>) {

@@ -76,9 +76,10 @@ impl Delivery {
         {
             let before = Position(start.position.0 - 1);
             let entries = self.log.read(start.group, before, 1, 0).await?;
+            // One that is not kept any more cannot be compared.
             if entries
                 .first()
-                .is_none_or(|entry| entry.position != start.position || entry.id != id)
+                .is_none_or(|entry| entry.position == start.position && entry.id != id)
             {
                 return Ok(Err((Reason::LogRegressed, start.position)));
             }

@@ -17,6 +17,7 @@ use super::follow::{Followed, Start};
 use super::window::Window;
 use crate::grpc;
 use crate::log::Entry;
+use crate::read_entries::{trimmed, window_after};
 use crate::service::Delivery;
 
 /// The service's sign of life.
@@ -371,9 +372,16 @@ impl DeviceStream {
         let Some(followed) = self.groups.get_mut(&group) else {
             return Ok(());
         };
-        followed.until = crate::read_entries::window_after(&windows, sent).and_then(|window| window.until);
+        followed.until = window_after(&windows, sent).and_then(|window| window.until);
         // Whether that was all, the next read tells.
         followed.behind = !entries.is_empty();
+        if let Some(first) = trimmed(&entries, sent) {
+            // What the device missed is gone: it comes back by a new join.
+            self.drop_group(group);
+            self.say(grpc::group_ended(group, Reason::PositionTrimmed, first))
+                .await?;
+            return self.judge_target().await;
+        }
         for entry in &entries {
             if !self.groups.contains_key(&group) {
                 break;

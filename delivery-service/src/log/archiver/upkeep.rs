@@ -1,0 +1,109 @@
+//! What need not stay: in Redis, what is archived and neither among a group's newest entries nor young; in the archive, what
+//! every member has acknowledged or what is older than the retention time.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use valise_proto::Position;
+
+use super::{AT_ONCE, Archiver};
+use crate::log::StoreError;
+use crate::log::postgres::lease::{Lease, WriteError};
+use crate::log::postgres::retention::Sweepable;
+use crate::log::postgres::trim::Trimmable;
+
+/// Groups that one round looks at.
+const GROUPS: usize = 1000;
+/// While a group is written to, it is looked at so many times in the time that its entries stay in Redis.
+const LOOKS: u64 = 20;
+
+impl Archiver {
+    /// Trims the groups whose time has come. One that fails does not hold up the others.
+    pub(super) async fn trim(&self) -> Result<(), StoreError> {
+        let partitions: Vec<u16> = self.leases().into_keys().collect();
+        let now = self.clock.unix_millis();
+        let groups = self.archive.trimmable(&partitions, now, GROUPS).await?;
+        let mut done = stream::iter(groups)
+            .map(|group| self.trim_group(group, now))
+            .buffer_unordered(AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some(trimmed) = done.next().await {
+            outcome = outcome.and(trimmed);
+        }
+        outcome
+    }
+
+    /// Safe whoever does it: what is archived stays so.
+    async fn trim_group(&self, group: Trimmable, now: u64) -> Result<(), StoreError> {
+        let hot_millis = self.settings.hot_seconds.saturating_mul(1000);
+        let oldest = now.saturating_sub(hot_millis);
+        let young = self
+            .archive
+            .first_younger(group.number, group.trimmed, oldest)
+            .await?;
+        // At least one stays: by the newest archived entry it is seen whether the log is still the same.
+        let by_number = group.archived.0.saturating_sub(self.settings.hot_entries.max(1));
+        let by_age = young.map_or(u64::MAX, |(position, _)| position.0 - 1);
+        let up_to = Position(by_number.min(by_age));
+        let mut trimmed = group.trimmed;
+        if up_to > trimmed {
+            self.hot.trim(group.group, up_to).await?;
+            self.measures.trimmed(up_to.0 - trimmed.0);
+            trimmed = up_to;
+        }
+        let due = young.map_or(0, |(_, accepted_at)| accepted_at.saturating_add(hot_millis));
+        let again_at = due.max(now + hot_millis / LOOKS);
+        self.archive
+            .trimmed(group.number, trimmed, self.settings.hot_entries, again_at)
+            .await
+    }
+
+    /// Deletes old entries of the groups whose time has come.
+    pub(super) async fn sweep(&self) -> Result<(), StoreError> {
+        let leases = self.leases();
+        let partitions: Vec<u16> = leases.keys().copied().collect();
+        let now = self.clock.unix_millis();
+        for group in self.archive.sweepable(&partitions, now, GROUPS).await? {
+            let Some(token) = leases.get(&group.partition) else {
+                continue;
+            };
+            let lease = Lease {
+                partition: group.partition,
+                token: *token,
+            };
+            match self.sweep_group(lease, &group, now).await {
+                // Another replica goes on with it.
+                Ok(()) | Err(WriteError::Stale) => {}
+                Err(WriteError::Conflict) => return Err(StoreError("a deletion conflicts".to_owned())),
+                Err(WriteError::Store(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_group(&self, lease: Lease, group: &Sweepable, now: u64) -> Result<(), WriteError> {
+        let readers = self.archive.readers(group.number).await?;
+        let live = readers
+            .iter()
+            .filter(|reader| !(self.gone)(&reader.user, reader.device));
+        // Without a single reader nobody waits for anything.
+        let floor = live.map(|reader| reader.done).min().unwrap_or(group.archived);
+        let retention = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
+        let young = self
+            .archive
+            .first_younger(group.number, group.deleted, now.saturating_sub(retention))
+            .await?;
+        let snapshot = self.archive.usable_snapshot(group.number, floor).await?;
+        let interval = Duration::from_secs(self.settings.retention_sweep_seconds);
+        let deletion = group.judge(
+            floor,
+            young.map(|(position, _)| position),
+            snapshot,
+            now,
+            interval,
+        );
+        let deleted = self.archive.delete(lease, group, deletion).await?;
+        self.measures.deleted(deleted);
+        Ok(())
+    }
+}

@@ -1,0 +1,400 @@
+//! The production backend: order is decided in Redis, where the newest entries are; all others are in PostgreSQL.
+//!
+//! An entry leaves Redis only after it was archived. So whoever does not find something in Redis *first* finds it in the archive
+//! *then*; the other way round it could be missed in both. Nothing else keeps the two halves without a seam.
+//!
+//! A group whose log in Redis is known to be another one than was archived is closed for writes, and read from the archive alone.
+
+mod repair;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use valise_clock::Clock;
+use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+use valise_sql_database::PostgresUrl;
+
+use self::watch::Watch;
+use super::acknowledgements::Acknowledgements;
+use super::archiver::{Archiver, Gone};
+use super::postgres::{ArchivedGroup, PostgresArchive, Registration};
+use super::redis::config::RedisConfig;
+use super::redis::links::{self, Links};
+use super::redis::partition::Partition;
+use super::redis::{RedisLog, Settings};
+use super::regression::{self, Regression};
+use super::{
+    Append, Appended, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice, OrderedLog,
+    Refused, Snapshot, StoreError, Window,
+};
+use crate::config::ArchiveConfig;
+
+/// How long writing the last acknowledgements may take.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Why the stores cannot be opened. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not with that PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] valise_sql_database::OpenError),
+    /// Not with that Redis.
+    #[error(transparent)]
+    Redis(#[from] links::OpenError),
+    /// Redis was lost while the log was opened.
+    #[error("Redis cannot be read (setting redis.urls): {0}")]
+    Log(StoreError),
+}
+
+/// The log on Redis and PostgreSQL.
+pub(crate) struct ProductionLog {
+    hot: Arc<RedisLog>,
+    archive: PostgresArchive,
+    acknowledgements: Acknowledgements,
+    watch: Watch,
+    settings: ArchiveConfig,
+}
+
+impl ProductionLog {
+    /// Connects to both, and refuses what must not be used. Entries and Welcomes are kept for `retention` at most.
+    pub(crate) async fn open(
+        database: &PostgresUrl,
+        redis: &RedisConfig,
+        settings: &ArchiveConfig,
+        retention: Duration,
+    ) -> Result<Self, OpenError> {
+        let archive = PostgresArchive::open(database).await?;
+        let links = Arc::new(Links::open(redis).await?);
+        let hot_settings = Settings {
+            welcome_kept: retention,
+            sweep: settings.sweep(),
+        };
+        let hot = RedisLog::open(links, hot_settings)
+            .await
+            .map_err(OpenError::Log)?;
+        Ok(Self {
+            hot: Arc::new(hot),
+            acknowledgements: Acknowledgements::new(archive.clone()),
+            archive,
+            watch: Watch::new(settings.max_unarchived_entries),
+            settings: settings.clone(),
+        })
+    }
+
+    /// This replica's part in archiving.
+    pub(crate) fn archiver(&self, retention: Duration, clock: Clock, gone: Gone) -> Archiver {
+        Archiver::new(
+            Arc::clone(&self.hot),
+            self.archive.clone(),
+            self.settings.clone(),
+            retention,
+            clock,
+            gone,
+        )
+    }
+
+    /// Until `stopping`: keeps acknowledgements, and an eye on the archive. `forget` is told of groups whose log is another one from now on.
+    pub(crate) async fn run(&self, stopping: CancellationToken, forget: impl Fn(GroupId) + Send + Sync) {
+        let watch = self
+            .watch
+            .run(&self.hot, &self.archive, self.settings.sweep(), forget);
+        tokio::join!(
+            self.acknowledgements.run(stopping.clone()),
+            stopping.run_until_cancelled(watch)
+        );
+    }
+
+    /// Can it be appended to? For readiness. Without PostgreSQL that goes on until too much waits for the archive.
+    pub(crate) async fn reachable(&self) -> bool {
+        self.hot.links().reachable().await && !self.watch.is_full()
+    }
+
+    /// Keeps the last acknowledgements, and ends all connections.
+    pub(crate) async fn close(&self) {
+        let last = tokio::time::timeout(LAST, self.acknowledgements.flush()).await;
+        if !matches!(last, Ok(Ok(()))) {
+            tracing::warn!("the last acknowledgements could not be kept");
+        }
+        self.hot.close().await;
+        self.archive.close().await;
+    }
+
+    /// What the archive knows of a group that Redis does not know: then it was lost there.
+    async fn lost(&self, group: GroupId) -> Result<Option<ArchivedGroup>, StoreError> {
+        let Some(archived) = self.archive.group(group).await? else {
+            return Ok(None);
+        };
+        regression::report(&self.hot, &self.archive, &archived, Regression::HeadLost).await?;
+        self.watch.add_regressed(group);
+        Ok(Some(archived))
+    }
+
+    /// The archive's answer to a repeat, where it can be asked for one.
+    async fn archived_repeat(&self, append: &Append) -> Result<Option<Appended>, StoreError> {
+        let (group, key, sender) = (append.group, append.key, append.sender);
+        if !append.may_be_repeat || self.hot.repeat(group, key, sender).await?.is_some() {
+            return Ok(None);
+        }
+        if self.hot.floor(group).await? == Some(Position(1)) {
+            // Nothing has left Redis.
+            return Ok(None);
+        }
+        self.archive.repeat(group, key, sender).await
+    }
+
+    /// Is everything after that position in Redis? Asked after Redis was read: what has left it by then may be missing there.
+    async fn is_hot(&self, group: GroupId, after: Position) -> Result<bool, StoreError> {
+        if let Some(floor) = self.hot.floor(group).await? {
+            return Ok(floor <= after.next());
+        }
+        // A group without any entries there: none at all, or none that is not archived.
+        let head = self.hot.head(group).await?;
+        Ok(head.is_some_and(|head| head.position <= after))
+    }
+}
+
+/// What both halves have after a position, as one; up to the first gap after its beginning.
+fn joined(
+    cold: Vec<Arc<Entry>>,
+    hot: Vec<Arc<Entry>>,
+    max_entries: usize,
+    max_bytes: usize,
+) -> Vec<Arc<Entry>> {
+    let last = cold.last().map_or(Position::NONE, |entry| entry.position);
+    let newer = hot.into_iter().skip_while(|entry| entry.position <= last);
+    let mut entries: Vec<Arc<Entry>> = Vec::new();
+    let mut size = 0;
+    for entry in cold.into_iter().chain(newer).take(max_entries) {
+        size += entry.bytes.len();
+        let follows = entries
+            .last()
+            .is_none_or(|before| entry.position == before.position.next());
+        if !follows || (size > max_bytes && !entries.is_empty()) {
+            break;
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+#[async_trait]
+impl OrderedLog for ProductionLog {
+    async fn create(&self, group: NewGroup) -> Result<Created, StoreError> {
+        if let Some(archived) = self.archive.group(group.group).await? {
+            if self.hot.head(group.group).await?.is_none() {
+                regression::report(&self.hot, &self.archive, &archived, Regression::HeadLost).await?;
+                self.watch.add_regressed(group.group);
+                return Ok(Created::Exists);
+            }
+            return self.hot.create(group).await;
+        }
+        let (id, key, at) = (group.group, group.key, group.at);
+        let (creator, group_info) = (group.creator.clone(), group.group_info.clone());
+        if self.hot.create(group).await? == Created::Exists {
+            return Ok(Created::Exists);
+        }
+        // An earlier try may have given it another origin.
+        let head = self.hot.head(id).await?;
+        let head = head.ok_or_else(|| StoreError("a new group has gone: outcome unknown".to_owned()))?;
+        let registration = Registration {
+            group: id,
+            partition: Partition::of_group(&id).number(),
+            origin: head.origin,
+            creation_key: Some(key),
+            creator: Some(creator),
+            group_info: Some(group_info),
+            at,
+        };
+        // Only now is it created: lost from here on, it is missed.
+        self.archive.register(&registration).await?;
+        Ok(Created::Yes)
+    }
+
+    async fn append(&self, append: Append) -> Result<Result<Appended, Refused>, StoreError> {
+        let (group, epoch) = (append.group, append.epoch);
+        if self.watch.is_regressed(group) {
+            let first = if append.may_be_repeat {
+                self.archive.repeat(group, append.key, append.sender).await?
+            } else {
+                None
+            };
+            return Ok(first.ok_or(Refused::Frozen));
+        }
+        if self.watch.is_full() {
+            return Err(StoreError("too much is not archived yet".to_owned()));
+        }
+        if let Some(first) = self.archived_repeat(&append).await? {
+            return Ok(Ok(first));
+        }
+        match self.hot.append(append).await? {
+            Err(Refused::GroupNotFound) if self.lost(group).await?.is_some() => Ok(Err(Refused::Frozen)),
+            // Redis knows the commit that ended the last epoch, and older ones for a while.
+            Err(Refused::EpochEnded { current, winner }) if epoch.next() < current => {
+                let known = self.winner(group, epoch).await.ok().flatten();
+                Ok(Err(Refused::EpochEnded {
+                    current,
+                    winner: known.unwrap_or(winner),
+                }))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    async fn repeat(
+        &self,
+        group: GroupId,
+        key: IdempotencyKey,
+        sender: Option<DeviceId>,
+    ) -> Result<Option<Appended>, StoreError> {
+        if !self.watch.is_regressed(group)
+            && let Some(first) = self.hot.repeat(group, key, sender).await?
+        {
+            return Ok(Some(first));
+        }
+        self.archive.repeat(group, key, sender).await
+    }
+
+    async fn winner(&self, group: GroupId, epoch: Epoch) -> Result<Option<Position>, StoreError> {
+        if !self.watch.is_regressed(group)
+            && let Some(winner) = self.hot.winner(group, epoch).await?
+        {
+            return Ok(Some(winner));
+        }
+        self.archive.winner(group, epoch).await
+    }
+
+    async fn head(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
+        let frozen = |archived: ArchivedGroup| Head {
+            frozen: true,
+            ..archived.head
+        };
+        if self.watch.is_regressed(group) {
+            return Ok(self.archive.group(group).await?.map(frozen));
+        }
+        match self.hot.head(group).await? {
+            Some(head) => Ok(Some(head)),
+            None => Ok(self.lost(group).await?.map(frozen)),
+        }
+    }
+
+    async fn read(
+        &self,
+        group: GroupId,
+        after: Position,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let mut hot = Vec::new();
+        if !self.watch.is_regressed(group) {
+            hot = self.hot.read(group, after, max_entries, max_bytes).await?;
+            let begins = hot.first().map(|entry| entry.position) == Some(after.next());
+            if begins || (hot.is_empty() && self.is_hot(group, after).await?) {
+                return Ok(joined(Vec::new(), hot, max_entries, max_bytes));
+            }
+        }
+        let cold = self.archive.read(group, after, max_entries, max_bytes).await?;
+        Ok(joined(cold, hot, max_entries, max_bytes))
+    }
+
+    async fn handshakes(
+        &self,
+        group: GroupId,
+        after: Position,
+        max_entries: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let mut hot = Vec::new();
+        if !self.watch.is_regressed(group) {
+            hot = self.hot.handshakes(group, after, max_entries).await?;
+            if self.is_hot(group, after).await? {
+                return Ok(hot);
+            }
+        }
+        let mut entries = self.archive.handshakes(group, after, max_entries).await?;
+        let last = entries.last().map_or(Position::NONE, |entry| entry.position);
+        entries.extend(hot.into_iter().skip_while(|entry| entry.position <= last));
+        entries.truncate(max_entries);
+        Ok(entries)
+    }
+
+    async fn group_info(&self, group: GroupId) -> Result<Option<(Bytes, Epoch, Position)>, StoreError> {
+        if self.watch.is_regressed(group) {
+            return self.archive.group_info(group).await;
+        }
+        self.hot.group_info(group).await
+    }
+
+    async fn windows(&self, group: GroupId, device: DeviceId) -> Result<Vec<Window>, StoreError> {
+        if self.watch.is_regressed(group) {
+            return self.archive.windows(group, device).await;
+        }
+        self.hot.windows(group, device).await
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId,
+        device: DeviceId,
+        after: Option<GroupId>,
+        max: usize,
+    ) -> Result<Vec<Membership>, StoreError> {
+        self.hot.memberships(user, device, after, max).await
+    }
+
+    async fn notify(&self, notices: Vec<Notice>) -> Result<(), StoreError> {
+        self.hot.notify(notices).await
+    }
+
+    async fn read_inbox(
+        &self,
+        device: DeviceId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<InboxItem>, StoreError> {
+        self.hot.read_inbox(device, after, max).await
+    }
+
+    async fn newest_inbox(&self, device: DeviceId) -> Result<u64, StoreError> {
+        self.hot.newest_inbox(device).await
+    }
+
+    async fn acknowledge(
+        &self,
+        device: DeviceId,
+        groups: Vec<(GroupId, Position)>,
+        inbox: u64,
+    ) -> Result<(), StoreError> {
+        self.acknowledgements.note(device, groups);
+        if inbox == 0 {
+            return Ok(());
+        }
+        self.hot.acknowledge_inbox(device, inbox).await
+    }
+
+    async fn put_snapshot(&self, group: GroupId, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.archive.put_snapshot(group, &snapshot).await
+    }
+
+    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
+        self.archive.snapshots(group, up_to, max).await
+    }
+
+    async fn repair(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
+        self.put_back(group).await
+    }
+
+    fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes) {
+        self.hot.publish_ephemeral(group, epoch, sender, &bytes);
+    }
+
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.hot.news()
+    }
+}

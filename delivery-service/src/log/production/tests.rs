@@ -1,0 +1,173 @@
+//! The production log on real servers, with a tiny hot window and archivers that never rest.
+
+mod faults;
+mod hot_window;
+mod regression;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use valise_clock::Clock;
+use valise_local_stack::{Postgres, Redis};
+use valise_proto::{DeviceId, GroupId, Position, UserId};
+
+use super::ProductionLog;
+use crate::config::ArchiveConfig;
+use crate::log::archiver::Archiver;
+use crate::log::conformance::{self, Backend, eventually};
+use crate::log::postgres;
+use crate::log::redis::config::{RedisConfig, RedisMode};
+use crate::log::{Entry, OrderedLog};
+
+/// The entries of these tests are from 1970.
+const RETENTION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Three entries of a group stay in Redis, however young.
+fn settings() -> ArchiveConfig {
+    ArchiveConfig {
+        hot_entries: 3,
+        hot_seconds: 0,
+        lease_seconds: 2,
+        sweep_milliseconds: 250,
+        max_unarchived_entries: 1_000_000,
+        retention_sweep_seconds: 1,
+    }
+}
+
+/// A Redis and a PostgreSQL.
+struct Servers {
+    redis: Redis,
+    postgres: Postgres,
+    database: String,
+}
+
+impl Servers {
+    async fn start() -> Self {
+        let (redis, postgres) = tokio::join!(Redis::start(), Postgres::start());
+        let database = postgres.database("delivery").await;
+        postgres::migrate(&database.parse().unwrap()).await.unwrap();
+        Self {
+            redis,
+            postgres,
+            database,
+        }
+    }
+
+    /// One more replica, with its upkeep but without an archiver.
+    async fn replica(&self, settings: &ArchiveConfig) -> Replica {
+        let database = self.database.parse().unwrap();
+        let redis = RedisConfig::new(RedisMode::Standalone, vec![self.redis.url().parse().unwrap()]);
+        let log = ProductionLog::open(&database, &redis, settings, RETENTION)
+            .await
+            .unwrap();
+        let mut replica = Replica {
+            log: Arc::new(log),
+            stopping: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        let (log, stopping) = (Arc::clone(&replica.log), replica.stopping.clone());
+        replica
+            .tasks
+            .spawn(async move { log.run(stopping, |_| {}).await });
+        replica
+    }
+}
+
+/// A replica of the service, as far as the log goes.
+struct Replica {
+    log: Arc<ProductionLog>,
+    stopping: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Replica {
+    fn archiver(&self, gone: fn(&UserId, DeviceId) -> bool) -> Archiver {
+        self.log.archiver(RETENTION, Clock::system(), Arc::new(gone))
+    }
+
+    /// Archives as it would in production.
+    fn archive(&mut self) {
+        let (archiver, stopping) = (self.archiver(|_, _| false), self.stopping.clone());
+        self.tasks.spawn(async move { archiver.run(stopping).await });
+    }
+
+    /// Archives without a pause.
+    fn archive_restlessly(&mut self) {
+        let (archiver, stopping) = (self.archiver(|_, _| false), self.stopping.clone());
+        self.tasks.spawn(async move {
+            archiver.renew().await.unwrap();
+            while !stopping.is_cancelled() {
+                archiver.round().await.unwrap();
+            }
+        });
+    }
+
+    async fn stop(mut self) {
+        self.stopping.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        self.log.close().await;
+    }
+
+    /// Waits until the archive has the group up to there, and Redis no more than its newest entries.
+    async fn archived(&self, group: GroupId, position: u64) {
+        eventually("everything archived and trimmed", async || {
+            let known = self.log.archive.group(group).await.ok()??;
+            let hot = self.log.settings.hot_entries;
+            (known.head.position == Position(position) && known.trimmed.0 + hot >= position).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Everything after a position, a part at a time.
+async fn read_all(log: &ProductionLog, group: GroupId, mut after: Position) -> Vec<Arc<Entry>> {
+    let mut entries = Vec::new();
+    loop {
+        let part = log.read(group, after, 7, 1 << 20).await.unwrap();
+        let Some(last) = part.last() else {
+            return entries;
+        };
+        after = last.position;
+        entries.extend(part);
+    }
+}
+
+fn positions(entries: &[Arc<Entry>]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.position.0).collect()
+}
+
+struct Production {
+    servers: Servers,
+    replica: Option<Replica>,
+}
+
+#[async_trait]
+impl Backend for Production {
+    fn log(&self) -> Arc<dyn OrderedLog> {
+        Arc::clone(&self.replica.as_ref().unwrap().log) as Arc<dyn OrderedLog>
+    }
+
+    async fn reopen(&mut self) {
+        if let Some(replica) = self.replica.take() {
+            replica.stop().await;
+        }
+        let mut replica = self.servers.replica(&settings()).await;
+        replica.archive_restlessly();
+        self.replica = Some(replica);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let mut production = Production {
+        servers: Servers::start().await,
+        replica: None,
+    };
+    production.reopen().await;
+    conformance::all(production).await;
+}

@@ -1,0 +1,160 @@
+//! A Redis that came back with less than it had.
+
+use std::path::Path;
+
+use valise_proto::Position;
+
+use super::{Servers, positions, read_all, settings};
+use crate::log::conformance::{accept, commit, device, eventually, group, key, message, new_group, refuse};
+use crate::log::{Append, Created, NewGroup, OrderedLog, Refused};
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+const FILES: &str = "appendonlydir";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_went_back_and_has_grown_again_is_frozen() {
+    let mut servers = Servers::start().await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    let alice = device();
+    let (other, changed) = (
+        group(&*replica.log, alice).await,
+        group(&*replica.log, alice).await,
+    );
+    for group in [other, changed] {
+        for number in 1..=10 {
+            accept(&*replica.log, message(group, alice, 0, &number.to_string())).await;
+        }
+        replica.archived(group, 10).await;
+    }
+    replica.stop().await;
+
+    // A copy is made, more is written and archived, and the copy comes back.
+    servers.redis.kill().await;
+    let copies = tempfile::tempdir().unwrap();
+    let files = servers.redis.folder().join(FILES);
+    copy(&files, copies.path());
+    servers.redis.restart().await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    let lost = message(changed, alice, 0, "lost");
+    accept(&*replica.log, lost.clone()).await;
+    accept(&*replica.log, commit(changed, alice, 0)).await;
+    replica.archived(changed, 12).await;
+    replica.stop().await;
+    servers.redis.kill().await;
+    std::fs::remove_dir_all(&files).unwrap();
+    copy(copies.path(), &files);
+    servers.redis.restart().await;
+
+    // Nobody has noticed: it grows until its head is higher than it ever was.
+    let mut replica = servers.replica(&settings()).await;
+    for number in 11..=20 {
+        let text = format!("other {number}");
+        let accepted = accept(&*replica.log, message(changed, alice, 0, &text)).await;
+        assert_eq!(accepted.position, Position(number));
+    }
+    replica.archive();
+    let log = &*replica.log;
+    eventually("a frozen group", async || {
+        let outcome = log.append(message(changed, alice, 0, "more")).await.unwrap();
+        (outcome == Err(Refused::Frozen)).then_some(())
+    })
+    .await;
+    // The mark is in Redis, too.
+    eventually("a mark in Redis", async || {
+        log.hot.head(changed).await.unwrap().unwrap().frozen.then_some(())
+    })
+    .await;
+    eventually("what the archive has", async || {
+        (log.head(changed).await.unwrap().unwrap().position == Position(12)).then_some(())
+    })
+    .await;
+    assert!(log.head(changed).await.unwrap().unwrap().frozen);
+    let read = read_all(log, changed, Position::NONE).await;
+    assert_eq!(positions(&read), (1..=12).collect::<Vec<_>>());
+    assert_eq!(read[10].id, lost.id);
+    assert_eq!(log.windows(changed, alice).await.unwrap().len(), 1);
+    let repeated = Append {
+        may_be_repeat: true,
+        ..lost
+    };
+    assert_eq!(
+        accept(log, repeated).await.position,
+        Position(11),
+        "its answer stays"
+    );
+
+    // Others have lost nothing, and go on.
+    assert_eq!(
+        accept(log, message(other, alice, 0, "on")).await.position,
+        Position(11)
+    );
+    replica.archived(other, 11).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_group_never_begins_anew() {
+    let servers = Servers::start().await;
+    let mut replica = servers.replica(&settings()).await;
+    let log = &*replica.log;
+    let alice = device();
+    let new = new_group(valise_proto::GroupId::random(&mut rand::rng()), alice);
+    assert_eq!(log.create(new.clone()).await.unwrap(), Created::Yes);
+    let silent = group(log, alice).await;
+    servers.redis.command(&["FLUSHALL"]).await;
+
+    for again in [
+        new.clone(),
+        NewGroup {
+            key: key(),
+            ..new.clone()
+        },
+    ] {
+        assert_eq!(log.create(again).await.unwrap(), Created::Exists);
+    }
+    assert_eq!(
+        refuse(log, message(new.group, alice, 0, "x")).await,
+        Refused::Frozen
+    );
+    assert_eq!(refuse(log, message(silent, alice, 0, "x")).await, Refused::Frozen);
+    assert!(log.head(silent).await.unwrap().unwrap().frozen);
+    // One that never was is another matter.
+    let unknown = valise_proto::GroupId::random(&mut rand::rng());
+    assert_eq!(
+        refuse(log, message(unknown, alice, 0, "x")).await,
+        Refused::GroupNotFound
+    );
+    assert_eq!(log.head(unknown).await.unwrap(), None);
+
+    // A group that nobody asks for is found by the archiver.
+    let third = group(log, alice).await;
+    accept(log, message(third, alice, 0, "kept")).await;
+    replica.archive();
+    replica.archived(third, 1).await;
+    replica.stop().await;
+    servers.redis.command(&["FLUSHALL"]).await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    eventually("a group that is missed", async || {
+        let known = replica.log.archive.group(third).await.unwrap().unwrap();
+        known.head.frozen.then_some(())
+    })
+    .await;
+    let read = read_all(&replica.log, third, Position::NONE).await;
+    assert_eq!(positions(&read), [1]);
+    replica.stop().await;
+}

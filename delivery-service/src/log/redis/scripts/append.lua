@@ -1,0 +1,213 @@
+-- Appends a batch of entries of one partition: everything is decided before anything is written, since scripts do not roll back.
+-- KEYS: heads, changes, inbox changes, out, channel; six for each group (stream, keys, handshakes, commits, GroupInfo, windows);
+-- then one for each Welcome.
+-- ARGV: milliseconds for which Welcomes are kept, number of groups, the groups; then for each item a header and its bytes, and for a commit also
+-- GroupInfo, Welcome, joined, left.
+-- Returns one record of 49 bytes for each item: what became of it, and up to six numbers.
+local heads, changes, inbox_changes, out, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local welcome_millis, group_count = ARGV[1], tonumber(ARGV[2])
+local COMMIT, PROPOSAL, APPLICATION = 1, 2, 3
+local ACCEPTED, REPEATED, NOT_FOUND, FROZEN, ENDED, AHEAD, UNSEEN = 0, 1, 2, 3, 4, 5, 6
+-- Larger entries are read, not told.
+local INLINE = 4096
+local NO_ID = string.rep('\0', 8)
+
+local groups, replies, entries, records = {}, {}, {}, {}
+local seq = sequence(heads, changes, inbox_changes)
+-- What is only written below must be of the right type, too: here, and where `sound` asks.
+call('ZCARD', changes)
+
+local function load(n)
+    local base = 5 + (n - 1) * 6
+    local group = {
+        id = ARGV[2 + n], s = KEYS[base + 1], i = KEYS[base + 2], k = KEYS[base + 3], c = KEYS[base + 4],
+        info = KEYS[base + 5], w = KEYS[base + 6], answers = {}, ended = {}, fields = {}, dirty = {},
+    }
+    groups[n] = group
+    local head = call('HGET', heads, group.id)
+    if not head then
+        -- A head that was lost: the group is not to be written to, and never begins anew.
+        group.damaged = call('EXISTS', group.s, group.i, group.k, group.c, group.info, group.w) > 0
+        group.missing = not group.damaged
+        return group
+    end
+    local flags
+    flags, group.epoch, group.position, group.commit, group.proposal, group.at, group.origin, group.key = read(HEAD, head)
+    group.flags, group.frozen = flags, flags % 2 == 1
+    -- A stream that is ahead of its head could not be appended to.
+    local newer = try('XRANGE', group.s, '(' .. text(group.position) .. '-0', '+', 'COUNT', 1)
+    group.damaged = newer.err ~= nil or #newer > 0
+    return group
+end
+
+-- Can commits and proposals be written?
+local function sound(group)
+    if group.sound == nil then
+        group.sound = true
+        for _, check in ipairs({{'ZCARD', group.k}, {'HLEN', group.c}, {'HLEN', group.w}, {'XLEN', out}}) do
+            if type(try(check[1], check[2])) ~= 'number' then
+                group.sound = false
+            end
+        end
+    end
+    return group.sound
+end
+
+local function reply(status, a, b, c, id)
+    replies[#replies + 1] = {status, a or 0, b or 0, c or 0, id or NO_ID}
+end
+
+-- The answer that this key got first, in this batch or ever.
+local function answered(group, field)
+    local answer = group.answers[field]
+    if answer then
+        return answer
+    end
+    local position = try('HGET', group.i, field)
+    if type(position) ~= 'string' then
+        group.damaged = group.damaged or position ~= false
+        return nil
+    end
+    local entry = call('XRANGE', group.s, position .. '-0', position .. '-0')[1]
+    if not entry then
+        group.damaged = true
+        return nil
+    end
+    local kind, epoch, at, id = read('>BI8I8c8', entry[2][2])
+    return {tonumber(position), kind == COMMIT and epoch + 1 or epoch, at, id}
+end
+
+local function record(group, position, meta, bytes, left)
+    if #bytes + #left > INLINE then
+        return pack('>BI8c16', 2, seq, group.id)
+    end
+    return pack('>BI8c16I8B', 1, seq, group.id, position, #meta) .. meta .. pack('>H', #left / 16) .. left
+        .. pack('>I4', #bytes) .. bytes
+end
+
+local function accept(group, item, bytes, effects)
+    local position = group.position + 1
+    group.position = position
+    group.at = math.max(group.at, item.at)
+    if item.kind == COMMIT then
+        group.ended[item.epoch] = position
+        group.epoch, group.commit, group.proposal = item.epoch + 1, position, 0
+        group.group_info = pack('>I8I8', group.epoch, position) .. effects.group_info
+        leave_all(group, effects.left, position)
+        join_all(group, effects.joined, position)
+        if #effects.joined > 0 then
+            item.hand_off = pack('>Bc16I8I8c8I8B', 1, group.id, position, group.epoch, item.id, group.at,
+                effects.welcome_key and 1 or 0) .. effects.joined
+        end
+    elseif item.kind == PROPOSAL then
+        group.proposal = position
+    end
+    seq = seq + 1
+    group.changed = seq
+    group.answers[item.field] = {position, group.epoch, group.at, item.id}
+    local meta = pack('>BI8I8', item.kind, item.epoch, group.at) .. item.id .. item.field
+    item.group, item.position, item.meta, item.bytes, item.effects = group, position, meta, bytes, effects
+    entries[#entries + 1] = item
+    records[#records + 1] = record(group, position, meta, bytes, effects and effects.left or '')
+    reply(ACCEPTED, position, group.epoch, group.at, item.id)
+    item.reply = replies[#replies]
+end
+
+-- The checks, in the order of the trait's documentation.
+local function decide(group, item, bytes, effects)
+    if group.missing then
+        return reply(NOT_FOUND)
+    end
+    if group.damaged then
+        return reply(FROZEN)
+    end
+    local first = answered(group, item.field)
+    if first then
+        return reply(REPEATED, first[1], first[2], first[3], first[4])
+    end
+    if group.frozen or group.damaged or (item.kind ~= APPLICATION and not sound(group)) then
+        return reply(FROZEN)
+    end
+    if item.epoch > group.epoch then
+        return reply(AHEAD, group.epoch)
+    end
+    if item.epoch < group.epoch then
+        local winner = group.ended[item.epoch] or try('HGET', group.c, text(item.epoch))
+        return reply(ENDED, group.epoch, tonumber(winner) or group.commit)
+    end
+    if effects and item.seen < group.proposal then
+        return reply(UNSEEN, group.proposal)
+    end
+    return accept(group, item, bytes, effects)
+end
+
+local argument, argument_count = 3 + group_count, #ARGV
+while argument <= argument_count do
+    local item = {}
+    local number, welcome, next
+    number, welcome, item.kind, item.epoch, item.at, item.seen, item.id, next = read('>HHBI8I8I8c8', ARGV[argument])
+    -- Key and sender, or the key alone for the service.
+    item.field = sub(ARGV[argument], next)
+    local bytes, effects = ARGV[argument + 1], nil
+    argument = argument + 2
+    if item.kind == COMMIT then
+        effects = {
+            group_info = ARGV[argument], welcome = ARGV[argument + 1], joined = ARGV[argument + 2],
+            left = ARGV[argument + 3],
+            welcome_key = welcome > 0 and KEYS[5 + group_count * 6 + welcome] or nil,
+        }
+        argument = argument + 4
+    end
+    decide(groups[number] or load(number), item, bytes, effects)
+end
+
+-- From here on everything is written, and nothing can fail.
+for _, item in ipairs(entries) do
+    local group, position = item.group, text(item.position)
+    call('XADD', group.s, position .. '-0', 'm', item.meta, 'b', item.bytes)
+    call('HSET', group.i, item.field, position)
+    if item.kind == COMMIT or item.kind == PROPOSAL then
+        call('ZADD', group.k, position, position)
+    end
+    if item.kind == COMMIT then
+        call('HSET', group.c, text(item.epoch), position)
+    end
+    if item.hand_off then
+        local key, joined = item.effects.welcome_key, item.effects.joined
+        if key then
+            -- The Welcome goes when the last joiner has it, or with time.
+            call('DEL', key)
+            call('HSET', key, '', item.effects.welcome)
+            local at = 1
+            while at <= #joined do
+                local device, _
+                device, _, at = read('>c16Hc0', joined, at)
+                call('HSET', key, device, '')
+            end
+            call('PEXPIRE', key, welcome_millis)
+        end
+        item.reply[6] = call('XADD', out, '*', 'h', item.hand_off)
+    end
+end
+for _, group in pairs(groups) do
+    if group.changed then
+        local head = pack(HEAD, group.flags, group.epoch, group.position, group.commit, group.proposal, group.at,
+            group.origin, group.key)
+        call('HSET', heads, group.id, head, 'seq', text(seq))
+        call('ZADD', changes, text(group.changed), group.id)
+        if group.group_info then
+            call('SET', group.info, group.group_info)
+        end
+        write_windows(group)
+    end
+end
+publish(channel, records)
+for n, answer in ipairs(replies) do
+    local handed, part = 0, 0
+    if answer[6] then
+        local first, second = string.match(answer[6], '^(%d+)-(%d+)$')
+        handed, part = tonumber(first), tonumber(second)
+    end
+    replies[n] = pack('>BI8I8I8c8I8I8', answer[1], answer[2], answer[3], answer[4], answer[5], handed, part)
+end
+return table.concat(replies)

@@ -1,0 +1,43 @@
+-- Shared by the scripts that write. Lua's numbers are doubles: what may grow goes through `text` or `struct`, never `tostring`.
+local call, try = redis.call, redis.pcall
+local pack, read, sub = struct.pack, struct.unpack, string.sub
+
+-- A head: flags (1: frozen), epoch, position, its commit's and its last proposal's position, accepted_at, origin, key of the creation.
+local HEAD = '>BI8I8I8I8I8c8c16'
+-- Largest message on the channel; several records share one.
+local MESSAGE = 32768
+
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+-- The partition's sequence. Where that is lost, the indexes of changes still know how far it was.
+local function sequence(heads, changes, inbox_changes)
+    local kept = call('HGET', heads, 'seq')
+    if kept then
+        return tonumber(kept)
+    end
+    local top = 0
+    for _, key in ipairs({changes, inbox_changes}) do
+        local newest = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+        if newest[2] then
+            top = math.max(top, tonumber(newest[2]))
+        end
+    end
+    return top
+end
+
+-- The last thing that a script does. What cannot be sent is found by the receivers' sweep.
+local function publish(channel, records)
+    local from, size = 1, 0
+    for n = 1, #records do
+        if size > 0 and size + #records[n] > MESSAGE then
+            try('SPUBLISH', channel, table.concat(records, '', from, n - 1))
+            from, size = n, 0
+        end
+        size = size + #records[n]
+    end
+    if size > 0 then
+        try('SPUBLISH', channel, table.concat(records, '', from))
+    end
+end

@@ -1,0 +1,273 @@
+//! Batches, and what a group's keys must be to be appended to.
+
+use super::*;
+use crate::log::conformance::{accept, commit, device, effects, group, key, message, new_group, refuse};
+use crate::log::redis::append::append_batch;
+use crate::log::redis::keys::Keys;
+use crate::log::redis::partition::Partition;
+use crate::log::{EntryKind, Refused};
+
+/// Two groups of one partition, and its keys.
+async fn two_groups(log: &Hot, alice: DeviceId) -> (GroupId, GroupId, Partition, Keys) {
+    let first = group(log, alice).await;
+    let partition = Partition::of_group(&first);
+    loop {
+        let second = GroupId::random(&mut rand::rng());
+        if Partition::of_group(&second) == partition {
+            log.create(new_group(second, alice)).await.unwrap();
+            return (first, second, partition, Keys::of(partition));
+        }
+    }
+}
+
+async fn send(log: &Hot, partition: Partition, batch: &[Append]) -> Vec<Result<Appended, Refused>> {
+    let batch: Vec<&Append> = batch.iter().collect();
+    let outcomes = append_batch(&log.log.store, partition, &batch, SETTINGS.welcome_kept).await;
+    outcomes
+        .unwrap()
+        .into_iter()
+        .map(|(outcome, _)| outcome)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_decided_item_by_item_and_may_be_sent_twice() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let (alice, bob) = (device(), device());
+    let (first, second, partition, _) = two_groups(&log, alice).await;
+    let once = message(first, alice, 0, "once");
+    let mut add = commit(first, alice, 0);
+    effects(&mut add).joined = vec![("bob@interieur.example".parse().unwrap(), bob)];
+    effects(&mut add).welcome = Some(Bytes::from_static(b"welcome"));
+    let proposal = Append {
+        kind: EntryKind::Proposal,
+        ..message(second, alice, 0, "proposal")
+    };
+    let stranger = loop {
+        let group = GroupId::random(&mut rand::rng());
+        if Partition::of_group(&group) == partition {
+            break group;
+        }
+    };
+    let batch = [
+        once.clone(),
+        add,
+        message(first, alice, 0, "late"),
+        once,
+        commit(first, alice, 0),
+        message(first, bob, 1, "next"),
+        message(stranger, alice, 0, "nobody's"),
+        proposal,
+        commit(second, alice, 0),
+        message(second, alice, u64::MAX, "far"),
+    ];
+    let ended = Err(Refused::EpochEnded {
+        current: Epoch(1),
+        winner: Position(2),
+    });
+    let outcomes = send(&log, partition, &batch).await;
+    let position = |number: usize| outcomes[number].unwrap().position;
+    assert_eq!(
+        (position(0), position(1), position(5)),
+        (Position(1), Position(2), Position(3))
+    );
+    assert_eq!(position(7), Position(1));
+    let repeated = outcomes[3].unwrap();
+    assert!(repeated.repeated && repeated.position == Position(1));
+    assert_eq!((outcomes[2], outcomes[4]), (ended, ended));
+    assert_eq!(outcomes[6], Err(Refused::GroupNotFound));
+    let position = Position(1);
+    assert_eq!(outcomes[8], Err(Refused::ProposalUnseen { position }));
+    assert_eq!(outcomes[9], Err(Refused::EpochAhead { current: Epoch(0) }));
+
+    let heads = [log.head(first).await.unwrap(), log.head(second).await.unwrap()];
+    let again = send(&log, partition, &batch).await;
+    for (one, two) in outcomes.iter().zip(&again) {
+        match (one, two) {
+            (Ok(one), Ok(two)) => {
+                let expected = Appended {
+                    repeated: true,
+                    ..*one
+                };
+                assert_eq!(*two, expected, "the first answer again");
+            }
+            (one, two) => assert_eq!(one, two),
+        }
+    }
+    let after = [log.head(first).await.unwrap(), log.head(second).await.unwrap()];
+    assert_eq!(after, heads, "nothing was written twice");
+    assert_eq!(log.read(first, Position::NONE, 10, 1000).await.unwrap().len(), 3);
+    assert_eq!(
+        server
+            .command(&["XLEN", &format!("{}out", partition.tag())])
+            .await,
+        "1"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_scripts_are_sent_again() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    for position in 1..=3 {
+        assert_eq!(server.command(&["SCRIPT", "FLUSH"]).await, "OK");
+        let appended = accept(&*log, message(group, alice, 0, "x")).await;
+        assert_eq!(appended.position, Position(position));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_head_is_never_a_new_group() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (lost, other, partition, keys) = two_groups(&log, alice).await;
+    let append = message(lost, alice, 0, "before");
+    accept(&*log, append.clone()).await;
+    let command = redis::cmd("HDEL").arg(keys.heads()).arg(lost.as_bytes()).take();
+    log.log.store.ask(partition, command).await.unwrap();
+
+    assert_eq!(
+        refuse(&*log, message(lost, alice, 0, "after")).await,
+        Refused::Frozen
+    );
+    assert_eq!(refuse(&*log, append).await, Refused::Frozen);
+    assert_eq!(log.create(new_group(lost, alice)).await.unwrap(), Created::Exists);
+    assert_eq!(log.head(lost).await.unwrap(), None);
+    assert_eq!(log.read(lost, Position::NONE, 9, 999).await.unwrap().len(), 1);
+    accept(&*log, message(other, alice, 0, "goes on")).await;
+
+    // The group that has no entry yet is known by its windows.
+    let command = redis::cmd("DEL").arg(keys.heads()).take();
+    log.log.store.ask(partition, command).await.unwrap();
+    assert_eq!(
+        refuse(&*log, message(lost, alice, 0, "after")).await,
+        Refused::Frozen
+    );
+    let sequence = log.log.sequence(partition).await.unwrap();
+    assert_eq!(sequence, 0);
+    let new = loop {
+        let group = GroupId::random(&mut rand::rng());
+        if Partition::of_group(&group) == partition {
+            break group;
+        }
+    };
+    log.create(new_group(new, alice)).await.unwrap();
+    let sequence = log.log.sequence(partition).await.unwrap();
+    assert_eq!(sequence, 5, "after two creations and two appends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_cannot_be_are_refused_before_anything_is_written() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (bad, good, partition, keys) = two_groups(&log, alice).await;
+    let damages = [
+        redis::cmd("SET").arg(keys.windows(&bad)).arg("x").take(),
+        redis::cmd("SET").arg(keys.commits(&bad)).arg("x").take(),
+        redis::cmd("SET").arg(keys.handshakes(&bad)).arg("x").take(),
+        redis::cmd("SET").arg(keys.answers(&bad)).arg("x").take(),
+        redis::cmd("XADD")
+            .arg(keys.stream(&bad))
+            .arg("7-0")
+            .arg("m")
+            .arg("x")
+            .take(),
+        redis::cmd("SET").arg(keys.stream(&bad)).arg("x").take(),
+    ];
+    let mends = [
+        keys.windows(&bad),
+        keys.commits(&bad),
+        keys.handshakes(&bad),
+        keys.answers(&bad),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        log.log.store.ask(partition, damage).await.unwrap();
+        let batch = [
+            message(good, alice, 0, "before"),
+            commit(bad, alice, 0),
+            message(good, alice, 0, "after"),
+        ];
+        let outcomes = send(&log, partition, &batch).await;
+        assert_eq!(outcomes[1], Err(Refused::Frozen), "damage {number}");
+        if let Some(mend) = mends.get(number) {
+            let mend = redis::cmd("DEL").arg(mend).take();
+            log.log.store.ask(partition, mend).await.unwrap();
+        }
+        assert_eq!(outcomes[2].unwrap().position, Position(number as u64 * 2 + 2));
+        assert_eq!(log.head(bad).await.unwrap().unwrap().position, Position::NONE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_group_answers_repeats_and_refuses_the_rest() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    let append = message(group, alice, 0, "before");
+    accept(&*log, append.clone()).await;
+    assert!(log.log.set_frozen(group, true).await.unwrap());
+    assert!(log.head(group).await.unwrap().unwrap().frozen);
+    assert!(accept(&*log, append).await.repeated);
+    assert_eq!(
+        refuse(&*log, message(group, alice, 0, "x")).await,
+        Refused::Frozen
+    );
+    assert_eq!(refuse(&*log, commit(group, alice, 7)).await, Refused::Frozen);
+    log.log.set_frozen(group, false).await.unwrap();
+    accept(&*log, message(group, alice, 0, "y")).await;
+    let nobody = GroupId::random(&mut rand::rng());
+    assert!(!log.log.set_frozen(nobody, true).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_log_says_that_nobody_knows() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    log.log.close().await;
+    let error = log.append(message(group, alice, 0, "x")).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("outcome unknown, repeat with the same key"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_takes_little_more_than_its_bytes() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    let memory = async || -> u64 {
+        let info = server.command(&["INFO", "memory"]).await;
+        let used = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory_dataset:"));
+        used.unwrap().trim().parse().unwrap()
+    };
+    let before = memory().await;
+    let entries = 4000;
+    for _ in 0..entries / 40 {
+        let appends = (0..40).map(|_| {
+            let bytes = Bytes::from(vec![7; 1024]);
+            let append = Append {
+                bytes,
+                key: key(),
+                ..message(group, alice, 0, "")
+            };
+            accept(&*log, append)
+        });
+        futures::future::join_all(appends).await;
+    }
+    let each = (memory().await - before) / entries;
+    assert!(each <= 1280, "{each} bytes an entry of 1 KiB");
+}
