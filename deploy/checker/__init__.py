@@ -1,0 +1,1 @@
+"""Checks of the Kubernetes manifests, beyond what their schemas say."""
