@@ -1,16 +1,16 @@
 //! The production backend: the hot part of the log on Redis or Valkey.
 //!
-//! Everything is in one of 1,024 partitions ([`partition`]), each of which is one hash slot. A group's head, entries, keys and windows are in the
+//! Everything is in one of 1,024 partitions (`partition`), each of which is one hash slot. A group's head, entries, keys and windows are in the
 //! partition of the group, an inbox in that of its device, a user's list of groups in that of the user.
 //!
-//! - [`append`]: batches, and the script that checks, numbers, writes and publishes them in one step.
-//! - [`relay`]: from the partition of a group to those of its joiners.
-//! - [`inbox`], [`memberships`], [`read`]: what is asked for.
-//! - [`news`]: what other replicas, and this one, have appended.
-//! - [`upkeep`]: for the archiver.
-//! - [`links`]: connections, the fence before every answer, repeats.
+//! - `append`: batches, and the script that checks, numbers, writes and publishes them in one step.
+//! - `relay`: from the partition of a group to those of its joiners.
+//! - `inbox`, `memberships`, `read`: what is asked for.
+//! - `news`: what other replicas, and this one, have appended.
+//! - `upkeep`: for the archiver.
+//! - `links`: connections, the fence before every answer, repeats.
 //!
-//! What is in the store is packed ([`wire`]) under the names of [`keys`]; `scripts/` reads and writes the same.
+//! What is in the store is packed (`wire`) under the names of `keys`; `scripts/` reads and writes the same.
 
 mod append;
 pub mod config;
