@@ -103,6 +103,20 @@ async fn a_log_that_went_back_and_has_grown_again_is_frozen() {
         Position(11)
     );
     replica.archived(other, 11).await;
+
+    // Put back, it goes on where the archive ends; what is not frozen is left alone.
+    assert!(log.repair(other).await.unwrap().is_none());
+    let head = log.repair(changed).await.unwrap().unwrap();
+    assert_eq!((head.position, head.epoch.0), (Position(12), 1));
+    let next = eventually("an entry taken again", async || {
+        log.append(message(changed, alice, 1, "next")).await.unwrap().ok()
+    })
+    .await;
+    assert_eq!(next.position, Position(13));
+    replica.archived(changed, 13).await;
+    let read = read_all(log, changed, Position::NONE).await;
+    assert_eq!(positions(&read), (1..=13).collect::<Vec<_>>());
+    assert!(!log.head(changed).await.unwrap().unwrap().frozen);
     replica.stop().await;
 }
 
