@@ -183,6 +183,18 @@ pub(crate) enum GroupCommand {
         /// The group.
         group: String,
     },
+    /// Bring this device back into a group that it cannot go on in, by an external commit.
+    Rejoin {
+        /// The group.
+        group: String,
+    },
+    /// List the ids of groups that other devices of this user are in, and this one is not.
+    Elsewhere,
+    /// Bring this device into a group of another device of this user; all members see it.
+    ComeIn {
+        /// The group's id, as `group elsewhere` lists it.
+        group: String,
+    },
     /// List the groups of this device.
     List {
         /// Print one JSON object a line.

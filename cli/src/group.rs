@@ -34,6 +34,25 @@ async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
             find(client, &group).await?.leave().await?;
             Out::stdout().line("asked to leave: it takes effect when another member's device commits it")
         }
+        GroupCommand::Rejoin { group } => {
+            let group = find(client, &group).await?;
+            group.rejoin().await?;
+            let position = group.info().await?.position;
+            Out::stdout().line(&format!("back in the group, from position {position} on"))
+        }
+        GroupCommand::Elsewhere => {
+            for id in client.groups_elsewhere().await? {
+                Out::stdout().line(&id.to_string())?;
+            }
+            Ok(())
+        }
+        GroupCommand::ComeIn { group } => {
+            let id = group
+                .parse()
+                .map_err(|_| CliError::failed("not a group's id: `group elsewhere` lists them"))?;
+            client.come_in(id).await?;
+            Out::stdout().line("in the group")
+        }
         GroupCommand::List { json } => list(client, json).await,
         GroupCommand::Show { group, json } => show(&find(client, &group).await?, json).await,
     }
@@ -182,7 +201,8 @@ struct Shown {
 }
 
 async fn show(group: &Group, json: bool) -> Result<(), CliError> {
-    let line = Line::new(group, group.info().await?);
+    let state = group.info().await?;
+    let (line, state) = (Line::new(group, state.clone()), state.status);
     let roster: Vec<MemberLine> = group.members().await?.into_iter().map(MemberLine::from).collect();
     let mut out = Out::stdout();
     if json {
@@ -201,6 +221,9 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     out.line(&format!(
         "{status}, epoch {epoch}, position {position}, devices: {members}"
     ))?;
+    if let Some(advice) = advice(state) {
+        out.line(advice)?;
+    }
     out.line(&format!(
         "epoch authenticator (the same on all devices): {epoch_authenticator}"
     ))?;
@@ -211,6 +234,20 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
         out.line(&format!("  {user}  {role}  device {device}"))?;
     }
     Ok(())
+}
+
+/// What somebody can do about a group that this device cannot go on in.
+fn advice(status: GroupStatus) -> Option<&'static str> {
+    match status {
+        GroupStatus::HeldByBadCommit => Some(
+            "held: ask another member whether the group is as it should be; if so, `valise group rejoin`",
+        ),
+        GroupStatus::Lost | GroupStatus::LogRegressed | GroupStatus::WelcomeUnusable => {
+            Some("this device can come back: `valise group rejoin`")
+        }
+        GroupStatus::Rejoining => Some("on its way back: messages are queued"),
+        _ => None,
+    }
 }
 
 /// What a group is looked up by.

@@ -71,6 +71,12 @@ fn told(kind: &EventKind) -> Told {
             ];
             told("members_changed", Some(by), fields, changes(added, removed))
         }
+        EventKind::CameBack { peer, epoch } => told(
+            "came_back",
+            Some(peer),
+            vec![("epoch", epoch.0.into())],
+            "came back with new keys".into(),
+        ),
         EventKind::GroupNamed { name, by } => told(
             "group_named",
             Some(by),
@@ -121,7 +127,23 @@ fn trouble(kind: &EventKind) -> Told {
         EventKind::Lost => told(
             "lost",
             vec![],
-            "away for too long: this device has to be added again".into(),
+            "away for too long: the service no longer keeps what came next".into(),
+        ),
+        EventKind::Rejoining => told("rejoining", vec![], "this device is on its way back".into()),
+        EventKind::Rejoined { missed } => {
+            let (fields, text) = match missed {
+                Some((first, last)) => (
+                    vec![("missed_first", first.0.into()), ("missed_last", last.0.into())],
+                    format!("this device is back; it missed positions {first} to {last}"),
+                ),
+                None => (vec![], "this device is back".into()),
+            };
+            told("rejoined", fields, text)
+        }
+        EventKind::RejoinFailed { cause } => told(
+            "rejoin_failed",
+            because(cause),
+            format!("this device could not come back: {cause}"),
         ),
         EventKind::OperationFailed { operation, cause } => told(
             "operation_failed",

@@ -113,6 +113,23 @@ impl Client {
         }))
     }
 
+    /// Groups that other devices of this user are members of, and this device is not and never was, by id. It may come in
+    /// ([`Client::come_in`]); how old messages get to it is another matter.
+    pub async fn groups_elsewhere(&self) -> Result<Vec<GroupId>, Error> {
+        self.session.groups_elsewhere().await
+    }
+
+    /// Brings this device into a group of another device of this user, by an external commit. All members see that it came in.
+    /// Refused (NOT_A_MEMBER) where no device of this user is a member.
+    pub async fn come_in(&self, id: GroupId) -> Result<Group, Error> {
+        let span = tracing::info_span!("valise.come_in", group = %id);
+        self.session.engine.rejoin(id, true, span).await?;
+        Ok(Group {
+            session: Arc::clone(&self.session),
+            id,
+        })
+    }
+
     /// Events, beginning with the first that is not confirmed. Each call starts anew.
     pub fn events(&self) -> Events {
         let (sender, receiver) = mpsc::channel(256);

@@ -14,6 +14,7 @@ mod outcome;
 mod packages;
 mod prepare;
 mod queries;
+mod rejoin;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ pub(crate) use intents::{Operation, Outcome};
 
 use crate::mls::Provider;
 use crate::store::{Database, Enrolled, IntentId};
-use crate::{Error, Options, Peer};
+use crate::{Error, GroupStatus, Options, Peer};
 use effects::Effect;
 use live::LiveGroup;
 
@@ -144,6 +145,10 @@ impl Engine {
                 if !group.status.is_usable() {
                     continue;
                 }
+                if group.status == GroupStatus::Rejoining {
+                    engine.resume_rejoin(group.id)?;
+                    continue;
+                }
                 for intent in engine.db.prepared_intents(group.id)? {
                     engine.upload(&intent, true)?;
                 }
@@ -237,6 +242,14 @@ impl EngineHandle {
         self.run(move |engine| engine.create_group(id, &name, span, answer))
             .await?;
         outcome.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Brings this device back into a group, or into one that it was never in (`elsewhere`), and waits until it is.
+    pub(crate) async fn rejoin(&self, group: GroupId, elsewhere: bool, span: Span) -> Result<(), Error> {
+        let (answer, outcome) = oneshot::channel();
+        self.run(move |engine| engine.ask_rejoin(group, elsewhere, span, answer))
+            .await?;
+        outcome.await.map_err(|_| Error::Closed)?.map(drop)
     }
 
     /// Ends the engine after the jobs that are queued.

@@ -77,7 +77,7 @@ pub enum WhatNow {
     Retry,
     /// Let the client catch up, then try again.
     CatchUp,
-    /// The group's state on this device cannot go on: it has to be added again.
+    /// The group's state on this device cannot go on: rejoin ([`crate::Group::rejoin`]), or be added again.
     Rejoin,
     /// It is not allowed, or the input is wrong: trying again will not help.
     Denied,
@@ -92,7 +92,7 @@ impl Error {
             Self::Refused(refusal) => of_reason(refusal.reason),
             Self::Unreachable | Self::StoreInUse => WhatNow::Retry,
             Self::GroupNotActive(status) => match status {
-                GroupStatus::Creating | GroupStatus::Active => WhatNow::CatchUp,
+                GroupStatus::Creating | GroupStatus::Active | GroupStatus::Rejoining => WhatNow::CatchUp,
                 GroupStatus::HeldByBadCommit
                 | GroupStatus::LogRegressed
                 | GroupStatus::Quarantined

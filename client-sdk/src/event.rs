@@ -106,8 +106,28 @@ pub enum EventKind {
     },
     /// The service's log of the group went back in time: the group is not followed any more.
     LogRegressed,
-    /// The service no longer keeps what this device would have to read next: the group is not followed any more.
+    /// The service no longer keeps what this device would have to read next: the group is not followed any more. Unless
+    /// [`crate::RejoinPolicy`] says otherwise, [`EventKind::Rejoining`] follows.
     Lost,
+    /// This device is on its way back into the group by an external commit (RFC 9420 §12.4.3.2). What is sent meanwhile is queued.
+    Rejoining,
+    /// This device is back in the group: it reads and sends from the event's position on.
+    Rejoined {
+        /// The entries that it can never read, first and last; `None` where it missed nothing.
+        missed: Option<(Position, Position)>,
+    },
+    /// This device could not come back. It is tried again only if the app asks ([`crate::Group::rejoin`]).
+    RejoinFailed {
+        /// Why: an error reason, a rule, or what openmls says.
+        cause: String,
+    },
+    /// A device that had lost its place has come back with new keys, by an external commit of its own.
+    CameBack {
+        /// Whose device.
+        peer: Peer,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
     /// A message that cannot be read: its sender broke the protocol.
     Unreadable {
         /// Who sent it, where that is known.

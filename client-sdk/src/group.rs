@@ -223,6 +223,17 @@ impl Group {
         self.submit(Operation::SelfUpdate, span).await.map(drop)
     }
 
+    /// Brings this device back into a group that it cannot go on in ([`crate::GroupStatus`]: held by a bad commit, lost, quarantined,
+    /// log regressed, invitation unusable), by an external commit (RFC 9420 §12.4.3.2) on the group's current state. It is stored
+    /// before anything leaves, and goes on after a crash. Resolves when the service has accepted it; the device reads and sends from
+    /// there on, and what was between cannot be read ([`crate::EventKind::Rejoined`]). On a group in use it does nothing.
+    ///
+    /// After a bad commit, first find out whether others have the group as it should be: this trusts what the service shows now.
+    pub async fn rejoin(&self) -> Result<(), Error> {
+        let span = tracing::info_span!("valise.rejoin", group = %self.id);
+        self.session.engine.rejoin(self.id, false, span).await
+    }
+
     async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {
         self.session.engine.submit(self.id, operation, span).await
     }

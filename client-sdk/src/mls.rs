@@ -1,9 +1,11 @@
 //! openmls as the engine uses it: its storage is the SDK's own connection, so that it takes part in the engine's transactions.
 
+use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     CommitMessageBundle, CredentialWithKey, ExternalSender, GroupContext, KeyPackage, LeafNodeIndex,
-    Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, SignaturePublicKey,
+    LeafNodeParameters, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, RatchetTreeIn,
+    SignaturePublicKey,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -130,6 +132,36 @@ pub(crate) fn build_commit(
         .build(provider.rand(), provider.crypto(), signer, |_| true)
         .map_err(|error| Error::mls(DOING)(&error))?
         .stage_commit(provider)
+        .map_err(|error| Error::mls(DOING)(&error))
+}
+
+/// Builds an external commit (RFC 9420 §12.4.3.2) and applies it at once: the group is in the epoch that the commit begins, if it is
+/// accepted. An old leaf with the same signature key is removed by it.
+pub(crate) fn build_external_commit(
+    provider: &Provider<'_>,
+    signer: &SignatureKeyPair,
+    credential: CredentialWithKey,
+    info: VerifiableGroupInfo,
+    tree: RatchetTreeIn,
+) -> Result<(MlsGroup, CommitMessageBundle), Error> {
+    const DOING: &str = "building an external commit";
+    // openmls's default capabilities are not those that groups require.
+    let leaf = LeafNodeParameters::builder()
+        .with_capabilities(valise_group_rules::capabilities())
+        .build();
+    MlsGroup::external_commit_builder()
+        .with_ratchet_tree(tree)
+        .with_config(valise_group_rules::join_config())
+        .skip_lifetime_validation()
+        .build_group(provider, info, credential)
+        .map_err(|error| Error::mls(DOING)(&error))?
+        .leaf_node_parameters(leaf)
+        .load_psks(provider.storage())
+        .map_err(|error| Error::mls(DOING)(&error))?
+        .create_group_info(true)
+        .build(provider.rand(), provider.crypto(), signer, |_| true)
+        .map_err(|error| Error::mls(DOING)(&error))?
+        .finalize(provider)
         .map_err(|error| Error::mls(DOING)(&error))
 }
 

@@ -168,6 +168,42 @@ impl Default for KeyPackageOptions {
     }
 }
 
+/// What a device does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ByItself {
+    /// Whenever there is reason to.
+    Always,
+    /// Only when the app asks for it.
+    Never,
+}
+
+/// When a device comes (back) into a group by an external commit (RFC 9420 §12.4.3.2) without being asked. It does so once it has
+/// read everything else that it missed, and tells the app. The service and every member let in only devices of users who are members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejoinPolicy {
+    /// After it was away for longer than the service keeps entries. On by default: the device was a member and still is; all that it
+    /// lost is what it would have had to read.
+    pub lost: ByItself,
+    /// Into the groups of this user's other devices, for example on a new device after the old one's store was lost. Off by default:
+    /// nobody who is in the group agrees to it, and a device that an attacker enrolled would come in alike. An app that asks its user
+    /// first uses [`crate::Client::groups_elsewhere`] and [`crate::Client::come_in`].
+    pub other_devices: ByItself,
+    /// After a commit that this device cannot process. Off by default, and better left so: whoever can make one commit that fails
+    /// could then make members accept whatever state of the group they are shown next (RFC 9750 §5.3, §6.6).
+    pub bad_commit: ByItself,
+}
+
+impl Default for RejoinPolicy {
+    fn default() -> Self {
+        Self {
+            lost: ByItself::Always,
+            other_devices: ByItself::Never,
+            bad_commit: ByItself::Never,
+        }
+    }
+}
+
 /// How a client behaves. The default is right for an app.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -180,6 +216,8 @@ pub struct Options {
     pub cipher_suite: CipherSuite,
     /// How long a member waits, for each active member before it in the tree, before it commits somebody's proposal.
     pub commit_delay: Duration,
+    /// When this device comes back into groups without being asked.
+    pub rejoin: RejoinPolicy,
 }
 
 impl Default for Options {
@@ -189,6 +227,7 @@ impl Default for Options {
             key_packages: KeyPackageOptions::default(),
             cipher_suite: CipherSuite::default(),
             commit_delay: Duration::from_millis(200),
+            rejoin: RejoinPolicy::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod chores;
 pub(crate) mod enrol;
 mod feed;
+mod rejoin;
 mod stock;
 mod subscribe;
 mod synced;
@@ -35,6 +36,8 @@ pub(crate) struct Session {
     ephemeral: broadcast::Sender<Event>,
     /// Key packages are to be published.
     top_up: Notify,
+    /// Groups are to be rejoined.
+    rejoins: Notify,
     /// One publishes at a time.
     publishing: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
@@ -82,6 +85,7 @@ impl Session {
             newest_event: ends.newest_event,
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),
+            rejoins: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -92,6 +96,7 @@ impl Session {
         session.spawn(subscribe::run(Arc::clone(&session), ends.follows));
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
+        session.spawn(rejoin::run(Arc::clone(&session)));
         Ok(session)
     }
 

@@ -25,14 +25,16 @@ pub enum GroupStatus {
     Quarantined,
     /// The service's log of the group went back in time.
     LogRegressed,
-    /// The service no longer keeps what this device would have to read next. It has to be added again.
+    /// The service no longer keeps what this device would have to read next. It has to rejoin or be added again.
     Lost,
+    /// This device is on its way back by an external commit. Operations are queued.
+    Rejoining,
     /// The invitation could not be used. It has to be added again.
     WelcomeUnusable,
 }
 
 impl GroupStatus {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Creating,
         Self::Active,
         Self::Leaving,
@@ -41,6 +43,7 @@ impl GroupStatus {
         Self::Quarantined,
         Self::LogRegressed,
         Self::Lost,
+        Self::Rejoining,
         Self::WelcomeUnusable,
     ];
 
@@ -54,6 +57,7 @@ impl GroupStatus {
             Self::Quarantined => "quarantined",
             Self::LogRegressed => "log_regressed",
             Self::Lost => "lost",
+            Self::Rejoining => "rejoining",
             Self::WelcomeUnusable => "welcome_unusable",
         }
     }
@@ -67,14 +71,14 @@ impl GroupStatus {
         matches!(self, Self::Active | Self::Leaving | Self::Quarantined)
     }
 
-    /// Does the device have keys of the group?
+    /// Does the device have keys of an epoch that the group is, or was, in?
     pub(crate) const fn has_keys(self) -> bool {
-        !matches!(self, Self::Removed | Self::WelcomeUnusable)
+        !matches!(self, Self::Removed | Self::Rejoining | Self::WelcomeUnusable)
     }
 
     /// Are operations accepted (perhaps to be done later)?
     pub(crate) const fn is_usable(self) -> bool {
-        matches!(self, Self::Creating | Self::Active)
+        matches!(self, Self::Creating | Self::Active | Self::Rejoining)
     }
 }
 

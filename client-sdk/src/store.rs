@@ -160,7 +160,7 @@ mod tests {
         drop(database);
         let error = Database::open(&store).map(drop).unwrap_err();
         assert!(
-            matches!(error, Error::StoreTooNew { found: 99, known: 1 }),
+            matches!(error, Error::StoreTooNew { found: 99, known } if known as usize == MIGRATIONS.len()),
             "{error}"
         );
     }

@@ -46,6 +46,7 @@ pub(crate) enum UploadKind {
     Create,
     Message,
     Commit,
+    ExternalCommit,
     Proposal,
 }
 
@@ -73,6 +74,8 @@ pub(crate) enum Chore {
         position: Position,
         fault: wire::CommitFault,
     },
+    /// Some group is to be rejoined.
+    Rejoin,
     /// Publish key packages.
     TopUp,
 }

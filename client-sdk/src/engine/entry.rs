@@ -4,7 +4,7 @@ use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, QueuedProposal, Sender, StagedCommit,
 };
-use valise_group_rules::{CommitSummary, GroupLimits, judge_commit, judge_credentials};
+use valise_group_rules::{CommitSummary, Committer, GroupLimits, judge_commit, judge_credentials};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
@@ -135,7 +135,7 @@ impl Engine {
     }
 
     /// The service never learns a group's name: whoever adds somebody tells it in a message, right after.
-    fn tell_name(&mut self, group: GroupId) -> Result<(), Fault> {
+    pub(super) fn tell_name(&mut self, group: GroupId) -> Result<(), Fault> {
         let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
         if !name.is_empty() {
             let payload = Content::group_profile(&name)?;
@@ -144,7 +144,7 @@ impl Engine {
         Ok(())
     }
 
-    fn received(
+    pub(super) fn received(
         &mut self,
         group: GroupId,
         entry: &wire::Entry,
@@ -224,6 +224,9 @@ impl Engine {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }
         self.members_changed(group, entry, &summary)?;
+        if let Committer::External(joiner) = summary.committer {
+            self.greet(group, joiner)?;
+        }
         if self
             .db
             .group(group)?
@@ -257,12 +260,21 @@ impl Engine {
         entry: &wire::Entry,
         summary: &CommitSummary,
     ) -> Result<(Vec<Peer>, Vec<Peer>), Error> {
-        let added: Vec<_> = summary.added.iter().map(|added| peer(&added.identity)).collect();
-        let removed: Vec<_> = summary
+        let mut added: Vec<_> = summary.added.iter().map(|added| peer(&added.identity)).collect();
+        let mut removed: Vec<_> = summary
             .removed
             .iter()
             .map(|(_, identity)| peer(identity))
             .collect();
+        if let Committer::External(_) = summary.committer {
+            let joiner = peer(&summary.committer_identity);
+            if removed.contains(&joiner) {
+                removed.retain(|peer| *peer != joiner);
+                self.came_back(group, entry, joiner)?;
+            } else {
+                added.push(joiner);
+            }
+        }
         if !added.is_empty() || !removed.is_empty() {
             let live = live::get(&mut self.live, &self.db, group)?;
             let kind = EventKind::MembersChanged {
@@ -281,7 +293,7 @@ impl Engine {
         Ok((added, removed))
     }
 
-    fn epoch_began(&mut self, group: GroupId) -> Result<(), Fault> {
+    pub(super) fn epoch_began(&mut self, group: GroupId) -> Result<(), Fault> {
         self.awaiting_proposal.remove(&group);
         self.ephemeral.remove(&group);
         self.db.reset_ephemerals(group)?;

@@ -12,7 +12,7 @@ use super::effects::{Chore, Effect, Follow};
 use super::live::{self, peer};
 use super::queries::cursor;
 use crate::store::GroupRow;
-use crate::{Error, EventKind, GroupStatus, Peer};
+use crate::{ByItself, Error, EventKind, GroupStatus, Peer};
 
 /// Something that a stream, or a read of the log, brought.
 pub(crate) enum Arrival {
@@ -191,7 +191,11 @@ impl Engine {
                     }));
                     self.stop(group, GroupStatus::HeldByBadCommit)?;
                     row.status = GroupStatus::HeldByBadCommit;
-                    return self.emit(group, position, at, &EventKind::HeldByBadCommit { cause });
+                    self.emit(group, position, at, &EventKind::HeldByBadCommit { cause })?;
+                    if self.options.rejoin.bad_commit == ByItself::Always {
+                        self.begin_rejoin(row)?;
+                    }
+                    return Ok(());
                 }
                 let sender = self.sender_of(group, entry);
                 self.emit(group, position, at, &EventKind::Unreadable { sender })?;
@@ -235,26 +239,34 @@ impl Engine {
         self.emit(group, position, at, &EventKind::LogRegressed)
     }
 
-    /// The service ended a group on the stream.
-    pub(crate) fn group_ended(&mut self, group: GroupId, reason: &str) -> Result<(), Error> {
+    /// The service ended a group; of a log that is trimmed, with the first position that is kept. Says whether that is news: not where
+    /// it is about a place that this device has left since.
+    pub(crate) fn group_ended(
+        &mut self,
+        group: GroupId,
+        reason: &str,
+        position: Position,
+    ) -> Result<bool, Error> {
+        let trimmed = reason == Reason::PositionTrimmed.as_str();
         self.transaction(|engine| {
             let Some(row) = engine.db.group(group)? else {
-                return Ok(());
+                return Ok(true);
             };
             if !row.status.is_followed() {
-                return Ok(());
+                return Ok(true);
+            }
+            if trimmed && row.position.next() >= position {
+                return Ok(false);
             }
             if reason == Reason::LogRegressed.as_str() {
-                return engine.regress(group);
+                return engine.regress(group).map(|()| true);
             }
-            if reason == Reason::PositionTrimmed.as_str() {
-                engine.stop(group, GroupStatus::Lost)?;
-                let at = engine.options.clock.unix_millis();
-                return engine.emit(group, row.position, at, &EventKind::Lost);
+            if trimmed {
+                return engine.lose(&row).map(|()| true);
             }
             // The log itself says when this device is removed; the service's word alone changes nothing.
             tracing::warn!(%group, reason, "the service ended a group");
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -11,6 +11,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use super::effects::{Effect, Follow, UploadKind};
 use super::live::{LiveGroup, digest};
+use super::rejoin::Rejoin;
 use super::{Engine, Submission, Waiter};
 use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
 use crate::{Error, GroupStatus, Peer, Sent};
@@ -35,6 +36,8 @@ pub(crate) enum Operation {
     CommitProposals,
     /// Propose one's own removal.
     Leave,
+    /// Come back by an external commit.
+    Rejoin(Rejoin),
 }
 
 /// A claimed key package. It is kept until its commit is accepted: on another epoch it is used again.
@@ -52,6 +55,7 @@ pub(crate) enum Outcome {
     Sent(Sent),
     Committed { added: Vec<Peer>, removed: Vec<Peer> },
     Proposed,
+    Rejoined,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +66,8 @@ struct StoredPackage {
 }
 
 impl Operation {
+    pub(crate) const REJOIN: &str = "rejoin";
+
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -71,6 +77,7 @@ impl Operation {
             Self::SelfUpdate => "self_update",
             Self::CommitProposals => "commit_proposals",
             Self::Leave => "leave",
+            Self::Rejoin(_) => Self::REJOIN,
         }
     }
 
@@ -80,6 +87,7 @@ impl Operation {
             "send" => Ok(UploadKind::Message),
             "add" | "remove" | "self_update" | "commit_proposals" => Ok(UploadKind::Commit),
             "leave" => Ok(UploadKind::Proposal),
+            "rejoin" => Ok(UploadKind::ExternalCommit),
             _ => Err(Error::InvalidInput("the store's intent")),
         }
     }
@@ -98,6 +106,7 @@ impl Operation {
                 Some(serde_json::to_string(&stored)?)
             }
             Self::Remove { devices } => Some(serde_json::to_string(devices)?),
+            Self::Rejoin(rejoin) => Some(serde_json::to_string(rejoin)?),
             _ => None,
         })
     }
@@ -133,6 +142,7 @@ impl Operation {
             "self_update" => Self::SelfUpdate,
             "commit_proposals" => Self::CommitProposals,
             "leave" => Self::Leave,
+            "rejoin" => Self::Rejoin(serde_json::from_str(detail)?),
             _ => return Err(Error::InvalidInput("the store's intent")),
         })
     }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome,
+    Member, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome,
 };
-use valise_group_rules::{claimed_identity, identify, join_config};
+use valise_group_rules::{Identity, claimed_identity, identify, join_config};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position, Refusal};
 
@@ -58,7 +58,14 @@ impl Engine {
         };
         let commit = welcome.commit.clone().unwrap_or_default();
         let position = Position(commit.position);
-        let known = self.db.group(group)?.filter(|row| row.status.has_keys());
+        if self.is_coming_in(group)? {
+            // Nothing else is applied until it is known what became of the external commit.
+            return Ok(());
+        }
+        let known = self
+            .db
+            .group(group)?
+            .filter(|row| row.status.has_keys() || row.status == GroupStatus::Rejoining);
         if known.as_ref().is_some_and(|row| row.position >= position) {
             // It is in there already, or was there since: the invitation is old.
             return Ok(());
@@ -148,21 +155,24 @@ impl Engine {
             .map_err(Error::from)?;
         let mut by = None;
         for member in staged.members() {
-            let claimed = claimed_identity(&member.credential, &member.signature_key).map_err(Error::from)?;
-            // A certificate that ended since its device joined does not keep others out: it is judged as when it was valid.
-            let judged_at = (at / 1000).min(claimed.certificate_not_after);
-            let identity = identify(
-                &member.credential,
-                &member.signature_key,
-                &self.device.bundle,
-                judged_at,
-            )
-            .map_err(Error::from)?;
+            let identity = self.judge_member(&member, at)?;
             if member.index == staged.welcome_sender_index() {
                 by = Some(peer(&identity));
             }
         }
         by.ok_or_else(|| Error::Rule("welcome_sender").into())
+    }
+
+    /// A certificate that ended since its device joined does not keep others out: it is judged as when it was valid.
+    pub(super) fn judge_member(&self, member: &Member, at: u64) -> Result<Identity, Error> {
+        let claimed = claimed_identity(&member.credential, &member.signature_key)?;
+        let judged_at = (at / 1000).min(claimed.certificate_not_after);
+        Ok(identify(
+            &member.credential,
+            &member.signature_key,
+            &self.device.bundle,
+            judged_at,
+        )?)
     }
 
     fn enter(
@@ -192,6 +202,7 @@ impl Engine {
         })?;
         self.live.insert(group, live);
         self.ephemeral.remove(&group);
+        self.needs_no_rejoin(group)?;
         if self.db.unprepare(group)? {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }

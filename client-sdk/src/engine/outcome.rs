@@ -21,6 +21,9 @@ impl Engine {
         let Some(row) = self.current(intent, key)? else {
             return Ok(());
         };
+        if self.is_settling(&row)? {
+            return self.transaction(|engine| engine.settle_accepted(&row, position, epoch));
+        }
         match row.kind.as_str() {
             "create" => self.transaction(|engine| engine.created(&row)),
             "send" => {
@@ -47,6 +50,12 @@ impl Engine {
         let Some(row) = self.current(intent, key)? else {
             return Ok(());
         };
+        if row.kind == Operation::REJOIN {
+            return self.transaction(|engine| engine.rejoin_refused(&row, &refusal));
+        }
+        if self.is_settling(&row)? {
+            return self.transaction(|engine| engine.settle_refused(&row, refusal));
+        }
         match refusal.reason {
             // Everything of the old epoch is built again when the commit that ended it is applied.
             Reason::EpochConflict | Reason::EpochTooOld | Reason::EpochAhead => {
@@ -67,7 +76,7 @@ impl Engine {
     }
 
     /// The intent, if that request is still its current one.
-    fn current(&self, intent: IntentId, key: IdempotencyKey) -> Result<Option<IntentRow>, Error> {
+    pub(super) fn current(&self, intent: IntentId, key: IdempotencyKey) -> Result<Option<IntentRow>, Error> {
         let row = self.db.intent(intent)?;
         Ok(row.filter(|row| row.prepared.as_ref().is_some_and(|prepared| prepared.key == key)))
     }
@@ -110,10 +119,7 @@ impl Engine {
             self.effects.push(Effect::Answer(intent.id, Err(error.clone())));
             return Ok(());
         }
-        let cause = match error {
-            Error::Refused(refusal) => refusal.reason.to_string(),
-            error => error.to_string(),
-        };
+        let cause = cause_of(error);
         let at = self.options.clock.unix_millis();
         let event = EventKind::OperationFailed {
             operation: intent.kind.clone(),
@@ -144,5 +150,13 @@ impl Engine {
     fn answer(&mut self, intent: IntentId, result: Result<Outcome, Error>) {
         self.effects.push(Effect::Answer(intent, result));
         self.let_effects_out();
+    }
+}
+
+/// What an event says of an error.
+pub(super) fn cause_of(error: &Error) -> String {
+    match error {
+        Error::Refused(refusal) => refusal.reason.to_string(),
+        error => error.to_string(),
     }
 }

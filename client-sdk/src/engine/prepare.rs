@@ -217,7 +217,7 @@ impl Engine {
                 ..CommitPlan::default()
             }),
             Operation::CommitProposals => (!proposed.is_empty()).then(CommitPlan::default),
-            Operation::Create | Operation::Send { .. } | Operation::Leave => None,
+            Operation::Create | Operation::Send { .. } | Operation::Leave | Operation::Rejoin(_) => None,
         })
     }
 
@@ -300,7 +300,7 @@ fn leaves(live: &LiveGroup, devices: &[DeviceId], proposed: &[LeafNodeIndex]) ->
     leaves
 }
 
-fn new_request(epoch: Epoch, message: Vec<u8>) -> Prepared {
+pub(super) fn new_request(epoch: Epoch, message: Vec<u8>) -> Prepared {
     Prepared {
         key: IdempotencyKey::random(&mut rand::rng()),
         epoch,

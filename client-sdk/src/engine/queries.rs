@@ -4,7 +4,9 @@ use openmls::prelude::Ciphersuite;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, Position};
 
-use super::{Engine, live};
+use super::Engine;
+use super::live::{self, LiveGroup};
+use crate::store::GroupRow;
 use crate::{Error, Event, EventId, GroupState, GroupStatus, Member};
 
 /// Where the device stands in all its logs.
@@ -35,7 +37,8 @@ impl Engine {
 
     pub(crate) fn suite(&mut self, id: GroupId) -> Result<Ciphersuite, Error> {
         let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
-        if !row.status.is_usable() {
+        // Whom to add is decided by looking at the members, which a device on its way back cannot.
+        if !row.status.is_usable() || row.status == GroupStatus::Rejoining {
             return Err(Error::GroupNotActive(row.status));
         }
         Ciphersuite::try_from(row.suite).map_err(|_| Error::InvalidInput("the store's cipher suite"))
@@ -44,15 +47,14 @@ impl Engine {
     pub(crate) fn group_state(&mut self, id: GroupId) -> Result<GroupState, Error> {
         let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
         let mut state = GroupState {
-            name: row.name,
+            name: row.name.clone(),
             status: row.status,
             epoch: Epoch(0),
             position: row.position,
             members: 0,
             epoch_authenticator: Vec::new(),
         };
-        if row.status.has_keys() {
-            let live = live::get(&mut self.live, &self.db, id)?;
+        if let Some(live) = self.current_keys(&row)? {
             state.epoch = live.epoch();
             state.members = live.roster.len();
             state.epoch_authenticator = live.mls.epoch_authenticator().as_slice().to_vec();
@@ -60,12 +62,23 @@ impl Engine {
         Ok(state)
     }
 
+    /// A group that could not be rejoined has no keys, whatever its status was before.
+    fn current_keys(&mut self, row: &GroupRow) -> Result<Option<&mut LiveGroup>, Error> {
+        if !row.status.has_keys() {
+            return Ok(None);
+        }
+        match live::get(&mut self.live, &self.db, row.id) {
+            Ok(live) => Ok(Some(live)),
+            Err(Error::UnknownGroup(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn members(&mut self, id: GroupId) -> Result<Vec<Member>, Error> {
         let row = self.db.group(id)?.ok_or(Error::UnknownGroup(id))?;
-        if !row.status.has_keys() {
+        let Some(live) = self.current_keys(&row)? else {
             return Ok(Vec::new());
-        }
-        let live = live::get(&mut self.live, &self.db, id)?;
+        };
         let roles = crate::mls::roles_of(live.mls.public_group().group_context())?;
         let mut members: Vec<_> = live
             .roster

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::subscribe_request::Message as Out;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
-use valise_proto::{GroupId, Reason, Refusal};
+use valise_proto::{GroupId, Position, Reason, Refusal};
 
 use super::Session;
 use crate::engine::{Applied, Arrival, Engine, Follow};
@@ -214,12 +214,15 @@ impl<'a> Stream<'a> {
             In::GroupEnded(ended) => {
                 self.apply().await?;
                 if let Ok(group) = GroupId::try_from(&*ended.group_id) {
-                    self.followed.remove(&group);
-                    let reason = ended.reason;
-                    self.session
+                    let (reason, position) = (ended.reason, Position(ended.position));
+                    let ended = self
+                        .session
                         .engine
-                        .run(move |engine| engine.group_ended(group, &reason))
+                        .run(move |engine| engine.group_ended(group, &reason, position))
                         .await?;
+                    if ended {
+                        self.followed.remove(&group);
+                    }
                 }
             }
         }
@@ -318,9 +321,10 @@ impl<'a> Stream<'a> {
                 Ok(page) => page,
                 Err(Error::Refused(refusal)) if !Failure::Refused(refusal.clone()).is_passing() => {
                     let reason = refusal.reason.as_str();
+                    let first = Position(refusal.number("first_position").unwrap_or(u64::MAX));
                     self.session
                         .engine
-                        .run(move |engine| engine.group_ended(group, reason))
+                        .run(move |engine| engine.group_ended(group, reason, first))
                         .await?;
                     return Ok(());
                 }

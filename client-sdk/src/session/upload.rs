@@ -62,12 +62,17 @@ pub(super) async fn run(session: Arc<Session>, mut jobs: mpsc::UnboundedReceiver
 /// Sends one request until there is an outcome, and tells the engine.
 async fn deliver(session: &Session, upload: Upload) -> GroupId {
     let group = upload.group;
-    let (intent, key, span) = (upload.intent, upload.prepared.key, upload.span.clone());
+    let (intent, key, kind) = (upload.intent, upload.prepared.key, upload.kind);
+    let span = upload.span.clone();
     async {
         match outcome(session, upload).await {
             // The next request need not wait for the engine.
-            Ok((position, epoch)) => session.engine.post(move |engine| {
-                stored(engine.accepted(intent, key, position, epoch));
+            Ok(accepted) => session.engine.post(move |engine| {
+                let (position, epoch) = (Position(accepted.position), Epoch(accepted.epoch));
+                stored(match kind {
+                    UploadKind::ExternalCommit => engine.rejoined(intent, key, &accepted),
+                    _ => engine.accepted(intent, key, position, epoch),
+                });
             }),
             // It must: what is queued behind this one may have to be built again.
             Err(refusal) => {
@@ -92,7 +97,7 @@ fn stored(result: Result<(), Error>) {
     }
 }
 
-async fn outcome(session: &Session, upload: Upload) -> Result<(Position, Epoch), Refusal> {
+async fn outcome(session: &Session, upload: Upload) -> Result<wire::Accepted, Refusal> {
     let mut backoff = Backoff::of_requests();
     let mut repeat = upload.repeat;
     let mut internal = 0;
@@ -136,7 +141,7 @@ async fn wait_or_live(session: &Session, wait: Duration) {
     }
 }
 
-async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result<(Position, Epoch), Failure> {
+async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result<wire::Accepted, Failure> {
     let transport = &session.transport;
     let client = transport.delivery();
     let prepared = &upload.prepared;
@@ -153,7 +158,7 @@ async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result
                 async move { client.create_group(request).await }
             }))
             .await?;
-            return Ok((Position::NONE, Epoch(0)));
+            return Ok(wire::Accepted::default());
         }
         UploadKind::Message => {
             let request = wire::SendMessageRequest {
@@ -183,6 +188,20 @@ async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result
             .await?
             .accepted
         }
+        UploadKind::ExternalCommit => {
+            let request = wire::SubmitExternalCommitRequest {
+                commit: prepared.message.clone().into(),
+                group_info: prepared.group_info.clone().unwrap_or_default().into(),
+                idempotency_key,
+                may_be_repeat,
+            };
+            call(transport.once(&request, |request| {
+                let mut client = client.clone();
+                async move { client.submit_external_commit(request).await }
+            }))
+            .await?
+            .accepted
+        }
         UploadKind::Proposal => {
             let request = wire::SubmitProposalRequest {
                 proposal: prepared.message.clone().into(),
@@ -197,8 +216,7 @@ async fn once(session: &Session, upload: &Upload, may_be_repeat: bool) -> Result
             .accepted
         }
     };
-    let accepted = accepted.ok_or(Failure::Unknown)?;
-    Ok((Position(accepted.position), Epoch(accepted.epoch)))
+    accepted.ok_or(Failure::Unknown)
 }
 
 /// Calls are large futures: one at a time is on the heap, not all of them in one.

@@ -44,6 +44,17 @@ pub(crate) enum StoredEvent {
     },
     LogRegressed,
     Lost,
+    Rejoining,
+    Rejoined {
+        missed: Option<(u64, u64)>,
+    },
+    RejoinFailed {
+        cause: String,
+    },
+    CameBack {
+        peer: StoredPeer,
+        epoch: u64,
+    },
     Unreadable {
         sender: Option<StoredPeer>,
     },
@@ -110,6 +121,15 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
         EventKind::Quarantined { rule } => StoredEvent::Quarantined { rule: rule.clone() },
         EventKind::LogRegressed => StoredEvent::LogRegressed,
         EventKind::Lost => StoredEvent::Lost,
+        EventKind::Rejoining => StoredEvent::Rejoining,
+        EventKind::Rejoined { missed } => StoredEvent::Rejoined {
+            missed: missed.map(|(first, last)| (first.0, last.0)),
+        },
+        EventKind::RejoinFailed { cause } => StoredEvent::RejoinFailed { cause: cause.clone() },
+        EventKind::CameBack { peer, epoch } => StoredEvent::CameBack {
+            peer: peer.into(),
+            epoch: epoch.0,
+        },
         EventKind::Unreadable { sender } => StoredEvent::Unreadable {
             sender: sender.as_ref().map(StoredPeer::from),
         },
@@ -147,6 +167,15 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
         StoredEvent::Quarantined { rule } => EventKind::Quarantined { rule },
         StoredEvent::LogRegressed => EventKind::LogRegressed,
         StoredEvent::Lost => EventKind::Lost,
+        StoredEvent::Rejoining => EventKind::Rejoining,
+        StoredEvent::Rejoined { missed } => EventKind::Rejoined {
+            missed: missed.map(|(first, last)| (Position(first), Position(last))),
+        },
+        StoredEvent::RejoinFailed { cause } => EventKind::RejoinFailed { cause },
+        StoredEvent::CameBack { peer, epoch } => EventKind::CameBack {
+            peer: peer.into(),
+            epoch: Epoch(epoch),
+        },
         StoredEvent::Unreadable { sender } => EventKind::Unreadable {
             sender: sender.map(Peer::from),
         },

@@ -167,6 +167,27 @@ impl Database {
         Ok(statement.execute([group.as_bytes().as_slice()])? > 0)
     }
 
+    /// Takes one prepared request back.
+    pub(crate) fn unprepare_one(&self, id: IntentId) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE intents SET idempotency_key = NULL, epoch = NULL, message = NULL, group_info = NULL,
+                welcome = NULL, digest = NULL
+             WHERE id = ?1",
+            [id.0],
+        )?;
+        Ok(())
+    }
+
+    /// The oldest intent of that group and kind.
+    pub(crate) fn intent_of_kind(&self, group: GroupId, kind: &str) -> Result<Option<IntentRow>, Error> {
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM intents WHERE group_id = ?1 AND kind = ?2 ORDER BY id LIMIT 1"
+        ))?;
+        Ok(statement
+            .query_row(params![group.as_bytes().as_slice(), kind], read)
+            .optional()?)
+    }
+
     /// The prepared intent of that group whose message has that digest.
     pub(crate) fn intent_by_digest(&self, group: GroupId, digest: &[u8]) -> Result<Option<IntentRow>, Error> {
         let mut statement = self.connection.prepare_cached(&format!(

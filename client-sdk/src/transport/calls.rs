@@ -134,6 +134,19 @@ impl Transport {
         Ok(answer.ratchet_tree)
     }
 
+    /// What an external commit is built on. Tried once.
+    pub(crate) async fn group_info(&self, group: GroupId) -> Result<delivery::GetGroupInfoResponse, Failure> {
+        let client = self.delivery();
+        let request = delivery::GetGroupInfoRequest {
+            group_id: group.to_vec().into(),
+        };
+        self.once(&request, |request| {
+            let mut client = client.clone();
+            async move { client.get_group_info(request).await }
+        })
+        .await
+    }
+
     /// Tried once: what is late is worth nothing.
     pub(crate) async fn send_ephemeral(&self, mls_message: Vec<u8>) -> Result<(), Error> {
         let client = self.delivery();

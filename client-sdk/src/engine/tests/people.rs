@@ -295,6 +295,36 @@ impl Person {
             .unwrap();
     }
 
+    /// What the service would answer whoever asks for the group as this member has it.
+    pub(super) fn current(&mut self, log: &Log) -> wire::GetGroupInfoResponse {
+        let ratchet_tree = self.tree(log.group);
+        let live = super::super::live::get(&mut self.engine.live, &self.engine.db, log.group).unwrap();
+        let info = live
+            .mls
+            .export_group_info(&self.engine.crypto, &self.engine.device.signer, false)
+            .unwrap();
+        wire::GetGroupInfoResponse {
+            group_info: info.to_bytes().unwrap().into(),
+            epoch: live.mls.epoch().as_u64(),
+            commit_position: 0,
+            ratchet_tree,
+        }
+    }
+
+    /// The last entry of the log is this device's external commit.
+    pub(super) fn rejoined(&mut self, log: &Log, upload: &Upload) {
+        let last = log.entries.last().unwrap();
+        let accepted = wire::Accepted {
+            position: last.position,
+            entry_id: last.entry_id.clone(),
+            epoch: log.epoch.0,
+            accepted_at: last.accepted_at,
+        };
+        self.engine
+            .rejoined(upload.intent, upload.prepared.key, &accepted)
+            .unwrap();
+    }
+
     pub(super) fn refuse(&mut self, upload: &Upload, refusal: Refusal) {
         self.engine
             .refused(upload.intent, upload.prepared.key, refusal)
@@ -331,7 +361,7 @@ impl Log {
     /// The entry that a request would become.
     pub(super) fn entry(&self, from: &Person, upload: &Upload) -> wire::Entry {
         let kind = match upload.kind {
-            UploadKind::Commit => wire::EntryKind::Commit,
+            UploadKind::Commit | UploadKind::ExternalCommit => wire::EntryKind::Commit,
             UploadKind::Proposal => wire::EntryKind::Proposal,
             UploadKind::Message => wire::EntryKind::Application,
             UploadKind::Create => panic!("not of the log"),
@@ -358,7 +388,7 @@ impl Log {
             "the service accepts the current epoch only"
         );
         let entry = self.entry(from, upload);
-        if upload.kind == UploadKind::Commit {
+        if matches!(upload.kind, UploadKind::Commit | UploadKind::ExternalCommit) {
             assert!(upload.prepared.group_info.is_some());
             self.epoch = self.epoch.next();
         }

@@ -1,0 +1,474 @@
+//! Coming back into a group by an external commit (RFC 9420 §12.4.3.2).
+//!
+//! 1. The wish is an intent, and the group is [`GroupStatus::Rejoining`]: it is not followed any more. What was prepared in it is sent
+//!    once more, as a repeat: only so it is known whether the log has it. What it has not goes back into the queue.
+//! 2. When that is settled, and the device has caught up with all else, the group's current GroupInfo and tree are fetched
+//!    (`session/rejoin.rs`). One transaction deletes the old state, builds the external commit (openmls applies it at once: the exception
+//!    from RFC 9420 §14) and stores its exact bytes and idempotency key. Until its outcome is known nothing else of the group is applied.
+//! 3. Accepted: the device is in the epoch that it began. Too late: the state is deleted, and 2 begins again.
+//!
+//! A crash at any point goes on where it was: the same bytes leave again with the same key, or it is built (again).
+
+use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, RatchetTreeIn};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tracing::Span;
+use valise_group_rules::Role;
+use valise_proto::delivery::v1 as wire;
+use valise_proto::{Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
+
+use super::effects::{Chore, Effect, Follow, UploadJob};
+use super::inbox::{Fault, accepted_at};
+use super::intents::{Operation, Outcome};
+use super::live::{self, LiveGroup};
+use super::outcome::cause_of;
+use super::prepare::new_request;
+use super::queries::cursor;
+use super::{Engine, Waiter};
+use crate::mls::{Provider, build_external_commit, judge_joined_context, roles_of};
+use crate::store::{GroupRow, IntentId, IntentRow, Prepared};
+use crate::{ByItself, Error, EventKind, GroupStatus, Peer, Sent};
+
+const DOING: &str = "rejoining";
+
+/// How many members tell a joiner the group's name, should the first of them be away.
+const GREETERS: usize = 2;
+
+/// What a rejoin has to know of the state that it leaves.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rejoin {
+    /// The group's status, to go back to where nothing can be built.
+    before: String,
+    /// State of an earlier epoch is refused: members that were removed since could read there.
+    least_epoch: u64,
+}
+
+impl Rejoin {
+    fn status(&self) -> GroupStatus {
+        GroupStatus::from_text(&self.before).unwrap_or(GroupStatus::Lost)
+    }
+}
+
+impl Engine {
+    /// The service no longer keeps what comes next.
+    pub(super) fn lose(&mut self, row: &GroupRow) -> Result<(), Error> {
+        let at = self.options.clock.unix_millis();
+        self.emit(row.id, row.position, at, &EventKind::Lost)?;
+        // Who has asked to leave does not come back.
+        if self.options.rejoin.lost == ByItself::Always && row.status != GroupStatus::Leaving {
+            let row = GroupRow {
+                status: GroupStatus::Lost,
+                ..row.clone()
+            };
+            return self.begin_rejoin(&row).map(drop);
+        }
+        self.stop(row.id, GroupStatus::Lost)
+    }
+
+    /// The app asks to come back, or, to a group `elsewhere`, to come in.
+    pub(crate) fn ask_rejoin(
+        &mut self,
+        group: GroupId,
+        elsewhere: bool,
+        span: Span,
+        answer: oneshot::Sender<Result<Outcome, Error>>,
+    ) -> Result<(), Error> {
+        if elsewhere {
+            self.come_in(&[group])?;
+        }
+        let intent = self.transaction(|engine| {
+            let row = engine.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
+            match row.status {
+                GroupStatus::Creating | GroupStatus::Active => Ok(None),
+                GroupStatus::Leaving | GroupStatus::Removed => Err(Error::GroupNotActive(row.status)),
+                GroupStatus::Rejoining => {
+                    let intent = engine.db.intent_of_kind(group, Operation::REJOIN)?;
+                    Ok(intent.map(|intent| intent.id))
+                }
+                GroupStatus::HeldByBadCommit
+                | GroupStatus::Quarantined
+                | GroupStatus::LogRegressed
+                | GroupStatus::Lost
+                | GroupStatus::WelcomeUnusable => engine.begin_rejoin(&row).map(Some),
+            }
+        })?;
+        match intent {
+            Some(intent) if self.waiters.contains_key(&intent) => {
+                return Err(Error::InvalidInput("the group is being rejoined already"));
+            }
+            Some(intent) => drop(self.waiters.insert(intent, Waiter { span, answer })),
+            // Whoever asked may have gone.
+            None => drop(answer.send(Ok(Outcome::Rejoined))),
+        }
+        Ok(())
+    }
+
+    /// Into groups of the user's other devices. Those that are known here are passed over.
+    pub(crate) fn come_in(&mut self, groups: &[GroupId]) -> Result<(), Error> {
+        self.transaction(|engine| {
+            for &id in groups {
+                if engine.db.group(id)?.is_some() {
+                    continue;
+                }
+                let row = GroupRow {
+                    id,
+                    status: GroupStatus::Lost,
+                    name: String::new(),
+                    suite: 0,
+                    position: Position::NONE,
+                    entry_id: Vec::new(),
+                };
+                engine.db.put_group(&row)?;
+                engine.begin_rejoin(&row)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores the wish.
+    pub(super) fn begin_rejoin(&mut self, row: &GroupRow) -> Result<IntentId, Error> {
+        let group = row.id;
+        let rejoin = Rejoin {
+            before: row.status.as_str().to_owned(),
+            least_epoch: self.least_epoch(row)?.0,
+        };
+        // What is under way may be in the log where this device can never read it: its answers tell.
+        self.effects.push(Effect::Upload(UploadJob::Clear(group)));
+        for intent in self.db.prepared_intents(group)? {
+            self.upload(&intent, true)?;
+        }
+        let intent = self.queue(group, &Operation::Rejoin(rejoin), true)?;
+        self.db.put_status(group, GroupStatus::Rejoining)?;
+        self.awaiting_proposal.remove(&group);
+        self.ephemeral.remove(&group);
+        self.effects.push(Effect::Follow(Follow::Drop(group)));
+        self.effects.push(Effect::Chore(Chore::Rejoin));
+        let at = self.options.clock.unix_millis();
+        self.emit(group, row.position, at, &EventKind::Rejoining)?;
+        Ok(intent)
+    }
+
+    fn least_epoch(&mut self, row: &GroupRow) -> Result<Epoch, Error> {
+        if !row.status.has_keys() || row.status == GroupStatus::LogRegressed {
+            return Ok(Epoch(0));
+        }
+        match live::get(&mut self.live, &self.db, row.id) {
+            // The commit that cannot be processed has begun another one.
+            Ok(live) if row.status == GroupStatus::HeldByBadCommit => Ok(live.epoch().next()),
+            Ok(live) => Ok(live.epoch()),
+            Err(Error::UnknownGroup(_)) => Ok(Epoch(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After a restart: what is prepared goes out again, or the rest is to be done.
+    pub(super) fn resume_rejoin(&mut self, group: GroupId) -> Result<(), Error> {
+        let prepared = self.db.prepared_intents(group)?;
+        if prepared.is_empty() {
+            self.effects.push(Effect::Chore(Chore::Rejoin));
+        }
+        for intent in prepared {
+            self.upload(&intent, true)?;
+        }
+        Ok(())
+    }
+
+    /// Is this request one of a group that is being left behind?
+    pub(super) fn is_settling(&self, intent: &IntentRow) -> Result<bool, Error> {
+        let row = self.db.group(intent.group)?;
+        Ok(row.is_some_and(|row| row.status == GroupStatus::Rejoining) && intent.kind != Operation::REJOIN)
+    }
+
+    /// The log has it, at a place that this device will not read.
+    pub(super) fn settle_accepted(
+        &mut self,
+        intent: &IntentRow,
+        position: Position,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
+        let group = intent.group;
+        match Operation::from_row(intent)? {
+            Operation::Send { payload } => {
+                self.db.delete_intent(intent.id)?;
+                let sent = Outcome::Sent(Sent { position, epoch });
+                self.effects.push(Effect::Answer(intent.id, Ok(sent)));
+                let now: std::time::SystemTime = self.options.clock.now();
+                let entry = wire::Entry {
+                    group_id: group.to_vec().into(),
+                    position: position.0,
+                    accepted_at: Some(now.into()),
+                    ..wire::Entry::default()
+                };
+                let sender = self.device.peer();
+                self.received(group, &entry, sender, &payload).map_err(plain)?;
+            }
+            Operation::Leave => {
+                self.db.delete_intent(intent.id)?;
+                self.effects
+                    .push(Effect::Answer(intent.id, Ok(Outcome::Proposed)));
+                if let Some(rejoin) = self.db.intent_of_kind(group, Operation::REJOIN)? {
+                    let left = Error::GroupNotActive(GroupStatus::Leaving);
+                    self.give_up(&rejoin, GroupStatus::Lost, &left)?;
+                }
+                return Ok(());
+            }
+            // On the new epoch it will turn out to be done.
+            _ => self.db.unprepare_one(intent.id)?,
+        }
+        self.settled(group)
+    }
+
+    /// The log does not have it, so it goes back into the queue; unless it is itself at fault.
+    pub(super) fn settle_refused(&mut self, intent: &IntentRow, refusal: Refusal) -> Result<(), Error> {
+        match refusal.reason {
+            Reason::MessageTooLarge | Reason::Malformed | Reason::PolicyDenied => {
+                self.fail(intent, &Error::Refused(refusal))?;
+            }
+            _ => self.db.unprepare_one(intent.id)?,
+        }
+        self.settled(intent.group)
+    }
+
+    fn settled(&mut self, group: GroupId) -> Result<(), Error> {
+        if self.db.count_prepared(group)?.0 == 0 {
+            self.effects.push(Effect::Chore(Chore::Rejoin));
+        }
+        Ok(())
+    }
+
+    /// Groups of which the GroupInfo is needed now.
+    pub(crate) fn due_rejoins(&mut self) -> Result<Vec<GroupId>, Error> {
+        let mut due = Vec::new();
+        for row in self.db.groups()? {
+            if self.due_rejoin(row.id)?.is_some() {
+                due.push(row.id);
+            }
+        }
+        Ok(due)
+    }
+
+    fn due_rejoin(&self, group: GroupId) -> Result<Option<(GroupRow, IntentRow, Rejoin)>, Error> {
+        let row = self.db.group(group)?;
+        let Some(row) = row.filter(|row| row.status == GroupStatus::Rejoining) else {
+            return Ok(None);
+        };
+        if self.db.count_prepared(group)?.0 > 0 {
+            return Ok(None);
+        }
+        let Some(intent) = self.db.intent_of_kind(group, Operation::REJOIN)? else {
+            return Ok(None);
+        };
+        let Operation::Rejoin(rejoin) = Operation::from_row(&intent)? else {
+            return Ok(None);
+        };
+        Ok(Some((row, intent, rejoin)))
+    }
+
+    /// Is an external commit on its way?
+    pub(super) fn is_coming_in(&self, group: GroupId) -> Result<bool, Error> {
+        let intent = self.db.intent_of_kind(group, Operation::REJOIN)?;
+        Ok(intent.is_some_and(|intent| intent.prepared.is_some()))
+    }
+
+    /// An invitation was faster.
+    pub(super) fn needs_no_rejoin(&mut self, group: GroupId) -> Result<(), Error> {
+        if let Some(intent) = self.db.intent_of_kind(group, Operation::REJOIN)? {
+            self.db.delete_intent(intent.id)?;
+            self.effects
+                .push(Effect::Answer(intent.id, Ok(Outcome::Rejoined)));
+        }
+        Ok(())
+    }
+
+    /// Builds the external commit on the group's current state; if that cannot be used, the group stays what it was.
+    pub(crate) fn rejoin_with(
+        &mut self,
+        group: GroupId,
+        current: &wire::GetGroupInfoResponse,
+    ) -> Result<(), Error> {
+        self.transaction(|engine| {
+            let Some((row, intent, rejoin)) = engine.due_rejoin(group)? else {
+                return Ok(());
+            };
+            engine.db.savepoint()?;
+            match engine.build_rejoin(&row, &rejoin, current) {
+                Ok(prepared) => {
+                    engine.db.release()?;
+                    engine.put_prepared(intent, prepared)
+                }
+                Err(error @ Error::Store(_)) => Err(error),
+                Err(error) => {
+                    engine.db.rollback_to_savepoint()?;
+                    engine.live.remove(&group);
+                    engine.give_up(&intent, rejoin.status(), &error)
+                }
+            }
+        })
+    }
+
+    fn build_rejoin(
+        &mut self,
+        row: &GroupRow,
+        rejoin: &Rejoin,
+        current: &wire::GetGroupInfoResponse,
+    ) -> Result<Prepared, Error> {
+        let unreadable = |error: openmls::prelude::tls_codec::Error| Error::mls(DOING)(&error);
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(&current.group_info).map_err(unreadable)?;
+        let MlsMessageBodyIn::GroupInfo(info) = message.extract() else {
+            return Err(Error::Rule("wire_format"));
+        };
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(&current.ratchet_tree).map_err(unreadable)?;
+        let context = info.group_context().clone();
+        if context.group_id().as_slice() != row.id.as_bytes() {
+            return Err(Error::Rule("group_info_group"));
+        }
+        let epoch = Epoch(context.epoch().as_u64());
+        if epoch.0 != current.epoch || epoch.0 < rejoin.least_epoch {
+            return Err(Error::Rule("group_info_epoch"));
+        }
+        let suite = u16::from(context.ciphersuite());
+        if row.suite != 0 && row.suite != suite {
+            return Err(Error::Rule("cipher_suite"));
+        }
+        judge_joined_context(&context, &self.device.external_sender, &self.device.user)?;
+
+        live::delete(&mut self.live, &self.db, row.id)?;
+        let provider = Provider::new(&self.crypto, &self.db.connection);
+        let credential = self.device.credential.clone();
+        // This checks the GroupInfo's signature by a leaf of the tree, and the tree against the context's hash.
+        let (mls, bundle) = build_external_commit(&provider, &self.device.signer, credential, info, tree)?;
+        // Nothing has left yet: who is in there is judged now, as after a Welcome (RFC 9420 §5.3.1).
+        let now = self.options.clock.unix_millis();
+        for member in mls.members() {
+            self.judge_member(&member, now)?;
+        }
+        // Each device once: an old leaf of this device under another key would be a second one.
+        LiveGroup::new(mls)?;
+        self.db.put_group(&GroupRow { suite, ..row.clone() })?;
+        let bytes = |message: MlsMessageOut| message.to_bytes().map_err(|error| Error::mls(DOING)(&error));
+        let (commit, _, group_info) = bundle.into_messages();
+        let mut prepared = new_request(epoch, bytes(commit)?);
+        prepared.group_info = group_info.map(bytes).transpose()?;
+        Ok(prepared)
+    }
+
+    /// The service has accepted the external commit: this is its place in the log.
+    pub(crate) fn rejoined(
+        &mut self,
+        intent: IntentId,
+        key: IdempotencyKey,
+        accepted: &wire::Accepted,
+    ) -> Result<(), Error> {
+        let Some(intent) = self.current(intent, key)? else {
+            return Ok(());
+        };
+        self.transaction(|engine| engine.is_back(&intent, accepted))
+    }
+
+    fn is_back(&mut self, intent: &IntentRow, accepted: &wire::Accepted) -> Result<(), Error> {
+        let group = intent.group;
+        let Some(row) = self.db.group(group)? else {
+            return Ok(());
+        };
+        self.db.delete_intent(intent.id)?;
+        let position = Position(accepted.position);
+        self.db.put_cursor(group, position, &accepted.entry_id)?;
+        self.db.put_status(group, GroupStatus::Active)?;
+        self.epoch_began(group).map_err(plain)?;
+        self.effects.push(Effect::Follow(Follow::Add(cursor(
+            group,
+            position,
+            &accepted.entry_id,
+        ))));
+        let (first, last) = (row.position.next(), Position(position.0.saturating_sub(1)));
+        let missed = (first <= last).then_some((first, last));
+        let at = accepted_at(accepted.accepted_at.as_ref());
+        self.emit(group, position, at, &EventKind::Rejoined { missed })?;
+        self.effects
+            .push(Effect::Answer(intent.id, Ok(Outcome::Rejoined)));
+        self.pump(group)
+    }
+
+    /// The service refused the external commit. openmls has applied it already: that state is of an epoch that never was.
+    pub(super) fn rejoin_refused(&mut self, intent: &IntentRow, refusal: &Refusal) -> Result<(), Error> {
+        live::delete(&mut self.live, &self.db, intent.group)?;
+        match refusal.reason {
+            Reason::EpochConflict | Reason::EpochTooOld | Reason::EpochAhead | Reason::ProposalsMissing => {
+                self.db.unprepare_one(intent.id)?;
+                self.effects.push(Effect::Chore(Chore::Rejoin));
+                Ok(())
+            }
+            _ => self.give_up(intent, GroupStatus::Lost, &Error::Refused(refusal.clone())),
+        }
+    }
+
+    /// The service does not show the group's current state.
+    pub(crate) fn rejoin_denied(&mut self, group: GroupId, refusal: Refusal) -> Result<(), Error> {
+        self.transaction(|engine| match engine.due_rejoin(group)? {
+            Some((_, intent, rejoin)) => engine.give_up(&intent, rejoin.status(), &Error::Refused(refusal)),
+            None => Ok(()),
+        })
+    }
+
+    fn give_up(&mut self, intent: &IntentRow, status: GroupStatus, error: &Error) -> Result<(), Error> {
+        let group = intent.group;
+        let cause = cause_of(error);
+        tracing::error!(%group, cause, "the group could not be rejoined");
+        self.db.delete_intent(intent.id)?;
+        self.effects.push(Effect::Answer(intent.id, Err(error.clone())));
+        let Some(row) = self.db.group(group)? else {
+            return Ok(());
+        };
+        let at = self.options.clock.unix_millis();
+        self.emit(group, row.position, at, &EventKind::RejoinFailed { cause })?;
+        if row.suite == 0 && row.position == Position::NONE {
+            // It was never in there: it may be tried another time.
+            self.fail_all(group, status)?;
+            return self.db.delete_group(group);
+        }
+        if error.reason() == Some(Reason::NotAMember) {
+            // No device of this user is in it any more.
+            return self.drop_membership(group);
+        }
+        self.stop(group, status)
+    }
+
+    /// Another device is back.
+    pub(super) fn came_back(&mut self, group: GroupId, entry: &wire::Entry, peer: Peer) -> Result<(), Error> {
+        let epoch = live::get(&mut self.live, &self.db, group)?.epoch();
+        let at = accepted_at(entry.accepted_at.as_ref());
+        let kind = EventKind::CameBack { peer, epoch };
+        self.emit(group, Position(entry.position), at, &kind)
+    }
+
+    /// Nobody has told the group's name to a device that came in by itself: the members with the first leaves do.
+    pub(super) fn greet(&mut self, group: GroupId, joiner: LeafNodeIndex) -> Result<(), Fault> {
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let roles = roles_of(live.mls.public_group().group_context()).map_err(Error::from)?;
+        let mut greeters: Vec<LeafNodeIndex> = live
+            .roster
+            .members()
+            .filter(|member| member.leaf != joiner && roles.of(&member.identity.user) != Role::Reader)
+            .map(|member| member.leaf)
+            .collect();
+        greeters.sort_unstable();
+        greeters.truncate(GREETERS);
+        let own = live.mls.own_leaf_index();
+        let active = self
+            .db
+            .group(group)?
+            .is_some_and(|row| row.status == GroupStatus::Active);
+        if active && greeters.contains(&own) {
+            self.tell_name(group)?;
+        }
+        Ok(())
+    }
+}
+
+fn plain(fault: Fault) -> Error {
+    match fault {
+        Fault::Error(error) => error,
+        Fault::Bad { cause, .. } => Error::mls(DOING)(&cause),
+    }
+}

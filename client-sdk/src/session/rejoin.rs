@@ -1,0 +1,113 @@
+//! Groups that are to be rejoined: fetches what the external commit is built on, once everything else has been read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use valise_proto::delivery::v1::ListGroupsRequest;
+use valise_proto::{GroupId, Reason};
+
+use super::Session;
+use crate::engine::Engine;
+use crate::transport::{Backoff, Failure};
+use crate::{ByItself, Connection, Error};
+
+const PAGE: u32 = 1000;
+
+pub(super) async fn run(session: Arc<Session>) {
+    let new_backoff = || Backoff::new(Duration::from_millis(100), Duration::from_mins(1));
+    let mut backoff = new_backoff();
+    let mut look = session.options.rejoin.other_devices == ByItself::Always;
+    loop {
+        // Never while the device still reads what it missed: an invitation may be among it.
+        if !session.has_caught_up().await {
+            return;
+        }
+        match session.rejoin_all(&mut look).await {
+            Ok(true) => {
+                backoff = new_backoff();
+                session.rejoins.notified().await;
+            }
+            Ok(false) => tokio::time::sleep(backoff.step()).await,
+            Err(Error::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "groups could not be rejoined yet");
+                tokio::time::sleep(backoff.step()).await;
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Waits; false once the client is closed.
+    async fn has_caught_up(&self) -> bool {
+        let mut connection = self.connection.subscribe();
+        connection
+            .wait_for(|connection| *connection == Connection::Live)
+            .await
+            .is_ok()
+    }
+
+    /// Says whether nothing is left that has to be tried again.
+    async fn rejoin_all(&self, look: &mut bool) -> Result<bool, Error> {
+        if *look {
+            let groups = self.groups_elsewhere().await?;
+            self.engine.run(move |engine| engine.come_in(&groups)).await?;
+            *look = false;
+        }
+        let mut all = true;
+        for group in self.engine.run(Engine::due_rejoins).await? {
+            match self.transport.group_info(group).await {
+                Ok(current) => {
+                    self.engine
+                        .run(move |engine| engine.rejoin_with(group, &current))
+                        .await?;
+                }
+                Err(Failure::Refused(refusal))
+                    if !Failure::Refused(refusal.clone()).is_passing()
+                        && !matches!(
+                            refusal.reason,
+                            // Of the device, not of the group.
+                            Reason::DeviceRevoked | Reason::UserSuspended | Reason::UnknownDevice
+                        ) =>
+                {
+                    self.engine
+                        .run(move |engine| engine.rejoin_denied(group, refusal))
+                        .await?;
+                }
+                Err(_) => all = false,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Groups of this user's other devices that this one has never heard of.
+    pub(crate) async fn groups_elsewhere(&self) -> Result<Vec<GroupId>, Error> {
+        let mut elsewhere = Vec::new();
+        let mut after_group_id = Bytes::new();
+        loop {
+            let request = ListGroupsRequest {
+                page_size: PAGE,
+                after_group_id,
+            };
+            let page = self.transport.list_groups(request).await?;
+            let Some(last) = page.groups.last() else {
+                return Ok(elsewhere);
+            };
+            after_group_id = last.group_id.clone();
+            for group in page.groups.iter().filter(|group| !group.device_is_member) {
+                let Ok(id) = GroupId::try_from(&*group.group_id) else {
+                    continue;
+                };
+                if self
+                    .engine
+                    .run(move |engine| engine.standing(id))
+                    .await?
+                    .is_none()
+                {
+                    elsewhere.push(id);
+                }
+            }
+        }
+    }
+}
