@@ -10,11 +10,13 @@ mod inbox;
 mod intents;
 mod join;
 mod live;
+mod newcomer;
 mod outcome;
 mod packages;
 mod prepare;
 mod queries;
 mod rejoin;
+mod settle;
 #[cfg(test)]
 mod tests;
 

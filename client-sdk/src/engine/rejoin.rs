@@ -10,11 +10,10 @@
 //! A crash at any point goes on where it was: the same bytes leave again with the same key, or it is built (again).
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
-use openmls::prelude::{LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, RatchetTreeIn};
+use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, RatchetTreeIn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::Span;
-use valise_group_rules::Role;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
 
@@ -26,14 +25,11 @@ use super::outcome::cause_of;
 use super::prepare::new_request;
 use super::queries::cursor;
 use super::{Engine, Waiter};
-use crate::mls::{Provider, build_external_commit, judge_joined_context, roles_of};
+use crate::mls::{Provider, build_external_commit, judge_joined_context};
 use crate::store::{GroupRow, IntentId, IntentRow, Prepared};
-use crate::{ByItself, Error, EventKind, GroupStatus, Peer, Sent};
+use crate::{ByItself, Error, EventKind, GroupStatus};
 
 const DOING: &str = "rejoining";
-
-/// How many members tell a joiner the group's name, should the first of them be away.
-const GREETERS: usize = 2;
 
 /// What a rejoin has to know of the state that it leaves.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,69 +166,6 @@ impl Engine {
         }
         for intent in prepared {
             self.upload(&intent, true)?;
-        }
-        Ok(())
-    }
-
-    /// Is this request one of a group that is being left behind?
-    pub(super) fn is_settling(&self, intent: &IntentRow) -> Result<bool, Error> {
-        let row = self.db.group(intent.group)?;
-        Ok(row.is_some_and(|row| row.status == GroupStatus::Rejoining) && intent.kind != Operation::REJOIN)
-    }
-
-    /// The log has it, at a place that this device will not read.
-    pub(super) fn settle_accepted(
-        &mut self,
-        intent: &IntentRow,
-        position: Position,
-        epoch: Epoch,
-    ) -> Result<(), Error> {
-        let group = intent.group;
-        match Operation::from_row(intent)? {
-            Operation::Send { payload } => {
-                self.db.delete_intent(intent.id)?;
-                let sent = Outcome::Sent(Sent { position, epoch });
-                self.effects.push(Effect::Answer(intent.id, Ok(sent)));
-                let now: std::time::SystemTime = self.options.clock.now();
-                let entry = wire::Entry {
-                    group_id: group.to_vec().into(),
-                    position: position.0,
-                    accepted_at: Some(now.into()),
-                    ..wire::Entry::default()
-                };
-                let sender = self.device.peer();
-                self.received(group, &entry, sender, &payload).map_err(plain)?;
-            }
-            Operation::Leave => {
-                self.db.delete_intent(intent.id)?;
-                self.effects
-                    .push(Effect::Answer(intent.id, Ok(Outcome::Proposed)));
-                if let Some(rejoin) = self.db.intent_of_kind(group, Operation::REJOIN)? {
-                    let left = Error::GroupNotActive(GroupStatus::Leaving);
-                    self.give_up(&rejoin, GroupStatus::Lost, &left)?;
-                }
-                return Ok(());
-            }
-            // On the new epoch it will turn out to be done.
-            _ => self.db.unprepare_one(intent.id)?,
-        }
-        self.settled(group)
-    }
-
-    /// The log does not have it, so it goes back into the queue; unless it is itself at fault.
-    pub(super) fn settle_refused(&mut self, intent: &IntentRow, refusal: Refusal) -> Result<(), Error> {
-        match refusal.reason {
-            Reason::MessageTooLarge | Reason::Malformed | Reason::PolicyDenied => {
-                self.fail(intent, &Error::Refused(refusal))?;
-            }
-            _ => self.db.unprepare_one(intent.id)?,
-        }
-        self.settled(intent.group)
-    }
-
-    fn settled(&mut self, group: GroupId) -> Result<(), Error> {
-        if self.db.count_prepared(group)?.0 == 0 {
-            self.effects.push(Effect::Chore(Chore::Rejoin));
         }
         Ok(())
     }
@@ -411,7 +344,12 @@ impl Engine {
         })
     }
 
-    fn give_up(&mut self, intent: &IntentRow, status: GroupStatus, error: &Error) -> Result<(), Error> {
+    pub(super) fn give_up(
+        &mut self,
+        intent: &IntentRow,
+        status: GroupStatus,
+        error: &Error,
+    ) -> Result<(), Error> {
         let group = intent.group;
         let cause = cause_of(error);
         tracing::error!(%group, cause, "the group could not be rejoined");
@@ -433,40 +371,9 @@ impl Engine {
         }
         self.stop(group, status)
     }
-
-    /// Another device is back.
-    pub(super) fn came_back(&mut self, group: GroupId, entry: &wire::Entry, peer: Peer) -> Result<(), Error> {
-        let epoch = live::get(&mut self.live, &self.db, group)?.epoch();
-        let at = accepted_at(entry.accepted_at.as_ref());
-        let kind = EventKind::CameBack { peer, epoch };
-        self.emit(group, Position(entry.position), at, &kind)
-    }
-
-    /// Nobody has told the group's name to a device that came in by itself: the members with the first leaves do.
-    pub(super) fn greet(&mut self, group: GroupId, joiner: LeafNodeIndex) -> Result<(), Fault> {
-        let live = live::get(&mut self.live, &self.db, group)?;
-        let roles = roles_of(live.mls.public_group().group_context()).map_err(Error::from)?;
-        let mut greeters: Vec<LeafNodeIndex> = live
-            .roster
-            .members()
-            .filter(|member| member.leaf != joiner && roles.of(&member.identity.user) != Role::Reader)
-            .map(|member| member.leaf)
-            .collect();
-        greeters.sort_unstable();
-        greeters.truncate(GREETERS);
-        let own = live.mls.own_leaf_index();
-        let active = self
-            .db
-            .group(group)?
-            .is_some_and(|row| row.status == GroupStatus::Active);
-        if active && greeters.contains(&own) {
-            self.tell_name(group)?;
-        }
-        Ok(())
-    }
 }
 
-fn plain(fault: Fault) -> Error {
+pub(super) fn plain(fault: Fault) -> Error {
     match fault {
         Fault::Error(error) => error,
         Fault::Bad { cause, .. } => Error::mls(DOING)(&cause),
