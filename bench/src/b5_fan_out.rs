@@ -22,7 +22,7 @@ const MESSAGES: usize = 100;
 /// And for the references, which are faster.
 const PUBLISHED: usize = 400;
 /// Messages under way at the same time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 32;
 /// A device acknowledges so many entries at once.
 const ACKNOWLEDGED: usize = 10;
 /// Streams that are opened at the same time.
