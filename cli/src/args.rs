@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use valise_client_sdk::{ExternalJoin, Role};
 use valise_clock::Clock;
 use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
@@ -183,6 +184,25 @@ pub(crate) enum GroupCommand {
         /// The group.
         group: String,
     },
+    /// Give it another name, which only members learn.
+    Rename {
+        /// The group.
+        group: String,
+        /// The new name.
+        name: String,
+    },
+    /// Make a user something else.
+    Role {
+        /// The group.
+        group: String,
+        /// The user, as name@domain.
+        user: UserId,
+        /// reader, member, moderator or owner.
+        #[arg(value_parser = crate::roles::role)]
+        role: Role,
+    },
+    /// Show what roles allow, or change it.
+    Policy(PolicyArgs),
     /// List the groups of this device.
     List {
         /// Print one JSON object a line.
@@ -197,6 +217,34 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Without any change: shows the policy.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// The group.
+    pub(crate) group: String,
+    /// The least role to add devices of other users: reader, member, moderator or owner.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) add: Option<Role>,
+    /// The least role to remove devices of other users.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) remove: Option<Role>,
+    /// The least role to rename the group.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) rename: Option<Role>,
+    /// The least role to change roles and this policy.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) change_roles: Option<Role>,
+    /// The least role to send.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) send: Option<Role>,
+    /// Which devices may come in without being added: nobody, member_devices (that lost their state) or member_users (theirs).
+    #[arg(long, value_name = "WHO", value_parser = crate::roles::external_join)]
+    pub(crate) external_join: Option<ExternalJoin>,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

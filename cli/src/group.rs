@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Role, UserId};
+use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Policy, UserId};
 
 use crate::args::GroupCommand;
 use crate::error::CliError;
@@ -33,6 +33,13 @@ async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
         GroupCommand::Leave { group } => {
             find(client, &group).await?.leave().await?;
             Out::stdout().line("asked to leave: it takes effect when another member's device commits it")
+        }
+        GroupCommand::Rename { group, name } => Ok(find(client, &group).await?.rename(&name).await?),
+        GroupCommand::Role { group, user, role } => {
+            Ok(find(client, &group).await?.set_role(user, role).await?)
+        }
+        GroupCommand::Policy(arguments) => {
+            crate::roles::policy(&find(client, &arguments.group).await?, &arguments).await
         }
         GroupCommand::List { json } => list(client, json).await,
         GroupCommand::Show { group, json } => show(&find(client, &group).await?, json).await,
@@ -163,12 +170,7 @@ impl From<Member> for MemberLine {
         Self {
             user: member.user.to_string(),
             device: member.device.to_string(),
-            role: match member.role {
-                Role::Reader => "reader",
-                Role::Member => "member",
-                Role::Moderator => "moderator",
-                Role::Owner => "owner",
-            },
+            role: member.role.as_str(),
             leaf_index: member.leaf_index,
         }
     }
@@ -178,15 +180,22 @@ impl From<Member> for MemberLine {
 struct Shown {
     #[serde(flatten)]
     group: Line,
+    /// `null` where the device is no member.
+    policy: Option<Policy>,
     roster: Vec<MemberLine>,
 }
 
 async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     let line = Line::new(group, group.info().await?);
+    let policy = group.policy().await.ok();
     let roster: Vec<MemberLine> = group.members().await?.into_iter().map(MemberLine::from).collect();
     let mut out = Out::stdout();
     if json {
-        return out.json(&Shown { group: line, roster });
+        return out.json(&Shown {
+            group: line,
+            policy,
+            roster,
+        });
     }
     let Line {
         group,
@@ -204,6 +213,9 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     out.line(&format!(
         "epoch authenticator (the same on all devices): {epoch_authenticator}"
     ))?;
+    if let Some(policy) = policy {
+        out.line(&format!("policy: {}", crate::roles::words(&policy)))?;
+    }
     for MemberLine {
         user, device, role, ..
     } in roster

@@ -15,6 +15,7 @@ mod group;
 mod listen;
 mod out;
 mod profile;
+mod roles;
 mod send;
 mod show;
 pub mod up;

@@ -71,6 +71,27 @@ fn told(kind: &EventKind) -> Told {
             ];
             told("members_changed", Some(by), fields, changes(added, removed))
         }
+        EventKind::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => {
+            let listed = users
+                .iter()
+                .map(|(user, role)| json!({ "user": user, "role": role }));
+            let fields = vec![
+                ("epoch", epoch.0.into()),
+                ("users", listed.collect()),
+                ("policy", json!(policy)),
+            ];
+            told(
+                "roles_changed",
+                Some(by),
+                fields,
+                crate::roles::changes(users, policy.as_ref()),
+            )
+        }
         EventKind::GroupNamed { name, by } => told(
             "group_named",
             Some(by),
@@ -108,6 +129,17 @@ fn trouble(kind: &EventKind) -> Told {
             because(cause),
             format!("a commit cannot be processed: {cause}"),
         ),
+        EventKind::RuleBreach { by, rule, evidence } => Told {
+            sender: by.clone(),
+            ..told(
+                "rule_breach",
+                vec![
+                    ("rule", rule.as_str().into()),
+                    ("evidence_hex", hex::encode(evidence).into()),
+                ],
+                format!("broke the rule {rule}: it was not applied here"),
+            )
+        },
         EventKind::Quarantined { rule } => told(
             "quarantined",
             because(rule),

@@ -6,15 +6,12 @@ use tokio::sync::{mpsc, watch};
 use valise_proto::authentication::v1 as wire;
 use valise_proto::{DeviceId, GroupId, UserId};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, MAX_GROUP_NAME};
 use crate::session::{Session, enrol};
 use crate::transport::time;
 use crate::{
     Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, Servers, Store,
 };
-
-/// Longest name of a group, in bytes.
-const MAX_GROUP_NAME: usize = 256;
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
 pub struct Client {

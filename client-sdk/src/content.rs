@@ -5,8 +5,10 @@ use tls_codec::{Serialize as _, VLBytes};
 use crate::Error;
 
 const TEXT: &str = "text/plain;charset=utf-8";
-/// The group's name, sent by the one who adds right after the commit that adds. Not an app's.
+/// The group's name, told to those who were just added by the one who added them. Not an app's.
 pub(crate) const GROUP_PROFILE: &str = "application/vnd.valise.group-profile";
+/// Another name for the group. Not an app's.
+pub(crate) const GROUP_RENAME: &str = "application/vnd.valise.group-rename";
 const MAX_CONTENT_TYPE: usize = 255;
 const VERSION: u8 = 1;
 
@@ -56,7 +58,7 @@ impl Content {
     /// struct { uint8 version = 1; opaque content_type<V>; opaque body<V>; } Payload;
     /// ```
     pub(crate) fn to_payload(&self) -> Result<Vec<u8>, Error> {
-        if self.content_type == GROUP_PROFILE {
+        if [GROUP_PROFILE, GROUP_RENAME].contains(&self.content_type.as_str()) {
             return Err(Error::InvalidInput("the content type is reserved"));
         }
         self.encode()
@@ -64,6 +66,10 @@ impl Content {
 
     pub(crate) fn group_profile(name: &str) -> Result<Vec<u8>, Error> {
         Self::new(GROUP_PROFILE, name.as_bytes()).encode()
+    }
+
+    pub(crate) fn group_rename(name: &str) -> Result<Vec<u8>, Error> {
+        Self::new(GROUP_RENAME, name.as_bytes()).encode()
     }
 
     fn encode(&self) -> Result<Vec<u8>, Error> {
@@ -187,7 +193,9 @@ mod tests {
 
     #[test]
     fn an_app_cannot_pose_as_the_library() {
-        assert!(Content::new(GROUP_PROFILE, *b"x").to_payload().is_err());
+        for reserved in [GROUP_PROFILE, GROUP_RENAME] {
+            assert!(Content::new(reserved, *b"x").to_payload().is_err());
+        }
     }
 
     #[test]

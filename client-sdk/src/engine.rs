@@ -14,6 +14,7 @@ mod outcome;
 mod packages;
 mod prepare;
 mod queries;
+mod roles;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
+pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;
 use crate::store::{Database, Enrolled, IntentId};

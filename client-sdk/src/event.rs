@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use futures::Stream;
 use tokio::sync::mpsc;
+use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use crate::Content;
@@ -77,6 +78,28 @@ pub enum EventKind {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// Roles were changed, or what they allow.
+    RolesChanged {
+        /// Users that have another role now, and that role.
+        users: Vec<(UserId, Role)>,
+        /// The new policy, where it is another one.
+        policy: Option<Policy>,
+        /// Who committed it.
+        by: Peer,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// Somebody did what the group's rules do not allow, and the service, or that member's app, let it pass. It was not applied: a
+    /// message or a name is not shown, and a commit holds the group ([`EventKind::HeldByBadCommit`] follows).
+    RuleBreach {
+        /// Who did it, proven by a signature. `None`: a device that is no member.
+        by: Option<Peer>,
+        /// The rule, for example `role_send`.
+        rule: String,
+        /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf). Empty for what is in
+        /// no log.
+        evidence: Vec<u8>,
+    },
     /// The group has a (new) name.
     GroupNamed {
         /// The name.
@@ -115,7 +138,7 @@ pub enum EventKind {
     },
     /// An operation that was queued before a restart has failed; nobody was waiting for its outcome.
     OperationFailed {
-        /// What was asked for: `send`, `add`, `remove`, `self_update` or `leave`.
+        /// What was asked for: `send`, `add`, `remove`, `self_update`, `leave`, `rename`, `set_role` or `set_policy`.
         operation: String,
         /// Why: an error reason or rule.
         cause: String,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
-use crate::engine::{Operation, Outcome};
+use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
 use crate::session::Session;
-use crate::{AddFailure, Added, Content, Error, GroupState, Member, Removed, Sent};
+use crate::{AddFailure, Added, Content, Error, GroupState, Member, Policy, Removed, Role, Sent};
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
@@ -130,7 +130,7 @@ impl Group {
     }
 
     /// Adds all devices of these users; says for each device what became of it. More than 256 devices are added with several
-    /// commits.
+    /// commits. By default takes a moderator.
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
@@ -139,7 +139,13 @@ impl Group {
 
     async fn add_users(&self, users: Vec<UserId>) -> Result<Added, Error> {
         let id = self.id;
-        let suite = self.session.engine.run(move |engine| engine.suite(id)).await?;
+        // Before key packages are claimed: they are spent by that.
+        let asked = users.clone();
+        let suite = self.session.engine.run(move |engine| {
+            engine.check_add(id, &asked)?;
+            engine.suite(id)
+        });
+        let suite = suite.await?;
         let mut result = Added::default();
         for users in users.chunks(BATCH) {
             let claims = self.session.transport.claim(users, suite).await?;
@@ -182,7 +188,7 @@ impl Group {
         Ok(result)
     }
 
-    /// Removes all devices of these users.
+    /// Removes all devices of these users. Their roles end, where this device may change roles. By default takes a moderator.
     pub async fn remove(&self, users: &(impl Users + ?Sized)) -> Result<Removed, Error> {
         let users: HashSet<UserId> = users.users()?.into_iter().collect();
         let members = self.members().await?;
@@ -221,6 +227,38 @@ impl Group {
     pub async fn self_update(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.self_update", group = %self.id);
         self.submit(Operation::SelfUpdate, span).await.map(drop)
+    }
+
+    /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator.
+    pub async fn rename(&self, name: &str) -> Result<(), Error> {
+        if name.len() > MAX_GROUP_NAME {
+            return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
+        }
+        let payload = Content::group_rename(name)?;
+        let span = tracing::info_span!("valise.rename", group = %self.id);
+        self.submit(Operation::Rename { payload }, span).await.map(drop)
+    }
+
+    /// Makes a user of the group something else, with a commit. Nobody raises anybody above oneself or touches who is above oneself, and
+    /// the last owner stays one. By default takes an owner.
+    pub async fn set_role(&self, user: impl AsUser, role: Role) -> Result<(), Error> {
+        let user = user.user()?;
+        let span = tracing::info_span!("valise.set_role", group = %self.id);
+        self.submit(Operation::SetRole { user, role }, span)
+            .await
+            .map(drop)
+    }
+
+    /// What roles allow.
+    pub async fn policy(&self) -> Result<Policy, Error> {
+        let id = self.id;
+        self.session.engine.run(move |engine| engine.policy(id)).await
+    }
+
+    /// Changes what roles allow, with a commit. By default takes an owner.
+    pub async fn set_policy(&self, policy: Policy) -> Result<(), Error> {
+        let span = tracing::info_span!("valise.set_policy", group = %self.id);
+        self.submit(Operation::SetPolicy { policy }, span).await.map(drop)
     }
 
     async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {

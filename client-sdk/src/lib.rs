@@ -55,8 +55,8 @@ pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
 pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
 pub use state::{
-    AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,
-    Role, Sent,
+    Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
+    OfflineReason, Policy, Removed, Role, Sent,
 };
 pub use valise_clock::Clock;
 pub use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};

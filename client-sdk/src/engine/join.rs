@@ -190,6 +190,7 @@ impl Engine {
             position,
             entry_id: commit.entry_id.to_vec(),
         })?;
+        self.db.put_added_by(group, Some(by.device))?;
         self.live.insert(group, live);
         self.ephemeral.remove(&group);
         if self.db.unprepare(group)? {

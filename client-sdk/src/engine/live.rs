@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls_rust_crypto::RustCrypto;
-use valise_group_rules::{Identity, Roster};
+use valise_group_rules::{Authority, Identity, Roster};
 use valise_proto::{Epoch, GroupId};
 
 use crate::mls::Storage;
@@ -16,12 +16,19 @@ use crate::{Error, Peer};
 pub(super) struct LiveGroup {
     pub(super) mls: MlsGroup,
     pub(super) roster: Roster,
+    /// Who may do what in this epoch.
+    pub(super) authority: Authority,
 }
 
 impl LiveGroup {
     pub(super) fn new(mls: MlsGroup) -> Result<Self, Error> {
         let roster = Roster::of(mls.members(), None)?;
-        Ok(Self { mls, roster })
+        let authority = Authority::of(mls.public_group().group_context(), &roster)?;
+        Ok(Self {
+            mls,
+            roster,
+            authority,
+        })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -36,6 +43,7 @@ impl LiveGroup {
     /// After a merge.
     pub(super) fn refresh_roster(&mut self) -> Result<(), Error> {
         self.roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        self.authority = Authority::of(self.mls.public_group().group_context(), &self.roster)?;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ impl Engine {
         };
         match row.kind.as_str() {
             "create" => self.transaction(|engine| engine.created(&row)),
-            "send" => {
+            "send" | "rename" => {
                 self.answer(intent, Ok(Outcome::Sent(Sent { position, epoch })));
                 Ok(())
             }

@@ -66,14 +66,13 @@ impl Engine {
             return Ok(Vec::new());
         }
         let live = live::get(&mut self.live, &self.db, id)?;
-        let roles = crate::mls::roles_of(live.mls.public_group().group_context())?;
         let mut members: Vec<_> = live
             .roster
             .members()
             .map(|member| Member {
                 user: member.identity.user.clone(),
                 device: member.identity.device,
-                role: roles.of(&member.identity.user),
+                role: live.authority.role(&member.identity.user),
                 leaf_index: member.leaf.u32(),
             })
             .collect();

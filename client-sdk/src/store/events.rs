@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
+use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::Database;
@@ -25,6 +26,16 @@ pub(crate) enum StoredEvent {
         removed: Vec<StoredPeer>,
         by: StoredPeer,
         epoch: u64,
+    },
+    RolesChanged {
+        users: Vec<(UserId, Role)>,
+        policy: Option<Policy>,
+        by: StoredPeer,
+        epoch: u64,
+    },
+    RuleBreach {
+        by: Option<StoredPeer>,
+        rule: String,
     },
     GroupNamed {
         name: String,
@@ -100,6 +111,24 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
             by: by.into(),
             epoch: epoch.0,
         },
+        EventKind::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => StoredEvent::RolesChanged {
+            users: users.clone(),
+            policy: *policy,
+            by: by.into(),
+            epoch: epoch.0,
+        },
+        EventKind::RuleBreach { by, rule, evidence } => {
+            let stored = StoredEvent::RuleBreach {
+                by: by.as_ref().map(StoredPeer::from),
+                rule: rule.clone(),
+            };
+            return Some((stored, Some(evidence)));
+        }
         EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
             name: name.clone(),
             by: by.into(),
@@ -139,6 +168,22 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
             removed: peers(removed),
             by: by.into(),
             epoch: Epoch(epoch),
+        },
+        StoredEvent::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => EventKind::RolesChanged {
+            users,
+            policy,
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
+        StoredEvent::RuleBreach { by, rule } => EventKind::RuleBreach {
+            by: by.map(Peer::from),
+            rule,
+            evidence: body.unwrap_or_default(),
         },
         StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },
         StoredEvent::Removed { by } => EventKind::Removed { by: by.into() },

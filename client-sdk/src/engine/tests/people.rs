@@ -217,6 +217,23 @@ impl Person {
         log.deliver(self);
     }
 
+    /// Makes another person something else.
+    pub(super) fn set_role(&mut self, log: &mut Log, of: &Self, role: crate::Role) {
+        let user = of.engine.device.user.clone();
+        self.done(log, Operation::SetRole { user, role });
+    }
+
+    /// Does something with a commit that nobody comes before.
+    pub(super) fn done(&mut self, log: &mut Log, operation: Operation) {
+        let mut outcome = self.submit(log.group, operation);
+        log.accept_all(self);
+        log.deliver(self);
+        assert!(matches!(
+            outcome.try_recv().unwrap(),
+            Ok(Outcome::Committed { .. })
+        ));
+    }
+
     pub(super) fn tree(&mut self, group: GroupId) -> Bytes {
         let live = super::super::live::get(&mut self.engine.live, &self.engine.db, group).unwrap();
         live.mls
@@ -316,6 +333,14 @@ impl Person {
     pub(super) fn commit_delay(&mut self) -> Option<Duration> {
         self.chores().into_iter().find_map(|chore| match chore {
             Chore::CommitProposals { after, .. } => Some(after),
+            _ => None,
+        })
+    }
+
+    /// What this device has told the service of a commit.
+    pub(super) fn report(&mut self) -> Option<wire::CommitFault> {
+        self.chores().into_iter().find_map(|chore| match chore {
+            Chore::Report { fault, .. } => Some(fault),
             _ => None,
         })
     }
