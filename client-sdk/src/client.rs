@@ -18,7 +18,7 @@ const MAX_GROUP_NAME: usize = 256;
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
 pub struct Client {
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl Client {

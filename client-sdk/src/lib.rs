@@ -40,6 +40,7 @@ mod engine;
 mod error;
 mod event;
 mod group;
+mod history;
 mod mls;
 mod options;
 mod session;
@@ -49,10 +50,13 @@ mod transport;
 
 pub use administration::{Administration, AuditEvent, EnrolmentCode, UserKind, UserSummary};
 pub use client::Client;
-pub use content::Content;
+pub use content::{
+    Body, Content, Disposition, Expiry, External, Kind, MessageId, Part, ReceiptStatus, Semantics,
+};
 pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
+pub use history::{History, HistoryMessage, Reaction, SendStatus};
 pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
 pub use state::{
     AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,

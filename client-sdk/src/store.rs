@@ -3,6 +3,7 @@
 mod device;
 mod events;
 mod groups;
+mod history;
 mod intents;
 mod key_packages;
 
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use device::Enrolled;
 pub(crate) use groups::GroupRow;
+pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
 
@@ -22,7 +24,10 @@ use crate::options::{Place, StoreKey};
 use crate::{Error, Store};
 
 /// The SDK's migrations; the number of the last one is the schema (`user_version`).
-const MIGRATIONS: &[&str] = &[include_str!("store/1_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("store/1_initial.sql"),
+    include_str!("store/4_history.sql"),
+];
 
 /// An open store.
 pub(crate) struct Database {
@@ -160,7 +165,7 @@ mod tests {
         drop(database);
         let error = Database::open(&store).map(drop).unwrap_err();
         assert!(
-            matches!(error, Error::StoreTooNew { found: 99, known: 1 }),
+            matches!(error, Error::StoreTooNew { found: 99, known } if known as usize == MIGRATIONS.len()),
             "{error}"
         );
     }

@@ -64,8 +64,10 @@ impl Engine {
             Operation::Send { payload } => {
                 self.db.delete_intent(intent.id)?;
                 let prepared = intent.prepared.as_ref().ok_or_else(|| bad(&"not prepared"))?;
+                let position = Position(entry.position);
                 let sent = Sent {
-                    position: Position(entry.position),
+                    id: self.own_message_id(group, &payload, position)?,
+                    position,
                     epoch: prepared.epoch,
                 };
                 self.effects
@@ -152,7 +154,8 @@ impl Engine {
         payload: &[u8],
     ) -> Result<(), Fault> {
         let at = accepted_at(entry.accepted_at.as_ref());
-        let kind = match Content::from_payload(payload) {
+        let position = Position(entry.position);
+        let kind = match Content::from_payload(payload, &sender.user, group, position) {
             None => EventKind::Unreadable { sender: Some(sender) },
             Some(content) if content.content_type() == GROUP_PROFILE => {
                 let Ok(name) = String::from_utf8(content.body().to_vec()) else {
@@ -164,9 +167,9 @@ impl Engine {
                 self.db.put_name(group, &name)?;
                 EventKind::GroupNamed { name, by: sender }
             }
-            Some(content) => EventKind::Message { sender, content },
+            Some(content) => return Ok(self.heard(group, position, at, sender, content)?),
         };
-        Ok(self.emit(group, Position(entry.position), at, &kind)?)
+        Ok(self.emit(group, position, at, &kind)?)
     }
 
     /// A proposal that must be committed before anything else is sent.
