@@ -45,10 +45,7 @@ async fn history(arguments: &HistoryArgs, client: &Client) -> Result<(), CliErro
 }
 
 /// The last messages, oldest first.
-async fn last(
-    history: &valise_client_sdk::History,
-    limit: usize,
-) -> Result<Vec<HistoryMessage>, CliError> {
+async fn last(history: &valise_client_sdk::History, limit: usize) -> Result<Vec<HistoryMessage>, CliError> {
     let mut messages: Vec<HistoryMessage> = Vec::new();
     let mut before: Option<Position> = None;
     while messages.len() < limit {
@@ -99,7 +96,10 @@ fn json(message: &HistoryMessage) -> Map<String, Value> {
             .map(|reaction| json!({ "user": reaction.user, "emoji": reaction.emoji }))
             .collect(),
     );
-    put("read_by", message.read_by.iter().map(|user| json!(user)).collect());
+    put(
+        "read_by",
+        message.read_by.iter().map(|user| json!(user)).collect(),
+    );
     object
 }
 
@@ -210,14 +210,23 @@ mod tests {
             cause: "POLICY_DENIED".to_owned(),
             what_now: WhatNow::Denied,
         };
-        assert!(line(&message(failed, Some("x".into()))).ends_with("x  [not sent: POLICY_DENIED: it is not allowed]"));
+        assert!(
+            line(&message(failed, Some("x".into())))
+                .ends_with("x  [not sent: POLICY_DENIED: it is not allowed]")
+        );
         assert!(line(&message(SendStatus::Queued, None)).ends_with(": (deleted)  [queued]"));
     }
 
     #[test]
     fn json_has_all_of_it() {
         let value = Value::Object(json(&message(SendStatus::Queued, Some("x".into()))));
-        assert_eq!((&value["status"], &value["text"]), (&json!("queued"), &json!("x")));
-        assert_eq!((&value["position"], &value["deleted"]), (&Value::Null, &json!(false)));
+        assert_eq!(
+            (&value["status"], &value["text"]),
+            (&json!("queued"), &json!("x"))
+        );
+        assert_eq!(
+            (&value["position"], &value["deleted"]),
+            (&Value::Null, &json!(false))
+        );
     }
 }

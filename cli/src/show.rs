@@ -255,7 +255,9 @@ pub(crate) fn body(event: &Event) -> String {
     } = told(&event.kind);
     let text = printable(&text);
     match sender {
-        Some(sender) if matches!(kind, "message" | "edit" | "ephemeral") => format!("{}: {text}", sender.user),
+        Some(sender) if matches!(kind, "message" | "edit" | "ephemeral") => {
+            format!("{}: {text}", sender.user)
+        }
         Some(sender) => format!("* {} {text}", sender.user),
         None => format!("* {text}"),
     }
@@ -335,10 +337,16 @@ mod tests {
         };
         let (line, value) = say(Content::reply(id, "yes"));
         assert_eq!(line, "bob@valise.example: (reply) yes");
-        assert_eq!((&value["kind"], &value["in_reply_to"]), (&json!("message"), &json!(name)));
+        assert_eq!(
+            (&value["kind"], &value["in_reply_to"]),
+            (&json!("message"), &json!(name))
+        );
         let (line, value) = say(Content::reaction(id, "❤"));
         assert_eq!(line, "* bob@valise.example reacted ❤");
-        assert_eq!((&value["kind"], &value["emojis"]), (&json!("reaction"), &json!(["❤"])));
+        assert_eq!(
+            (&value["kind"], &value["emojis"]),
+            (&json!("reaction"), &json!(["❤"]))
+        );
         let (line, value) = say(Content::edit(id, "no"));
         assert_eq!(line, "bob@valise.example: (edited) no");
         assert_eq!((&value["kind"], &value["of"]), (&json!("edit"), &json!(name)));

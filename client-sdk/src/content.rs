@@ -130,11 +130,7 @@ impl Content {
 
     /// A reaction to a message: an emoji.
     pub fn reaction(to: MessageId, emoji: impl Into<String>) -> Self {
-        let part = Part::single(
-            Disposition::REACTION,
-            TEXT.to_owned(),
-            emoji.into().into_bytes(),
-        );
+        let part = Part::single(Disposition::REACTION, TEXT.to_owned(), emoji.into().into_bytes());
         Self::from_part(part).in_answer_to(to)
     }
 
@@ -374,7 +370,7 @@ impl std::fmt::Debug for Content {
         f.debug_struct("Content")
             .field("id", &self.id())
             .field("part", &self.mimi.part)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -29,6 +29,8 @@
 //!   group's log (RFC 9420 §14); where another commit was first, the operation is built again on the new epoch.
 //! - **Inbox**: entries of a group's log are applied strictly in order, each once. A gap is read again, never skipped.
 //! - **Events** are kept until the app confirms them.
+//! - **Messages** are IETF MIMI content ([`Content`]): text, replies, reactions, edits, deletions, receipts, or any other type. What was
+//!   said is remembered, with the status of own messages, and can be searched ([`Group::history`]).
 //!
 //! One message: [`Group::send`] -> `engine/intents.rs` -> `engine/prepare.rs` -> `session/upload.rs` -> `transport.rs` -> the service ->
 //! `session/subscribe.rs` -> `engine/inbox.rs` -> [`Events`].

@@ -109,7 +109,13 @@ mod tests {
         let id = MessageId::of("mimi://a.example/u/alice", "urn:uuid:x", b"message", &[7; SALT]);
         assert_eq!(id.to_string().parse::<MessageId>().unwrap(), id);
         assert_eq!(id.as_bytes()[0], 1);
-        for bad in ["", "01", "xx", &id.to_string().replacen("01", "02", 1), &id.to_string()[1..]] {
+        for bad in [
+            "",
+            "01",
+            "xx",
+            &id.to_string().replacen("01", "02", 1),
+            &id.to_string()[1..],
+        ] {
             assert!(bad.parse::<MessageId>().is_err(), "{bad}");
         }
     }

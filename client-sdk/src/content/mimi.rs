@@ -209,6 +209,7 @@ impl Reader<'_> {
         Some(null)
     }
 
+    #[expect(clippy::option_option, reason = "the outer one is whether it can be read")]
     fn id(&mut self) -> Option<Option<MessageId>> {
         if self.is_null()? {
             return Some(None);
@@ -216,6 +217,7 @@ impl Reader<'_> {
         Some(Some(MessageId::from_slice(self.from.bytes().ok()?)?))
     }
 
+    #[expect(clippy::option_option, reason = "the outer one is whether it can be read")]
     fn expires(&mut self) -> Option<Option<Expires>> {
         if self.is_null()? {
             return Some(None);

@@ -151,7 +151,7 @@ impl std::fmt::Debug for Part {
             Body::External(external) => part.field("external", &external.content_type),
             Body::Multi { parts, .. } => part.field("parts", parts),
         };
-        part.finish()
+        part.finish_non_exhaustive()
     }
 }
 

@@ -64,10 +64,7 @@ impl Content {
         let decoded = mimi::decode(body)?;
         let claims = |claimed: Option<String>, is: &str| claimed.is_none_or(|claimed| claimed == is);
         let content = Self {
-            sent: Some((
-                MessageId::of(&sender, &room, body, &decoded.salt),
-                decoded.salt,
-            )),
+            sent: Some((MessageId::of(&sender, &room, body, &decoded.salt), decoded.salt)),
             mimi: decoded.mimi,
         };
         (claims(decoded.sender_uri, &sender) && claims(decoded.room_uri, &room) && !content.is_profile())
@@ -145,7 +142,11 @@ mod tests {
     #[test]
     fn the_payload_format_stays_as_it_is() {
         let payload = Content::new("a/b", *b"xyz").to_payload().unwrap();
-        let message = [&[0x87, 0x50][..], &payload[29..45], b"\xf6\x40\xf6\xf6\xa0\x85\x01\x60\x01\x63a/b\x43xyz"];
+        let message = [
+            &[0x87, 0x50][..],
+            &payload[29..45],
+            b"\xf6\x40\xf6\xf6\xa0\x85\x01\x60\x01\x63a/b\x43xyz",
+        ];
         let message = message.concat();
         let length = u8::try_from(message.len()).unwrap();
         let expected = [&[1, 24][..], b"application/mimi-content", &[length], &message].concat();
@@ -161,7 +162,8 @@ mod tests {
         assert_eq!(first, second, "they say the same");
         assert_ne!(first.id(), second.id());
         assert_eq!(first.id(), read(&one).unwrap().id());
-        let by_bob = Content::from_payload(&one, &"bob@a.example".parse().unwrap(), GROUP, Position(5)).unwrap();
+        let by_bob =
+            Content::from_payload(&one, &"bob@a.example".parse().unwrap(), GROUP, Position(5)).unwrap();
         assert_ne!(by_bob.id(), first.id());
     }
 
@@ -194,7 +196,10 @@ mod tests {
     fn payloads_of_other_types_are_passed_on() {
         let payload = encode("application/vnd.other", b"xyz").unwrap();
         let content = read(&payload).unwrap();
-        assert_eq!((content.content_type(), content.body()), ("application/vnd.other", &b"xyz"[..]));
+        assert_eq!(
+            (content.content_type(), content.body()),
+            ("application/vnd.other", &b"xyz"[..])
+        );
         let later = Content::from_payload(&payload, &alice(), GROUP, Position(6)).unwrap();
         assert_ne!(content.id(), later.id());
     }
@@ -206,7 +211,10 @@ mod tests {
         let message = posing.mimi.encode(&[0; SALT]).unwrap();
         assert_eq!(read(&encode(MIMI, &message).unwrap()), None);
         let told = read(&Content::group_profile("Budget").unwrap()).unwrap();
-        assert_eq!((told.content_type(), told.body()), (GROUP_PROFILE, &b"Budget"[..]));
+        assert_eq!(
+            (told.content_type(), told.body()),
+            (GROUP_PROFILE, &b"Budget"[..])
+        );
     }
 
     #[test]

@@ -16,16 +16,28 @@ fn contents_are_of_their_kind() {
     assert_eq!(Content::edit(of, "c").kind(), Kind::Edit { of, text: "c" });
     assert_eq!(Content::delete(of).kind(), Kind::Delete { of });
     let report = vec![(id(1), ReceiptStatus::READ), (id(2), ReceiptStatus::READ)];
-    assert_eq!(Content::read_receipt(&[id(1), id(2)]).kind(), Kind::Receipt(report));
+    assert_eq!(
+        Content::read_receipt(&[id(1), id(2)]).kind(),
+        Kind::Receipt(report)
+    );
     assert_eq!(Content::new("image/png", *b"x").kind(), Kind::Other);
-    assert_eq!(Content::new("image/png", *b"x").in_place_of(of).kind(), Kind::Other);
+    assert_eq!(
+        Content::new("image/png", *b"x").in_place_of(of).kind(),
+        Kind::Other
+    );
 }
 
 #[test]
 fn a_reaction_of_many_words_is_a_reply() {
     let long = "x".repeat(MAX_EMOJI + 1);
     let content = Content::reaction(id(5), long.clone());
-    assert_eq!(content.kind(), Kind::Reply { to: id(5), text: &long });
+    assert_eq!(
+        content.kind(),
+        Kind::Reply {
+            to: id(5),
+            text: &long
+        }
+    );
 }
 
 #[test]
@@ -40,13 +52,20 @@ fn several_reactions_stay_apart() {
         },
     });
     let emojis = vec!["❤", "🥳"];
-    assert_eq!(content.in_answer_to(id(5)).kind(), Kind::Reaction { to: id(5), emojis });
+    assert_eq!(
+        content.in_answer_to(id(5)).kind(),
+        Kind::Reaction { to: id(5), emojis }
+    );
 }
 
 #[test]
 fn text_is_what_can_be_read_as_text() {
-    let text = |content_type: &str, body: &[u8]| Content::new(content_type, body).as_text().map(str::to_owned);
-    assert_eq!(text("text/markdown;variant=GFM-MIMI", b"_x_").as_deref(), Some("_x_"));
+    let text =
+        |content_type: &str, body: &[u8]| Content::new(content_type, body).as_text().map(str::to_owned);
+    assert_eq!(
+        text("text/markdown;variant=GFM-MIMI", b"_x_").as_deref(),
+        Some("_x_")
+    );
     assert_eq!(text("Text/Plain; charset=UTF-8", b"x").as_deref(), Some("x"));
     assert_eq!(text("text/plain;charset=iso-8859-1", b"x"), None);
     assert_eq!(text("text/html", b"x"), None);

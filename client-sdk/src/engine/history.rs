@@ -9,10 +9,8 @@ use super::Engine;
 use super::effects::{Chore, Effect};
 use super::intents::Operation;
 use crate::history::HistoryMessage;
-use crate::store::{Failure, IntentId, MessageNumber, Named, NewMessage, MessagePlace as Place};
-use crate::{
-    Content, Error, EventId, EventKind, Expiry, Kind, MessageId, Peer, ReceiptStatus,
-};
+use crate::store::{Failure, IntentId, MessageNumber, MessagePlace as Place, Named, NewMessage};
+use crate::{Content, Error, EventId, EventKind, Expiry, Kind, MessageId, Peer, ReceiptStatus};
 
 /// A message that came with an entry of the log.
 struct Heard<'a> {
@@ -336,11 +334,7 @@ impl Engine {
         self.db.search_history(group, words, limit)
     }
 
-    pub(crate) fn messages_were_read(
-        &mut self,
-        group: GroupId,
-        messages: &[MessageId],
-    ) -> Result<(), Error> {
+    pub(crate) fn messages_were_read(&mut self, group: GroupId, messages: &[MessageId]) -> Result<(), Error> {
         let now = self.options.clock.unix_millis();
         self.transaction(|engine| {
             for &id in messages {

@@ -178,13 +178,14 @@ impl Database {
              SELECT number, user_id, 1 FROM message_versions JOIN messages ON number = message
              WHERE version_id = ?2 AND group_id = ?1",
         )?;
-        let mut rows = statement.query(params![
-            group.as_bytes().as_slice(),
-            id.as_bytes().as_slice()
-        ])?;
+        let mut rows = statement.query(params![group.as_bytes().as_slice(), id.as_bytes().as_slice()])?;
         let mut named = Named::Unknown;
         while let Some(row) = rows.next()? {
-            if row.get_ref(1)?.as_str().is_ok_and(|sender| sender == user.as_str()) {
+            if row
+                .get_ref(1)?
+                .as_str()
+                .is_ok_and(|sender| sender == user.as_str())
+            {
                 return Ok(Named::TheirOwn(MessageNumber(row.get(0)?)));
             }
             if row.get(2)? {
@@ -195,7 +196,11 @@ impl Database {
     }
 
     /// The message of that id, or of which that is an edit.
-    pub(crate) fn message_number(&self, group: GroupId, id: MessageId) -> Result<Option<MessageNumber>, Error> {
+    pub(crate) fn message_number(
+        &self,
+        group: GroupId,
+        id: MessageId,
+    ) -> Result<Option<MessageNumber>, Error> {
         let mut statement = self.connection.prepare_cached(
             "SELECT number, genuine FROM messages WHERE group_id = ?1 AND message_id = ?2
              UNION ALL
@@ -326,6 +331,8 @@ impl Database {
 
     /// The user has read it at that time: from now on it expires, if it was to after reading. Says whether it does.
     pub(crate) fn message_was_read(&self, message: MessageNumber, at: u64) -> Result<bool, Error> {
+        // Whatever the service says that the time was: the sum is a number that can be stored.
+        let at = at.min(1 << 53);
         let mut statement = self.connection.prepare_cached(
             "UPDATE messages SET expires = ?2 + expires_after * 1000
              WHERE number = ?1 AND expires IS NULL AND expires_after IS NOT NULL",

@@ -53,7 +53,9 @@ fn what_the_examples_say_is_understood() {
     assert!(!expiring.relative && expiring.seconds == 1_644_390_004);
     let conference = decode(&example("conferencing")).unwrap().mimi;
     assert_eq!(conference.topic, b"Foo 118");
-    assert!(matches!(conference.part.body, Body::External(external) if external.url == "https://example.com/join/12345"));
+    assert!(
+        matches!(conference.part.body, Body::External(external) if external.url == "https://example.com/join/12345")
+    );
     let nested = decode(&example("multipart-3")).unwrap().mimi.part;
     assert_eq!(nested.singles().len(), 6);
 }
@@ -88,11 +90,21 @@ fn with_extensions(extensions: &str) -> Option<Decoded> {
 #[test]
 fn unknown_extensions_are_passed_on() {
     // {1: "a", 256: [[h'1234', 32("http://example.com")], [h'3456', 5771]]}, the example of §6.3.
-    let example = "a201616119010082824212 34d82072687474703a2f2f6578616d706c652e636f6d8242345619168b".replace(' ', "");
+    let example =
+        "a201616119010082824212 34d82072687474703a2f2f6578616d706c652e636f6d8242345619168b".replace(' ', "");
     let decoded = with_extensions(&example).unwrap();
     assert_eq!(decoded.mimi.extensions, hex(&example));
     assert_eq!(decoded.sender_uri.as_deref(), Some("a"));
-    for good in ["a0", "a103a1412001", "a1613001", "a120f97e00", "a103fb3ff199999999999a", "a103f6", "a103f5", "a103f7"] {
+    for good in [
+        "a0",
+        "a103a1412001",
+        "a1613001",
+        "a120f97e00",
+        "a103fb3ff199999999999a",
+        "a103f6",
+        "a103f5",
+        "a103f7",
+    ] {
         assert!(with_extensions(good).is_some(), "{good}");
     }
 }

@@ -172,7 +172,10 @@ impl Database {
         let mut readers = Vec::new();
         while let Some(row) = rows.next()? {
             let user: String = row.get(0)?;
-            readers.push(user.parse().map_err(|_| Error::InvalidInput("the store's receipt"))?);
+            readers.push(
+                user.parse()
+                    .map_err(|_| Error::InvalidInput("the store's receipt"))?,
+            );
         }
         Ok(readers)
     }
@@ -208,10 +211,35 @@ mod tests {
         let many = "word ".repeat(10_000);
         let long = "x".repeat(1_000_000);
         for words in [
-            "\"", "'", "*", "AND", "NOT", "a AND", "NEAR(", "text:x", "-x", "^x", "(", "a\0b", "x*y", "{a b}:c", "\\", "é", "日本",
-            "\u{200d}", "½", "a + b", "; DROP TABLE messages", &many, &long,
+            "\"",
+            "'",
+            "*",
+            "AND",
+            "NOT",
+            "a AND",
+            "NEAR(",
+            "text:x",
+            "-x",
+            "^x",
+            "(",
+            "a\0b",
+            "x*y",
+            "{a b}:c",
+            "\\",
+            "é",
+            "日本",
+            "\u{200d}",
+            "½",
+            "a + b",
+            "; DROP TABLE messages",
+            &many,
+            &long,
         ] {
-            assert_eq!(database.search_history(None, words, 10).unwrap().len(), 0, "{words:.20}");
+            assert_eq!(
+                database.search_history(None, words, 10).unwrap().len(),
+                0,
+                "{words:.20}"
+            );
         }
     }
 }
