@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// Talk: lines of standard input are sent, what others say is shown.
     Chat(ChatArgs),
+    /// Show what was said in a group, as this device remembers it. Needs no connection.
+    History(HistoryArgs),
     /// Administer the deployment, with an administrator's device.
     Admin {
         #[command(subcommand)]
@@ -274,6 +276,21 @@ pub(crate) struct ListenArgs {
 pub(crate) struct ChatArgs {
     /// The group.
     pub(crate) group: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The group.
+    pub(crate) group: String,
+    /// Only messages with all these words; the last may be the beginning of one.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) search: Option<String>,
+    /// At most so many, the newest.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ mod enrol;
 mod error;
 mod feed;
 mod group;
+mod history;
 mod listen;
 mod out;
 mod profile;
@@ -78,6 +79,7 @@ async fn command(command: Command, profile: Option<PathBuf>) -> Result<(), CliEr
         Command::Send(arguments) => send::run(arguments, &profile()?).await,
         Command::Listen(arguments) => listen::run(arguments, &profile()?).await,
         Command::Chat(arguments) => chat::run(arguments, &profile()?).await,
+        Command::History(arguments) => history::run(arguments, &profile()?).await,
         Command::Admin { command } => admin::run(command, &profile()?).await,
     }
 }

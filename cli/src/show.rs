@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Peer};
+use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Kind, MessageId, Peer};
 
 use crate::error::CliError;
 use crate::out::{json_line, printable};
@@ -33,7 +33,7 @@ pub(crate) fn json(event: &Event) -> Result<String, CliError> {
     json_line(&object)
 }
 
-fn peer(peer: &Peer) -> Value {
+pub(crate) fn peer(peer: &Peer) -> Value {
     json!({ "user": peer.user, "device": peer.device })
 }
 
@@ -50,9 +50,16 @@ fn told(kind: &EventKind) -> Told {
     };
     match kind {
         EventKind::Message { sender, content } => {
-            let (fields, text) = content_of(content);
-            told("message", Some(sender), fields, text)
+            let (kind, mut fields, text) = message(content);
+            fields.extend(content.id().map(|id| ("id", name(id))));
+            told(kind, Some(sender), fields, text)
         }
+        EventKind::ReplacementRefused { sender, of } => told(
+            "replacement_refused",
+            Some(sender),
+            vec![("of", name(*of))],
+            "tried to change what another has said: ignored".into(),
+        ),
         EventKind::Ephemeral { sender, content } => {
             let (fields, text) = content_of(content);
             told("ephemeral", Some(sender), fields, format!("(passing) {text}"))
@@ -171,7 +178,45 @@ fn trouble(kind: &EventKind) -> Told {
     }
 }
 
-fn content_of(content: &Content) -> (Vec<(&'static str, Value)>, String) {
+fn name(id: MessageId) -> Value {
+    id.to_string().into()
+}
+
+/// What kind of message it is, what it says, and how that is told.
+fn message(content: &Content) -> (&'static str, Vec<(&'static str, Value)>, String) {
+    match content.kind() {
+        Kind::Reply { to, text } => (
+            "message",
+            vec![("text", text.into()), ("in_reply_to", name(to))],
+            format!("(reply) {text}"),
+        ),
+        Kind::Reaction { to, emojis } => (
+            "reaction",
+            vec![("to", name(to)), ("emojis", emojis.iter().copied().collect())],
+            format!("reacted {}", emojis.join(" ")),
+        ),
+        Kind::Edit { of, text } => (
+            "edit",
+            vec![("text", text.into()), ("of", name(of))],
+            format!("(edited) {text}"),
+        ),
+        Kind::Delete { of } => ("delete", vec![("of", name(of))], "deleted a message".into()),
+        Kind::Receipt(report) => {
+            let messages: Vec<_> = report
+                .iter()
+                .map(|(message, status)| json!({ "id": message.to_string(), "status": status.0 }))
+                .collect();
+            let text = format!("told of {} messages whether they were read", messages.len());
+            ("receipt", vec![("messages", messages.into())], text)
+        }
+        _ => {
+            let (fields, text) = content_of(content);
+            ("message", fields, text)
+        }
+    }
+}
+
+pub(crate) fn content_of(content: &Content) -> (Vec<(&'static str, Value)>, String) {
     match content.as_text() {
         Some(text) => (vec![("text", text.into())], text.to_owned()),
         None => (
@@ -242,7 +287,9 @@ pub(crate) fn body(event: &Event) -> String {
     } = told(&event.kind);
     let text = printable(&text);
     match sender {
-        Some(sender) if matches!(kind, "message" | "ephemeral") => format!("{}: {text}", sender.user),
+        Some(sender) if matches!(kind, "message" | "edit" | "ephemeral") => {
+            format!("{}: {text}", sender.user)
+        }
         Some(sender) => format!("* {} {text}", sender.user),
         None => format!("* {text}"),
     }
@@ -304,6 +351,42 @@ mod tests {
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["text"], Value::Null);
         assert_eq!(value["body_hex"], "01ff");
+    }
+
+    #[test]
+    fn what_refers_to_other_messages_says_to_which() {
+        let mut bytes = [0xAB; 32];
+        bytes[0] = 1;
+        let id = MessageId::from_bytes(bytes).unwrap();
+        let name = format!("01{}", "ab".repeat(31));
+        let say = |content: Content| {
+            let event = event(EventKind::Message {
+                sender: bob(),
+                content,
+            });
+            let value: Value = serde_json::from_str(&json(&event).unwrap()).unwrap();
+            (body(&event), value)
+        };
+        let (line, value) = say(Content::reply(id, "yes"));
+        assert_eq!(line, "bob@valise.example: (reply) yes");
+        assert_eq!(
+            (&value["kind"], &value["in_reply_to"]),
+            (&json!("message"), &json!(name))
+        );
+        let (line, value) = say(Content::reaction(id, "❤"));
+        assert_eq!(line, "* bob@valise.example reacted ❤");
+        assert_eq!(
+            (&value["kind"], &value["emojis"]),
+            (&json!("reaction"), &json!(["❤"]))
+        );
+        let (line, value) = say(Content::edit(id, "no"));
+        assert_eq!(line, "bob@valise.example: (edited) no");
+        assert_eq!((&value["kind"], &value["of"]), (&json!("edit"), &json!(name)));
+        let (line, value) = say(Content::delete(id));
+        assert_eq!(line, "* bob@valise.example deleted a message");
+        assert_eq!(value["kind"], "delete");
+        let (_, value) = say(Content::read_receipt(&[id]));
+        assert_eq!(value["messages"], json!([{ "id": name, "status": 2 }]));
     }
 
     #[test]

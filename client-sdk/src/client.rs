@@ -15,7 +15,7 @@ use crate::{
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
 pub struct Client {
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl Client {

@@ -6,6 +6,7 @@
 mod effects;
 mod entry;
 mod ephemeral;
+mod history;
 mod inbox;
 mod intents;
 mod join;
@@ -141,6 +142,7 @@ impl Engine {
 
     /// Takes up what a former run left: prepared requests go out again, as repeats.
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
+        self.tidy_history()?;
         self.transaction(|engine| {
             for group in engine.db.groups()? {
                 if !group.status.is_usable() {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
-use crate::Content;
+use crate::{Content, MessageId};
 
 /// The number of an event on this device: later events have greater numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,7 +48,11 @@ pub struct Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A message, of another device or one's own: all members see all messages in one order.
+    /// A message, of another device or one's own: all members see all messages in one order. Also reactions, edits,
+    /// deletions and receipts: see [`Content::kind`].
+    ///
+    /// That an edit or deletion is of the user who sent the message was checked, as far as the device knows that message: see
+    /// [`crate::Group::history`].
     Message {
         /// Who sent it.
         sender: Peer,
@@ -131,6 +135,13 @@ pub enum EventKind {
     LogRegressed,
     /// The service no longer keeps what this device would have to read next: the group is not followed any more.
     Lost,
+    /// Somebody tried to edit or delete what another has sent. It was ignored.
+    ReplacementRefused {
+        /// Who tried.
+        sender: Peer,
+        /// The message that stays as it is.
+        of: MessageId,
+    },
     /// A message that cannot be read: its sender broke the protocol.
     Unreadable {
         /// Who sent it, where that is known.

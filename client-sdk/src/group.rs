@@ -8,7 +8,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 
 use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
 use crate::session::Session;
-use crate::{AddFailure, Added, Content, Error, GroupState, Member, Policy, Removed, Role, Sent};
+use crate::{AddFailure, Added, Content, Error, GroupState, Member, MessageId, Policy, Removed, Role, Sent};
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
@@ -110,6 +110,17 @@ impl Group {
             Outcome::Sent(sent) => Ok(sent),
             _ => Err(Error::Closed),
         }
+    }
+
+    /// Queues a message and does not wait for the service: resolves when it is stored, also without a connection. How it fares is
+    /// in [`Self::history`]; if it fails, [`crate::EventKind::OperationFailed`] tells.
+    pub async fn queue(&self, content: impl Into<Content>) -> Result<MessageId, Error> {
+        let payload = content.into().to_payload()?;
+        let id = self.id;
+        self.session
+            .engine
+            .run(move |engine| engine.queue_message(id, payload))
+            .await
     }
 
     /// Sends a message to the devices that are connected now. It is tried once, never stored, and may be lost.

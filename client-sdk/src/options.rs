@@ -178,6 +178,10 @@ pub struct Options {
     pub key_packages: KeyPackageOptions,
     /// The suite of groups that this device creates.
     pub cipher_suite: CipherSuite,
+    /// Keep messages on the device, to be shown and searched ([`crate::Group::history`]). Without it nothing is kept beyond
+    /// unconfirmed events, what was kept before is deleted at the next start, and it cannot be checked whether edits and
+    /// deletions are of the one who sent the message.
+    pub history: bool,
     /// How long a member waits, for each active member before it in the tree, before it commits somebody's proposal.
     pub commit_delay: Duration,
 }
@@ -188,6 +192,7 @@ impl Default for Options {
             clock: Clock::system(),
             key_packages: KeyPackageOptions::default(),
             cipher_suite: CipherSuite::default(),
+            history: true,
             commit_delay: Duration::from_millis(200),
         }
     }

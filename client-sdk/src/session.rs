@@ -2,6 +2,7 @@
 
 mod chores;
 pub(crate) mod enrol;
+mod expiry;
 mod feed;
 mod stock;
 mod subscribe;
@@ -35,6 +36,8 @@ pub(crate) struct Session {
     ephemeral: broadcast::Sender<Event>,
     /// Key packages are to be published.
     top_up: Notify,
+    /// Some message expires.
+    expiring: Notify,
     /// One publishes at a time.
     publishing: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
@@ -82,6 +85,7 @@ impl Session {
             newest_event: ends.newest_event,
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),
+            expiring: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -92,6 +96,7 @@ impl Session {
         session.spawn(subscribe::run(Arc::clone(&session), ends.follows));
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
+        session.spawn(expiry::run(Arc::clone(&session)));
         Ok(session)
     }
 

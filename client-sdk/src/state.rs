@@ -118,6 +118,8 @@ pub struct Member {
 /// An accepted message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
+    /// The message's name.
+    pub id: crate::MessageId,
     /// Where it stands in the group's log.
     pub position: Position,
     /// The epoch in which it was sent.

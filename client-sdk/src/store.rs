@@ -3,6 +3,7 @@
 mod device;
 mod events;
 mod groups;
+mod history;
 mod intents;
 mod key_packages;
 
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use device::Enrolled;
 pub(crate) use groups::GroupRow;
+pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
 
@@ -24,6 +26,7 @@ use crate::{Error, Store};
 /// The SDK's migrations; the number of the last one is the schema (`user_version`).
 const MIGRATIONS: &[&str] = &[
     include_str!("store/1_initial.sql"),
+    include_str!("store/4_history.sql"),
     include_str!("store/6_roles.sql"),
 ];
 

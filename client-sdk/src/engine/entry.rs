@@ -66,8 +66,10 @@ impl Engine {
             Operation::Send { payload } | Operation::Rename { payload } => {
                 self.db.delete_intent(intent.id)?;
                 let prepared = intent.prepared.as_ref().ok_or_else(|| bad(&"not prepared"))?;
+                let position = Position(entry.position);
                 let sent = Sent {
-                    position: Position(entry.position),
+                    id: self.own_message_id(group, &payload, position)?,
+                    position,
                     epoch: prepared.epoch,
                 };
                 self.effects
@@ -149,14 +151,15 @@ impl Engine {
         if let Err(RuleViolation(rule)) = live.authority.may(&sender.user, Act::Send) {
             return Ok(self.breach(group, entry, Some(sender), rule)?);
         }
-        let kind = match Content::from_payload(payload) {
+        let position = Position(entry.position);
+        let kind = match Content::from_payload(payload, &sender.user, group, position) {
             None => EventKind::Unreadable { sender: Some(sender) },
             Some(content) if [GROUP_PROFILE, GROUP_RENAME].contains(&content.content_type()) => {
                 return Ok(self.named(group, entry, sender, &content)?);
             }
-            Some(content) => EventKind::Message { sender, content },
+            Some(content) => return Ok(self.heard(group, position, at, sender, content)?),
         };
-        Ok(self.emit(group, Position(entry.position), at, &kind)?)
+        Ok(self.emit(group, position, at, &kind)?)
     }
 
     /// A proposal that must be committed before anything else is sent.

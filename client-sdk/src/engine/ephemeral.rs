@@ -125,7 +125,11 @@ impl Engine {
         let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
             return Ok(None);
         };
-        let content = Content::from_payload(&message.into_bytes());
-        Ok(live.peer(leaf).zip(content))
+        let Some(sender) = live.peer(leaf) else {
+            return Ok(None);
+        };
+        let payload = message.into_bytes();
+        let content = Content::from_payload(&payload, &sender.user, group, Position::NONE);
+        Ok(content.map(|content| (sender, content)))
     }
 }

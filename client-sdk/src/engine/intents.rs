@@ -181,6 +181,7 @@ impl Engine {
                     continue;
                 }
                 let id = engine.queue(group, &operation, false)?;
+                engine.remember_queued(id, group, &operation)?;
                 engine.waiters.insert(id, Waiter { span, answer });
                 stored.push(id);
                 if !groups.contains(&group) {
@@ -199,7 +200,7 @@ impl Engine {
         }
     }
 
-    fn check_submission(&mut self, group: GroupId, operation: &Operation) -> Result<(), Error> {
+    pub(super) fn check_submission(&mut self, group: GroupId, operation: &Operation) -> Result<(), Error> {
         let row = self.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
         if !row.status.is_usable() {
             return Err(Error::GroupNotActive(row.status));

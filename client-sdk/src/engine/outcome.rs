@@ -24,7 +24,9 @@ impl Engine {
         match row.kind.as_str() {
             "create" => self.transaction(|engine| engine.created(&row)),
             "send" | "rename" => {
-                self.answer(intent, Ok(Outcome::Sent(Sent { position, epoch })));
+                let payload = row.payload.as_deref().unwrap_or_default();
+                let id = self.own_message_id(row.group, payload, position)?;
+                self.answer(intent, Ok(Outcome::Sent(Sent { id, position, epoch })));
                 Ok(())
             }
             "leave" => {
@@ -96,6 +98,7 @@ impl Engine {
     /// Ends an intent: its caller hears why, or, if nobody is waiting any more, the app does.
     pub(super) fn fail(&mut self, intent: &IntentRow, error: &Error) -> Result<(), Error> {
         self.db.delete_intent(intent.id)?;
+        self.remember_failure(intent.id, error)?;
         tracing::info!(group = %intent.group, operation = intent.kind, %error, "an operation failed");
         if intent.kind == Operation::Create.kind() {
             live::delete(&mut self.live, &self.db, intent.group)?;
@@ -106,14 +109,12 @@ impl Engine {
             live.mls
                 .clear_pending_commit(&crate::mls::Storage::new(&self.db.connection))?;
         }
-        if self.waiters.contains_key(&intent.id) {
+        let waiter = self.waiters.get(&intent.id);
+        if waiter.is_some_and(|waiter| !waiter.answer.is_closed()) {
             self.effects.push(Effect::Answer(intent.id, Err(error.clone())));
             return Ok(());
         }
-        let cause = match error {
-            Error::Refused(refusal) => refusal.reason.to_string(),
-            error => error.to_string(),
-        };
+        let cause = cause(error);
         let at = self.options.clock.unix_millis();
         let event = EventKind::OperationFailed {
             operation: intent.kind.clone(),
@@ -144,5 +145,13 @@ impl Engine {
     fn answer(&mut self, intent: IntentId, result: Result<Outcome, Error>) {
         self.effects.push(Effect::Answer(intent, result));
         self.let_effects_out();
+    }
+}
+
+/// Why an operation failed: an error reason, or what the error says.
+pub(super) fn cause(error: &Error) -> String {
+    match error {
+        Error::Refused(refusal) => refusal.reason.to_string(),
+        error => error.to_string(),
     }
 }

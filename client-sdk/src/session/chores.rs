@@ -12,6 +12,7 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
     while let Some(chore) = chores.recv().await {
         match chore {
             Chore::TopUp => session.top_up.notify_one(),
+            Chore::Expire => session.expiring.notify_one(),
             Chore::CommitProposals { group, epoch, after } => {
                 let engine = session.engine.clone();
                 session.spawn(async move {

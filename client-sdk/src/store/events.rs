@@ -1,5 +1,6 @@
 //! Events that the app has not confirmed.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::params;
@@ -8,7 +9,8 @@ use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::Database;
-use crate::{Content, Error, Event, EventId, EventKind, Peer};
+use crate::content::STORED;
+use crate::{Content, Error, Event, EventId, EventKind, MessageId, Peer};
 
 /// [`EventKind`] as it is stored. A change of it is a migration.
 #[derive(Serialize, Deserialize)]
@@ -17,6 +19,13 @@ pub(crate) enum StoredEvent {
     Message {
         sender: StoredPeer,
         content_type: String,
+        /// The message's id; without one, the body is of that type itself (written by version 1 of the schema).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    ReplacementRefused {
+        sender: StoredPeer,
+        of: String,
     },
     Joined {
         by: StoredPeer,
@@ -88,16 +97,26 @@ impl From<StoredPeer> for Peer {
     }
 }
 
-fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
+fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
     let peers = |peers: &[Peer]| peers.iter().map(StoredPeer::from).collect();
     let stored = match kind {
         EventKind::Message { sender, content } => {
-            let stored = StoredEvent::Message {
-                sender: sender.into(),
-                content_type: content.content_type().to_owned(),
+            let sender = sender.into();
+            let (id, content_type, body) = match content.to_stored() {
+                Some((id, bytes)) => (Some(id.to_string()), STORED, Cow::Owned(bytes)),
+                None => (None, content.content_type(), Cow::Borrowed(content.body())),
             };
-            return Some((stored, Some(content.body())));
+            let stored = StoredEvent::Message {
+                sender,
+                content_type: content_type.to_owned(),
+                id,
+            };
+            return Some((stored, Some(body)));
         }
+        EventKind::ReplacementRefused { sender, of } => StoredEvent::ReplacementRefused {
+            sender: sender.into(),
+            of: of.to_string(),
+        },
         EventKind::Ephemeral { .. } => return None,
         EventKind::Joined { by } => StoredEvent::Joined { by: by.into() },
         EventKind::MembersChanged {
@@ -150,12 +169,23 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
     Some((stored, None))
 }
 
-fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
+fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, Error> {
     let peers = |peers: Vec<StoredPeer>| peers.into_iter().map(Peer::from).collect();
-    match stored {
-        StoredEvent::Message { sender, content_type } => EventKind::Message {
+    Ok(match stored {
+        StoredEvent::Message {
+            sender,
+            content_type,
+            id,
+        } => EventKind::Message {
             sender: sender.into(),
-            content: Content::new(content_type, body.unwrap_or_default()),
+            content: match id {
+                Some(id) => Content::from_stored(id.parse()?, &body.unwrap_or_default())?,
+                None => Content::new(content_type, body.unwrap_or_default()),
+            },
+        },
+        StoredEvent::ReplacementRefused { sender, of } => EventKind::ReplacementRefused {
+            sender: sender.into(),
+            of: of.parse::<MessageId>()?,
         },
         StoredEvent::Joined { by } => EventKind::Joined { by: by.into() },
         StoredEvent::MembersChanged {
@@ -196,7 +226,7 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
             sender: sender.map(Peer::from),
         },
         StoredEvent::OperationFailed { operation, cause } => EventKind::OperationFailed { operation, cause },
-    }
+    })
 }
 
 impl Database {
@@ -243,7 +273,7 @@ impl Database {
                     .map_err(|_| Error::InvalidInput("the store's group id"))?,
                 position: Position(row.get::<_, i64>(2)?.cast_unsigned()),
                 at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.cast_unsigned()),
-                kind: from_stored(serde_json::from_str(&detail)?, row.get(5)?),
+                kind: from_stored(serde_json::from_str(&detail)?, row.get(5)?)?,
             });
         }
         Ok(events)

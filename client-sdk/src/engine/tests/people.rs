@@ -178,7 +178,11 @@ impl Person {
     }
 
     pub(super) fn send(&mut self, group: GroupId, text: &str) -> Answer {
-        let payload = Content::text(text).to_payload().unwrap();
+        self.say(group, &Content::text(text))
+    }
+
+    pub(super) fn say(&mut self, group: GroupId, content: &Content) -> Answer {
+        let payload = content.to_payload().unwrap();
         self.submit(group, Operation::Send { payload })
     }
 
@@ -343,6 +347,11 @@ impl Person {
             Chore::Report { fault, .. } => Some(fault),
             _ => None,
         })
+    }
+
+    /// Was it asked to watch for messages that expire?
+    pub(super) fn expires(&mut self) -> bool {
+        self.chores().iter().any(|chore| matches!(chore, Chore::Expire))
     }
 
     pub(super) fn reported(&mut self) -> bool {
