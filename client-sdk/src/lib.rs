@@ -53,7 +53,7 @@ pub use content::Content;
 pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
-pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
+pub use options::{CipherSuite, KeyPackageOptions, KeyUpkeep, Options, Servers, Store, StoreKey};
 pub use state::{
     AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,
     Role, Sent,

@@ -3,7 +3,7 @@
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     CommitMessageBundle, CredentialWithKey, ExternalSender, GroupContext, KeyPackage, LeafNodeIndex,
-    Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, SignaturePublicKey,
+    LeafNodeParameters, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, SignaturePublicKey,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -108,6 +108,8 @@ pub(crate) struct CommitPlan {
     pub(crate) adds: Vec<KeyPackage>,
     pub(crate) removals: Vec<LeafNodeIndex>,
     pub(crate) self_update: bool,
+    /// The certificate has been renewed since the device's leaf was made: every commit takes the new one along.
+    pub(crate) credential: Option<CredentialWithKey>,
 }
 
 /// Builds a commit and leaves it pending: nothing of the group changes (RFC 9420 §14).
@@ -118,8 +120,13 @@ pub(crate) fn build_commit(
     plan: CommitPlan,
 ) -> Result<CommitMessageBundle, Error> {
     const DOING: &str = "building a commit";
+    let mut leaf = LeafNodeParameters::builder();
+    if let Some(credential) = plan.credential {
+        leaf = leaf.with_credential_with_key(credential);
+    }
     group
         .commit_builder()
+        .leaf_node_parameters(leaf.build())
         .force_self_update(plan.self_update)
         .propose_adds(plan.adds)
         .propose_removals(plan.removals)

@@ -6,6 +6,7 @@ mod feed;
 mod stock;
 mod subscribe;
 mod synced;
+pub(crate) mod upkeep;
 mod upload;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     top_up: Notify,
     /// One publishes at a time.
     publishing: tokio::sync::Mutex<()>,
+    /// One sees to keys at a time.
+    tending: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -83,6 +86,7 @@ impl Session {
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
+            tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             thread: Mutex::new(Some(thread)),
@@ -92,6 +96,7 @@ impl Session {
         session.spawn(subscribe::run(Arc::clone(&session), ends.follows));
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
+        session.spawn(upkeep::run(Arc::clone(&session)));
         Ok(session)
     }
 

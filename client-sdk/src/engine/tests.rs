@@ -1,6 +1,7 @@
 //! Engines against each other: what one prepares is fed to the others as entries of a log. No service, no network.
 
 mod people;
+mod upkeep;
 
 use valise_proto::{Position, Reason, Refusal};
 
