@@ -7,10 +7,11 @@ use valise_proto::authentication::v1 as wire;
 use valise_proto::{DeviceId, GroupId, UserId};
 
 use crate::engine::{Engine, MAX_GROUP_NAME};
-use crate::session::{Session, enrol};
+use crate::session::{Session, enrol, upkeep};
 use crate::transport::time;
 use crate::{
     Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, Servers, Store,
+    StoreKey,
 };
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
@@ -125,6 +126,24 @@ impl Client {
     /// Waits until everything that the service had when this was called is applied, and the outbox is empty.
     pub async fn synced(&self) -> Result<(), Error> {
         self.session.synced().await
+    }
+
+    /// Does now what a running client does every quarter of an hour: new keys in groups where they are due, renewal of the device's
+    /// certificate at two thirds of its life, key packages with the new one, and removal of stale members
+    /// ([`KeyUpkeep`](crate::KeyUpkeep)). For apps that run only now and then; what it queues in groups is done when
+    /// [`Client::synced`] says so.
+    pub async fn upkeep(&self) -> Result<(), Error> {
+        upkeep::tend(&self.session).await
+    }
+
+    /// Encrypts the store with another key; from then on only that one opens it. Nothing changes where the store is in memory.
+    ///
+    /// If the process ends meanwhile, either the old or the new key opens it: keep both until this returns.
+    pub async fn change_store_key(&self, key: StoreKey) -> Result<(), Error> {
+        self.session
+            .engine
+            .run(move |engine| engine.change_store_key(&key))
+            .await
     }
 
     /// Is the device in touch with the service? The receiver tells each change.

@@ -18,6 +18,7 @@ mod queries;
 mod roles;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -46,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) user: UserId,
     pub(crate) id: DeviceId,
     pub(crate) signer: SignatureKeyPair,
+    /// Its certificate and those that issued it, DER.
+    pub(crate) chain: Vec<Vec<u8>>,
     pub(crate) credential: CredentialWithKey,
     pub(crate) bundle: TrustBundle,
     pub(crate) external_sender: ExternalSender,
@@ -59,6 +62,7 @@ impl Device {
             user: enrolled.user.clone(),
             id: enrolled.device,
             credential: crate::mls::credential(&enrolled.chain, signer.public()),
+            chain: enrolled.chain.clone(),
             signer,
             bundle: TrustBundle::from_der(enrolled.trust_bundle.iter().cloned())?,
             external_sender: crate::mls::external_sender(&enrolled.external_sender)?,

@@ -59,7 +59,7 @@ pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
 pub use history::{History, HistoryMessage, Reaction, SendStatus};
-pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
+pub use options::{CipherSuite, KeyPackageOptions, KeyUpkeep, Options, Servers, Store, StoreKey};
 pub use state::{
     Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
     OfflineReason, Policy, Removed, Role, Sent,

@@ -3,7 +3,8 @@
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     CommitMessageBundle, CredentialWithKey, Extensions, ExternalSender, GroupContext, KeyPackage,
-    LeafNodeIndex, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, SignaturePublicKey,
+    LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType,
+    SignaturePublicKey,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -110,6 +111,8 @@ pub(crate) struct CommitPlan {
     pub(crate) self_update: bool,
     /// Other extensions of the GroupContext.
     pub(crate) extensions: Option<Extensions<GroupContext>>,
+    /// The certificate has been renewed since the device's leaf was made: every commit takes the new one along.
+    pub(crate) credential: Option<CredentialWithKey>,
 }
 
 /// Builds a commit and leaves it pending: nothing of the group changes (RFC 9420 §14).
@@ -120,8 +123,13 @@ pub(crate) fn build_commit(
     plan: CommitPlan,
 ) -> Result<CommitMessageBundle, Error> {
     const DOING: &str = "building a commit";
+    let mut leaf = LeafNodeParameters::builder();
+    if let Some(credential) = plan.credential {
+        leaf = leaf.with_credential_with_key(credential);
+    }
     let mut builder = group
         .commit_builder()
+        .leaf_node_parameters(leaf.build())
         .force_self_update(plan.self_update)
         .propose_adds(plan.adds)
         .propose_removals(plan.removals);

@@ -7,6 +7,7 @@ mod feed;
 mod stock;
 mod subscribe;
 mod synced;
+pub(crate) mod upkeep;
 mod upload;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     expiring: Notify,
     /// One publishes at a time.
     publishing: tokio::sync::Mutex<()>,
+    /// One sees to keys at a time.
+    tending: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -87,6 +90,7 @@ impl Session {
             top_up: Notify::new(),
             expiring: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
+            tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             thread: Mutex::new(Some(thread)),
@@ -97,6 +101,7 @@ impl Session {
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
+        session.spawn(upkeep::run(Arc::clone(&session)));
         Ok(session)
     }
 

@@ -121,11 +121,15 @@ impl Engine {
             GroupLimits::default(),
         )
         .map_err(Error::from)?;
+        let new_keys = staged.update_path_leaf_node().is_some();
         let provider = Provider::new(&self.crypto, &self.db.connection);
         live.mls
             .merge_pending_commit(&provider)
             .map_err(|error| bad(&error))?;
         live.refresh_roster()?;
+        if new_keys {
+            self.plan_next_update(group)?;
+        }
         self.db.delete_intent(intent.id)?;
         let (added, removed) = self.members_changed(group, entry, &summary)?;
         self.roles_changed(group, entry, &summary)?;

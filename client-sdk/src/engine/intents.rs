@@ -287,6 +287,7 @@ impl Engine {
                 position: Position::NONE,
                 entry_id: Vec::new(),
             })?;
+            engine.plan_next_update(id)?;
             let intent = engine.queue(id, &Operation::Create, true)?;
             engine.waiters.insert(intent, Waiter { span, answer });
             let row = engine

@@ -204,6 +204,7 @@ impl Engine {
         } else if let Some(reference) = reference {
             self.db.forget_key_package(&reference)?;
         }
+        self.plan_first_update(group)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,
             position,

@@ -172,13 +172,14 @@ impl Engine {
     }
 
     fn build_commit(&mut self, group: GroupId, operation: Operation) -> Result<Built, Error> {
-        let Some(plan) = self.plan(group, operation)? else {
+        let Some(mut plan) = self.plan(group, operation)? else {
             return Ok(Built::Done(Outcome::Committed {
                 added: Vec::new(),
                 removed: Vec::new(),
             }));
         };
         let live = live::get(&mut self.live, &self.db, group)?;
+        plan.credential = self.device.successor(&live.mls);
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let bundle = build_commit(&mut live.mls, &provider, &self.device.signer, plan)?;
         judge_own(live, &self.crypto)?;

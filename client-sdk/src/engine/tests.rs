@@ -3,6 +3,7 @@
 mod history;
 mod people;
 mod roles;
+mod upkeep;
 
 use valise_proto::{Position, Reason, Refusal};
 

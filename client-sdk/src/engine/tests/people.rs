@@ -53,6 +53,34 @@ impl World {
         TrustBundle::from_der([self.authority.der().to_vec(), other.authority.der().to_vec()]).unwrap()
     }
 
+    /// A certificate for a device's key, valid for so many days from now.
+    pub(super) fn certify(&self, person: &mut Person, days: u64) -> Vec<Vec<u8>> {
+        let request = person.engine.certification_request().unwrap();
+        let (user, device) = (person.peer().user, person.id());
+        let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let now = Options::default().clock.now();
+        request.params.not_before = (now - Duration::from_hours(1)).into();
+        request.params.not_after = (now + Duration::from_hours(24 * days)).into();
+        self.sign(request, &user, device)
+    }
+
+    fn sign(
+        &self,
+        mut request: CertificateSigningRequestParams,
+        user: &UserId,
+        device: DeviceId,
+    ) -> Vec<Vec<u8>> {
+        request
+            .params
+            .distinguished_name
+            .push(DnType::CommonName, device.to_string());
+        request.params.subject_alt_names = [user.uri(), device.uri(user)]
+            .iter()
+            .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()))
+            .collect();
+        vec![request.signed_by(&self.authority).unwrap().der().to_vec()]
+    }
+
     pub(super) fn person(&self, name: &str) -> Person {
         self.person_in(name, &Store::memory())
     }
@@ -66,16 +94,8 @@ impl World {
         let user: UserId = format!("{name}@a.example").parse().unwrap();
         let device = DeviceId::from_uuid(uuid::Uuid::new_v4());
         let request = certification_request(signer.public(), |message| signer.sign(message).ok()).unwrap();
-        let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
-        request
-            .params
-            .distinguished_name
-            .push(DnType::CommonName, device.to_string());
-        request.params.subject_alt_names = [user.uri(), device.uri(&user)]
-            .iter()
-            .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()))
-            .collect();
-        let chain = vec![request.signed_by(&self.authority).unwrap().der().to_vec()];
+        let request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let chain = self.sign(request, &user, device);
         db.put_enrolled(&Enrolled {
             user,
             device,
