@@ -8,7 +8,7 @@ use std::time::Duration;
 use openmls::prelude::{CredentialWithKey, MlsGroup};
 use openmls_traits::signatures::Signer as _;
 use valise_device_certificate::{certification_request, read};
-use valise_group_rules::{Act, identify};
+use valise_group_rules::identify;
 use valise_proto::{DeviceId, GroupId};
 
 use super::intents::Operation;
@@ -106,14 +106,16 @@ impl Engine {
             return Ok(());
         };
         let live = live::get(&mut self.live, &self.db, group)?;
-        if live.authority.may(&self.device.user, Act::Remove).is_err() {
-            return Ok(());
-        }
         let stale = |ends: u64| ends.saturating_add(after.as_secs()) < now;
         let devices: Vec<DeviceId> = live
             .roster
             .members()
             .filter(|member| stale(member.identity.certificate_not_after))
+            .filter(|member| {
+                live.authority
+                    .may_remove(&self.device.user, &member.identity.user)
+                    .is_ok()
+            })
             .map(|member| member.identity.device)
             .filter(|&device| device != self.device.id)
             .collect();

@@ -146,7 +146,7 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
                 by: by.as_ref().map(StoredPeer::from),
                 rule: rule.clone(),
             };
-            return Some((stored, Some(evidence)));
+            return Some((stored, Some(Cow::Borrowed(evidence))));
         }
         EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
             name: name.clone(),
