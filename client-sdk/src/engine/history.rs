@@ -99,7 +99,7 @@ impl Engine {
             Named::Unknown => None,
             Named::TheirOwn(message) if self.is_own(heard.sender) => Some(message),
             // Two messages do not have the same id (§9.1).
-            Named::TheirOwn(_) | Named::AnothersMessage => return Ok(unreadable()),
+            Named::TheirOwn(_) | Named::NotTheirs => return Ok(unreadable()),
         };
         let event = self.tell(heard)?;
         let message = match queued {
@@ -135,7 +135,7 @@ impl Engine {
             return Ok(Told::Already);
         }
         match self.db.named(heard.group, of, user)? {
-            Named::AnothersMessage => return Ok(refused),
+            Named::NotTheirs => return Ok(refused),
             Named::TheirOwn(message) => {
                 let event = self.tell(heard)?;
                 if deletes {
