@@ -10,7 +10,8 @@ use crate::engine::Engine;
 use crate::session::{Session, enrol};
 use crate::transport::time;
 use crate::{
-    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, Servers, Store,
+    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, ProgressReports,
+    Servers, Store,
 };
 
 /// Longest name of a group, in bytes.
@@ -18,7 +19,7 @@ const MAX_GROUP_NAME: usize = 256;
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
 pub struct Client {
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl Client {
@@ -133,6 +134,11 @@ impl Client {
     /// Is the device in touch with the service? The receiver tells each change.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.session.connection.subscribe()
+    }
+
+    /// Reports of long work: catching up, adding many. From now on; nothing is stored.
+    pub fn progress(&self) -> ProgressReports {
+        self.session.long_work.subscribe()
     }
 
     /// The devices of this user, oldest first.

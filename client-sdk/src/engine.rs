@@ -3,12 +3,14 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod device_changes;
 mod effects;
 mod entry;
 mod ephemeral;
 mod inbox;
 mod intents;
 mod join;
+mod known_keys;
 mod live;
 mod outcome;
 mod packages;
@@ -31,6 +33,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
+pub(crate) use known_keys::SharedDevices;
 
 use crate::mls::Provider;
 use crate::store::{Database, Enrolled, IntentId};

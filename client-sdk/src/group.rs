@@ -7,8 +7,9 @@ use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
 use crate::engine::{Operation, Outcome};
+use crate::progress::Report;
 use crate::session::Session;
-use crate::{AddFailure, Added, Content, Error, GroupState, Member, Removed, Sent};
+use crate::{AddFailure, Added, Content, Error, GroupState, Member, Removed, Sent, Work};
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
@@ -134,10 +135,14 @@ impl Group {
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
-        self.add_users(users).instrument(span).await
+        let mut report = self
+            .session
+            .long_work
+            .begin(Work::Adding(self.id), Some(users.len() as u64));
+        self.add_users(users, &mut report).instrument(span).await
     }
 
-    async fn add_users(&self, users: Vec<UserId>) -> Result<Added, Error> {
+    async fn add_users(&self, users: Vec<UserId>, report: &mut Report<'_>) -> Result<Added, Error> {
         let id = self.id;
         let suite = self.session.engine.run(move |engine| engine.suite(id)).await?;
         let mut result = Added::default();
@@ -178,6 +183,7 @@ impl Group {
                     })),
                 }
             }
+            report.advance(users.len() as u64);
         }
         Ok(result)
     }

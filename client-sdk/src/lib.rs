@@ -42,6 +42,8 @@ mod event;
 mod group;
 mod mls;
 mod options;
+mod progress;
+mod safety_number;
 mod session;
 mod state;
 mod store;
@@ -54,6 +56,8 @@ pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
 pub use options::{CipherSuite, KeyPackageOptions, Options, Servers, Store, StoreKey};
+pub use progress::{Progress, ProgressReports, Work};
+pub use safety_number::SafetyNumber;
 pub use state::{
     AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,
     Role, Sent,

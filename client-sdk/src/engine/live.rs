@@ -16,12 +16,18 @@ use crate::{Error, Peer};
 pub(super) struct LiveGroup {
     pub(super) mls: MlsGroup,
     pub(super) roster: Roster,
+    /// The roster before the last merge; empty until there was one.
+    pub(super) former: Roster,
 }
 
 impl LiveGroup {
     pub(super) fn new(mls: MlsGroup) -> Result<Self, Error> {
         let roster = Roster::of(mls.members(), None)?;
-        Ok(Self { mls, roster })
+        Ok(Self {
+            mls,
+            roster,
+            former: Roster::default(),
+        })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -35,7 +41,8 @@ impl LiveGroup {
 
     /// After a merge.
     pub(super) fn refresh_roster(&mut self) -> Result<(), Error> {
-        self.roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        let roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        self.former = std::mem::replace(&mut self.roster, roster);
         Ok(())
     }
 }

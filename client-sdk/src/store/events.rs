@@ -20,6 +20,12 @@ pub(crate) enum StoredEvent {
     Joined {
         by: StoredPeer,
     },
+    DeviceAdded {
+        user: UserId,
+        device: DeviceId,
+        by: StoredPeer,
+        epoch: u64,
+    },
     MembersChanged {
         added: Vec<StoredPeer>,
         removed: Vec<StoredPeer>,
@@ -89,6 +95,17 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
         }
         EventKind::Ephemeral { .. } => return None,
         EventKind::Joined { by } => StoredEvent::Joined { by: by.into() },
+        EventKind::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => StoredEvent::DeviceAdded {
+            user: user.clone(),
+            device: *device,
+            by: by.into(),
+            epoch: epoch.0,
+        },
         EventKind::MembersChanged {
             added,
             removed,
@@ -129,6 +146,17 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
             content: Content::new(content_type, body.unwrap_or_default()),
         },
         StoredEvent::Joined { by } => EventKind::Joined { by: by.into() },
+        StoredEvent::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => EventKind::DeviceAdded {
+            user,
+            device,
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
         StoredEvent::MembersChanged {
             added,
             removed,
