@@ -56,10 +56,12 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Show messages and events in their order, each once: it is confirmed when it has been written out.
     Listen(ListenArgs),
-    /// Talk: lines of standard input are sent, what others say is shown.
+    /// Talk: on the whole screen of a terminal; line by line where standard input or output is none.
     Chat(ChatArgs),
     /// Show what was said in a group, as this device remembers it. Needs no connection.
     History(HistoryArgs),
+    /// Compare the keys of your devices with another user's: both must see the same number.
+    SafetyNumber(SafetyNumberArgs),
     /// Administer the deployment, with an administrator's device.
     Admin {
         #[command(subcommand)]
@@ -274,8 +276,26 @@ pub(crate) struct ListenArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// The group.
-    pub(crate) group: String,
+    /// The group that is shown first. On the screen the others can be reached from it.
+    pub(crate) group: Option<String>,
+    /// Line by line in a terminal, too: what is typed is sent, what others say is shown.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SafetyNumberArgs {
+    /// The other user, as name@domain.
+    pub(crate) user: UserId,
+    /// Only the devices in this group [default: in all groups that both are in].
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// Draw a QR code of it as well.
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// Print a JSON object.
+    #[arg(long, conflicts_with = "qr")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use crate::args::GroupCommand;
 use crate::error::CliError;
 use crate::out::{Out, printable};
 use crate::profile::Profile;
+use crate::progress::ProgressLine;
 
 pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), CliError> {
     let client = profile.open_synced().await?;
@@ -17,6 +18,7 @@ pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), 
 }
 
 async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
+    let _progress = ProgressLine::start(client);
     match command {
         GroupCommand::New { name, json } => {
             let group = client.create_group(&name).await?;
@@ -75,7 +77,7 @@ async fn add(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError
     }
 }
 
-fn why(failure: AddFailure) -> String {
+pub(crate) fn why(failure: AddFailure) -> String {
     match failure {
         AddFailure::UnknownUser => "no device of this user is known".into(),
         AddFailure::NoKeyPackage => "the device has no key package for this group".into(),

@@ -16,7 +16,9 @@ mod history;
 mod listen;
 mod out;
 mod profile;
+mod progress;
 mod roles;
+mod safety_number;
 mod send;
 mod show;
 pub mod up;
@@ -80,6 +82,7 @@ async fn command(command: Command, profile: Option<PathBuf>) -> Result<(), CliEr
         Command::Listen(arguments) => listen::run(arguments, &profile()?).await,
         Command::Chat(arguments) => chat::run(arguments, &profile()?).await,
         Command::History(arguments) => history::run(arguments, &profile()?).await,
+        Command::SafetyNumber(arguments) => safety_number::run(arguments, &profile()?).await,
         Command::Admin { command } => admin::run(command, &profile()?).await,
     }
 }

@@ -65,6 +65,21 @@ fn told(kind: &EventKind) -> Told {
             told("ephemeral", Some(sender), fields, format!("(passing) {text}"))
         }
         EventKind::Joined { by } => told("joined", Some(by), vec![], "added this device".into()),
+        EventKind::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => {
+            let fields = vec![
+                ("epoch", epoch.0.into()),
+                ("user", json!(user)),
+                ("device", json!(device)),
+            ];
+            let text =
+                format!("added a device or key of the member {user} that was not there before: {device}");
+            told("device_added", Some(by), fields, text)
+        }
         EventKind::MembersChanged {
             added,
             removed,
@@ -280,6 +295,12 @@ impl Lines {
     }
 }
 
+/// Who did it and what it says, as it came: not fit for a terminal.
+pub(crate) fn who_and_what(event: &Event) -> (Option<Peer>, String) {
+    let Told { sender, text, .. } = told(&event.kind);
+    (sender, text)
+}
+
 /// Who and what, on one line.
 pub(crate) fn body(event: &Event) -> String {
     let Told {
@@ -338,6 +359,27 @@ mod tests {
             })
         );
         assert_eq!(body(&message), "bob@valise.example: zwei\u{fffd}Zeilen");
+    }
+
+    #[test]
+    fn a_new_device_of_a_member_is_told() {
+        let added = event(EventKind::DeviceAdded {
+            user: "alice@valise.example".parse().unwrap(),
+            device: "0a000000-0000-4000-8000-000000000001".parse().unwrap(),
+            by: bob(),
+            epoch: valise_client_sdk::Epoch(9),
+        });
+        let value: Value = serde_json::from_str(&json(&added).unwrap()).unwrap();
+        assert_eq!(value["kind"], "device_added");
+        assert_eq!(value["sender"]["user"], "bob@valise.example");
+        assert_eq!(value["user"], "alice@valise.example");
+        assert_eq!(value["device"], "0a000000-0000-4000-8000-000000000001");
+        assert_eq!(value["epoch"], 9);
+        assert_eq!(
+            body(&added),
+            "* bob@valise.example added a device or key of the member alice@valise.example that was not there before: \
+             0a000000-0000-4000-8000-000000000001"
+        );
     }
 
     #[test]

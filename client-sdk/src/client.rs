@@ -10,8 +10,8 @@ use crate::engine::{Engine, MAX_GROUP_NAME};
 use crate::session::{Session, enrol, upkeep};
 use crate::transport::time;
 use crate::{
-    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, Servers, Store,
-    StoreKey,
+    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, ProgressReports,
+    Servers, Store, StoreKey,
 };
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
@@ -149,6 +149,11 @@ impl Client {
     /// Is the device in touch with the service? The receiver tells each change.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.session.connection.subscribe()
+    }
+
+    /// Reports of long work: catching up, adding many. From now on; nothing is stored.
+    pub fn progress(&self) -> ProgressReports {
+        self.session.long_work.subscribe()
     }
 
     /// The devices of this user, oldest first.

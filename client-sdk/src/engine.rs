@@ -3,6 +3,7 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod device_changes;
 mod effects;
 mod entry;
 mod ephemeral;
@@ -10,6 +11,7 @@ mod history;
 mod inbox;
 mod intents;
 mod join;
+mod known_keys;
 mod live;
 mod outcome;
 mod packages;
@@ -34,6 +36,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
+pub(crate) use known_keys::SharedDevices;
 pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;

@@ -71,6 +71,20 @@ pub enum EventKind {
         /// By whom.
         by: Peer,
     },
+    /// A user who already is a member has a device or key in the group that was not there: a new device, or one whose signature
+    /// key changed. Comes before [`EventKind::MembersChanged`] of the same commit, and before anything that the device can read
+    /// is sent from here. An app shows it, and may have safety numbers compared ([`crate::Client::safety_number`]): whoever
+    /// controls the services could try to add a device of their own in somebody's name.
+    DeviceAdded {
+        /// Whose it is: perhaps this device's own user.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// Who committed it; the device itself where it came in by an external commit, or changed its key.
+        by: Peer,
+        /// The epoch that began: the first that the device can read.
+        epoch: Epoch,
+    },
     /// Devices were added or removed.
     MembersChanged {
         /// Who was added.

@@ -7,8 +7,11 @@ use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
 use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
+use crate::progress::Report;
 use crate::session::Session;
-use crate::{AddFailure, Added, Content, Error, GroupState, Member, MessageId, Policy, Removed, Role, Sent};
+use crate::{
+    AddFailure, Added, Content, Error, GroupState, Member, MessageId, Policy, Removed, Role, Sent, Work,
+};
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
@@ -145,10 +148,14 @@ impl Group {
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
-        self.add_users(users).instrument(span).await
+        let mut report = self
+            .session
+            .long_work
+            .begin(Work::Adding(self.id), Some(users.len() as u64));
+        self.add_users(users, &mut report).instrument(span).await
     }
 
-    async fn add_users(&self, users: Vec<UserId>) -> Result<Added, Error> {
+    async fn add_users(&self, users: Vec<UserId>, report: &mut Report<'_>) -> Result<Added, Error> {
         let id = self.id;
         // Before key packages are claimed: they are spent by that.
         let asked = users.clone();
@@ -195,6 +202,7 @@ impl Group {
                     })),
                 }
             }
+            report.advance(users.len() as u64);
         }
         Ok(result)
     }

@@ -45,6 +45,8 @@ mod group;
 mod history;
 mod mls;
 mod options;
+mod progress;
+mod safety_number;
 mod session;
 mod state;
 mod store;
@@ -60,6 +62,8 @@ pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
 pub use history::{History, HistoryMessage, Reaction, SendStatus};
 pub use options::{CipherSuite, KeyPackageOptions, KeyUpkeep, Options, Servers, Store, StoreKey};
+pub use progress::{Progress, ProgressReports, Work};
+pub use safety_number::SafetyNumber;
 pub use state::{
     Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
     OfflineReason, Policy, Removed, Role, Sent,

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use valise_proto::{DeviceId, UserId};
 
 use crate::engine::{Device, Engine, EngineHandle, Outlets};
+use crate::progress::ProgressSender;
 use crate::store::{Database, Enrolled};
 use crate::transport::{Channels, DeviceKey, Transport};
 use crate::{Connection, Error, Event, EventId, OfflineReason, Options, Store, mls};
@@ -33,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) connection: watch::Sender<Connection>,
     /// Counts the engine's transactions.
     pub(crate) progress: watch::Receiver<u64>,
+    /// How far long work has come.
+    pub(crate) long_work: ProgressSender,
     newest_event: watch::Receiver<EventId>,
     ephemeral: broadcast::Sender<Event>,
     /// Key packages are to be published.
@@ -85,6 +88,7 @@ impl Session {
             options,
             connection,
             progress: ends.progress,
+            long_work: ProgressSender::new(),
             newest_event: ends.newest_event,
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),

@@ -942,7 +942,7 @@ fn in_the_name_of_mallory(scene: &mut Scene) -> Bundle {
     let built = scene
         .group
         .commit_builder()
-        .load_psks(device.provider.storage())
+        .load_psks(alice.provider.storage())
         .unwrap()
         .create_group_info(true)
         .build_with_new_signer(
@@ -970,7 +970,7 @@ fn with_certificate_of_mallory(scene: &mut Scene) -> Bundle {
                 .with_credential_with_key(stolen)
                 .build(),
         )
-        .load_psks(device.provider.storage())
+        .load_psks(alice.provider.storage())
         .unwrap()
         .create_group_info(true)
         .build(

@@ -256,6 +256,7 @@ impl Engine {
         entry: &wire::Entry,
         summary: &CommitSummary,
     ) -> Result<(Vec<Peer>, Vec<Peer>), Error> {
+        self.tell_device_changes(group, entry, summary)?;
         let added: Vec<_> = summary.added.iter().map(|added| peer(&added.identity)).collect();
         let removed: Vec<_> = summary
             .removed

@@ -18,6 +18,8 @@ pub(super) struct LiveGroup {
     pub(super) roster: Roster,
     /// Who may do what in this epoch.
     pub(super) authority: Authority,
+    /// The roster before the last merge; empty until there was one.
+    pub(super) former: Roster,
 }
 
 impl LiveGroup {
@@ -28,6 +30,7 @@ impl LiveGroup {
             mls,
             roster,
             authority,
+            former: Roster::default(),
         })
     }
 
@@ -42,7 +45,8 @@ impl LiveGroup {
 
     /// After a merge.
     pub(super) fn refresh_roster(&mut self) -> Result<(), Error> {
-        self.roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        let roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        self.former = std::mem::replace(&mut self.roster, roster);
         self.authority = Authority::of(self.mls.public_group().group_context(), &self.roster)?;
         Ok(())
     }

@@ -30,6 +30,12 @@ pub(crate) enum StoredEvent {
     Joined {
         by: StoredPeer,
     },
+    DeviceAdded {
+        user: UserId,
+        device: DeviceId,
+        by: StoredPeer,
+        epoch: u64,
+    },
     MembersChanged {
         added: Vec<StoredPeer>,
         removed: Vec<StoredPeer>,
@@ -119,6 +125,17 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
         },
         EventKind::Ephemeral { .. } => return None,
         EventKind::Joined { by } => StoredEvent::Joined { by: by.into() },
+        EventKind::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => StoredEvent::DeviceAdded {
+            user: user.clone(),
+            device: *device,
+            by: by.into(),
+            epoch: epoch.0,
+        },
         EventKind::MembersChanged {
             added,
             removed,
@@ -188,6 +205,17 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
             of: of.parse::<MessageId>()?,
         },
         StoredEvent::Joined { by } => EventKind::Joined { by: by.into() },
+        StoredEvent::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => EventKind::DeviceAdded {
+            user,
+            device,
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
         StoredEvent::MembersChanged {
             added,
             removed,
