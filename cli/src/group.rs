@@ -216,7 +216,7 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
         "epoch authenticator (the same on all devices): {epoch_authenticator}"
     ))?;
     if let Some(policy) = policy {
-        out.line(&format!("policy: {}", crate::roles::words(&policy)))?;
+        out.line(&format!("policy: {}", crate::roles::words(policy)))?;
     }
     for MemberLine {
         user, device, role, ..

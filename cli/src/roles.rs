@@ -34,7 +34,7 @@ pub(crate) async fn policy(group: &Group, arguments: &PolicyArgs) -> Result<(), 
     if arguments.json {
         out.json(&policy)
     } else {
-        out.line(&words(&policy))
+        out.line(&words(policy))
     }
 }
 
@@ -50,7 +50,7 @@ fn changed(before: Policy, arguments: &PolicyArgs) -> Policy {
 }
 
 /// A policy on one line.
-pub(crate) fn words(policy: &Policy) -> String {
+pub(crate) fn words(policy: Policy) -> String {
     let acts = Act::ALL.map(|act| {
         let name = match act {
             Act::Add => "add",
@@ -70,7 +70,7 @@ pub(crate) fn changes(users: &[(UserId, Role)], policy: Option<&Policy>) -> Stri
         .iter()
         .map(|(user, role)| format!("made {user} {role}"))
         .collect();
-    parts.extend(policy.map(|policy| format!("set the policy: {}", words(policy))));
+    parts.extend(policy.map(|policy| format!("set the policy: {}", words(*policy))));
     parts.join("; ")
 }
 
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_policy_reads_as_a_line() {
         assert_eq!(
-            words(&Policy::default()),
+            words(Policy::default()),
             "add: moderator, remove: moderator, rename: moderator, change roles: owner, send: member, come in: member_users"
         );
     }

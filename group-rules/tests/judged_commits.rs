@@ -321,7 +321,7 @@ fn external_commit(device: &Device, from: &Device, group: &MlsGroup) -> Vec<u8> 
 }
 
 fn outcome(judged: &Judged) -> Result<(), &'static str> {
-    judged.as_ref().map(drop).map_err(|rule| *rule)
+    judged.as_ref().map(|_| ()).map_err(|rule| *rule)
 }
 
 #[test]
