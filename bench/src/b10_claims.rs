@@ -2,9 +2,11 @@
 //! run one `DELETE … FOR UPDATE SKIP LOCKED … RETURNING` on the same table.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
 use rand::RngExt as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -12,9 +14,9 @@ use valise_local_stack::Postgres;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
 use valise_proto::directory::v1::{ClaimKeyPackagesRequest, claim};
 
-use crate::directory::Directory;
 use crate::raw::Device;
 use crate::report::{Goal, Line, Side, Spread};
+use crate::server::{Server, connect};
 use crate::{Bench, Result, machine};
 
 const REQUESTERS: usize = 8;
@@ -35,9 +37,50 @@ struct Requester {
     client: KeyPackageDirectoryServiceClient<Channel>,
 }
 
+/// The directory and its database.
+struct Directory {
+    url: String,
+    process: u32,
+    database: String,
+}
+
+impl Directory {
+    async fn of(server: &mut Server) -> Result<Self> {
+        let stack = server.stack()?;
+        let directory = stack.directory(0);
+        Ok(Self {
+            url: directory.url(),
+            process: directory.id().await.ok_or("the directory does not run")?,
+            database: stack.postgres().url("directory"),
+        })
+    }
+
+    fn processor_micros(&self) -> f64 {
+        machine::processor_micros(self.process)
+    }
+
+    /// Runs statements.
+    async fn sql(&self, statements: &str) -> Result<()> {
+        let mut child = Command::new(Postgres::program("psql"))
+            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
+            .arg(&self.database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut input = child.stdin.take().ok_or("no input")?;
+        input.write_all(statements.as_bytes()).await?;
+        drop(input);
+        if child.wait().await?.success() {
+            Ok(())
+        } else {
+            Err("psql failed".into())
+        }
+    }
+}
+
 pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let domain = bench.administrator.domain().to_owned();
-    let directory = Directory::start(&bench.args, &bench.server, bench.data.path(), &domain).await?;
+    let directory = Directory::of(&mut bench.server).await?;
     let claims = bench.args.times(CLAIMS);
     // Twice as many as both sides take on average.
     let rounds = bench.args.rounds as usize + 1;
@@ -47,13 +90,14 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     std::fs::write(&script, reference())?;
     let mut requesters = Vec::new();
     for device in bench.administrator.devices(&bench.server, REQUESTERS).await? {
-        let client = KeyPackageDirectoryServiceClient::new(directory.connect().await?);
+        let client = KeyPackageDirectoryServiceClient::new(connect(&directory.url).await?);
         requesters.push(Requester { device, client });
     }
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let (mut server_micros, mut own_micros) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        bench.server.settle().await;
         let total = (REQUESTERS * claims) as f64;
         let before = (
             directory.processor_micros(),

@@ -1,7 +1,7 @@
 //! B13: from the start of the program until all services are healthy.
 
+use crate::embedded::time_to_start;
 use crate::report::{Goal, Line, Side};
-use crate::server::time_to_start;
 use crate::{Bench, Result};
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Line>> {

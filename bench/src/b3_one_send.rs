@@ -1,9 +1,9 @@
-//! B3: one send on an idle system, until it is accepted, against one insert.
+//! B3: one send on an idle system, until it is accepted, against what the store does alone: one insert, or one raw `XADD`.
 
 use std::time::Instant;
 
 use crate::group::Member;
-use crate::reference::Table;
+use crate::reference::Bare;
 use crate::report::{Goal, Line, Side, percentile};
 use crate::{Bench, Result};
 
@@ -16,10 +16,11 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
         .await?
         .swap_remove(0);
     let mut member = Member::create(&device).await?;
-    let mut table = Table::create(&bench.data.path().join("b3.db"))?;
+    let mut bare = Bare::open(bench, "b3.db").await?;
     let (mut sends, mut inserts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for round in 0..=bench.args.rounds {
         device.renew().await?;
+        bench.server.settle().await;
         let messages = member.encrypt_many(&device.identity, bench.args.times(SENDS))?;
         let (mut send, mut insert) = (Vec::new(), Vec::new());
         for message in messages {
@@ -27,7 +28,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
             device.send(message.clone()).await?;
             send.push(micros(began));
             let began = Instant::now();
-            table.insert(&message)?;
+            bare.keep(&message).await?;
             insert.push(micros(began));
         }
         // The first warms up.
@@ -40,13 +41,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     }
     let line = |what: &str, sends: Vec<f64>, inserts: Vec<f64>, goal| {
         let valise = Side::new("send, accepted and durable", "us", sends);
-        Line::ratio(
-            "B3",
-            what,
-            valise,
-            Side::new("one insert, one transaction", "us", inserts),
-            goal,
-        )
+        Line::ratio("B3", what, valise, Side::new(bare.what(), "us", inserts), goal)
     };
     let ([send_50, send_99], [insert_50, insert_99]) = (sends, inserts);
     Ok(vec![

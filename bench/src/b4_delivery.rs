@@ -2,19 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use valise_proto::delivery::v1::subscribe_request::Message as Out;
-use valise_proto::delivery::v1::subscribe_response::Message as In;
-use valise_proto::delivery::v1::{
-    Ack, Cursor, GroupCursor, Heartbeat, Start, SubscribeRequest, SubscribeResponse,
-};
-
 use crate::b3_one_send::micros;
 use crate::group::{Joiner, Member};
-use crate::raw::Device;
 use crate::report::{Goal, Line, Side, percentile};
+use crate::stream::Stream;
 use crate::{Bench, Result};
 
 const SENDS: usize = 300;
@@ -31,6 +22,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let mut position = member.position;
     let (mut alone, mut delivered) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for round in 0..=bench.args.rounds {
+        bench.server.settle().await;
         sender.renew().await?;
         receiver.renew().await?;
         let sends = bench.args.times(SENDS);
@@ -42,11 +34,12 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
             position += 1;
         }
         let messages = member.encrypt_many(&sender.identity, sends)?;
-        let mut stream = Stream::open(&receiver, &member, position).await?;
+        let mut stream = Stream::open(&receiver, member.mls.group_id().as_slice(), position).await?;
         for message in messages {
             let began = Instant::now();
             let sent = tokio::spawn(sender.send(message));
-            let arrived = tokio::time::timeout(PATIENCE, stream.next_entry()).await??;
+            let (arrived, at) = tokio::time::timeout(PATIENCE, stream.next_entry()).await??;
+            stream.acknowledge(at).await?;
             delivery.push((arrived - began).as_secs_f64() * 1e6);
             sent.await??;
             position += 1;
@@ -78,90 +71,4 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
             Goal::None,
         ),
     ])
-}
-
-/// A device's stream over one group.
-struct Stream {
-    group: Vec<u8>,
-    out: mpsc::Sender<SubscribeRequest>,
-    responses: Streaming<SubscribeResponse>,
-}
-
-impl Stream {
-    /// Opens the stream after that position and waits until it is live.
-    async fn open(device: &Device, member: &Member, position: u64) -> Result<Self> {
-        let group = member.mls.group_id().to_vec();
-        let (out, requests) = mpsc::channel(64);
-        let start = Start {
-            groups: vec![cursor(&group, position)],
-            inbox_cursor: 0,
-        };
-        out.send(SubscribeRequest {
-            message: Some(Out::Start(start)),
-        })
-        .await?;
-        let request = device.request(ReceiverStream::new(requests));
-        let responses = device.delivery().subscribe(request).await?.into_inner();
-        let mut stream = Self {
-            group,
-            out,
-            responses,
-        };
-        while !matches!(stream.next().await?, In::CaughtUp(_)) {}
-        Ok(stream)
-    }
-
-    /// When the next entry came.
-    async fn next_entry(&mut self) -> Result<Instant> {
-        loop {
-            if let In::Entry(entry) = self.next().await? {
-                let arrived = Instant::now();
-                let groups = vec![cursor(&self.group, entry.position)];
-                self.say(Out::Ack(Ack {
-                    groups,
-                    inbox_number: 0,
-                }))
-                .await?;
-                return Ok(arrived);
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Result<In> {
-        let response = self.responses.message().await?.ok_or("the stream ended")?;
-        let message = response.message.ok_or("an empty message")?;
-        match &message {
-            In::InboxItem(item) => {
-                self.say(Out::Ack(Ack {
-                    groups: Vec::new(),
-                    inbox_number: item.number,
-                }))
-                .await?;
-            }
-            In::Heartbeat(_) => self.say(Out::Heartbeat(Heartbeat {})).await?,
-            In::GroupEnded(_) => return Err("the stream lost its group".into()),
-            _ => {}
-        }
-        Ok(message)
-    }
-
-    async fn say(&self, message: Out) -> Result<()> {
-        Ok(self
-            .out
-            .send(SubscribeRequest {
-                message: Some(message),
-            })
-            .await?)
-    }
-}
-
-fn cursor(group: &[u8], position: u64) -> GroupCursor {
-    let cursor = Cursor {
-        position,
-        ..Cursor::default()
-    };
-    GroupCursor {
-        group_id: group.to_vec().into(),
-        cursor: Some(cursor),
-    }
 }

@@ -32,6 +32,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
             .devices(&bench.server, 1)
             .await?
             .swap_remove(0);
+        let others: Vec<_> = others.iter().collect();
         let member = Member::create_with(&mut device, &others).await?;
         groups.push(Sized {
             members,
@@ -43,6 +44,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     let sends = bench.args.times(SENDS);
     for round in 0..=bench.args.rounds {
         for group in &mut groups {
+            bench.server.settle().await;
             group.round(sends).await?;
             // The first warms up.
             if round == 0 {

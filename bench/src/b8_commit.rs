@@ -43,6 +43,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
             .devices(&bench.server, 1)
             .await?
             .swap_remove(0);
+        let others: Vec<_> = others.iter().collect();
         let member = Member::create_with(&mut device, &others).await?;
         groups.push(Watched {
             members,
@@ -58,6 +59,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     }
     for round in 0..=bench.args.rounds {
         for group in &mut groups {
+            bench.server.settle().await;
             group.round(bench.args.times(commits(group.members))).await?;
             // The first warms up.
             if round == 0 {

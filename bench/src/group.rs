@@ -132,11 +132,14 @@ impl Member {
     }
 
     /// A group of so many devices, of which the first is live.
-    pub(crate) async fn create_with(device: &mut Device, others: &[Identity]) -> Result<Self> {
+    pub(crate) async fn create_with(device: &mut Device, others: &[&Identity]) -> Result<Self> {
         let mut member = Self::create(device).await?;
         for others in others.chunks(ADDS) {
             device.renew().await?;
-            let joiners = others.iter().map(Joiner::new).collect::<Result<Vec<_>>>()?;
+            let joiners = others
+                .iter()
+                .map(|other| Joiner::new(other))
+                .collect::<Result<Vec<_>>>()?;
             member.add(device, &joiners).await?;
         }
         Ok(member)

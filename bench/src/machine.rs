@@ -1,8 +1,10 @@
 //! What it was measured on.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -57,6 +59,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_mib: u64,
     pub(crate) sqlite: &'static str,
+    /// What the programs beside ours say of themselves, where they are there.
+    pub(crate) programs: Vec<String>,
 }
 
 impl Machine {
@@ -85,8 +89,28 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             memory_mib: kib / 1024,
             sqlite: rusqlite::version(),
+            programs: Vec::new(),
         }
     }
+}
+
+/// What a program says of its version, shortened to what matters.
+pub(crate) fn version_of(program: impl AsRef<OsStr>) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    // Some say it there, some here.
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next()?;
+    let end = line.find(" sha=").unwrap_or(line.len());
+    Some(line[..end].to_owned())
+}
+
+/// Processor time of a process and of those that it has started, so far.
+pub(crate) fn family_micros(process: u32) -> f64 {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+    processor_micros(process) + children.map(processor_micros).sum::<f64>()
 }
 
 /// Processor time of a process so far, in microseconds; 0 where the system does not tell.

@@ -60,28 +60,35 @@ impl Identity {
     }
 }
 
-/// A device with a connection and an access token.
+/// A device with a connection to the delivery service, and an access token.
 pub(crate) struct Device {
     pub(crate) identity: Identity,
+    authentication: Channel,
     channel: Channel,
     authorization: MetadataValue<Ascii>,
 }
 
 impl Device {
-    /// On a connection of its own.
-    pub(crate) async fn connect(server: &Server, identity: Identity) -> Result<Self> {
-        let channel = server.connect().await?;
-        let authorization = authorization(&channel, &identity).await?;
+    /// On a connection of its own to the first replica. To the authentication service it shares one.
+    async fn connect(server: &Server, authentication: Channel, identity: Identity) -> Result<Self> {
+        let authorization = authorization(&authentication, &identity).await?;
         Ok(Self {
             identity,
-            channel,
+            authentication,
+            channel: server.delivery(0).await?,
             authorization,
         })
     }
 
+    /// From now on it talks to another replica.
+    pub(crate) async fn move_to(&mut self, server: &Server, replica: usize) -> Result<()> {
+        self.channel = server.delivery(replica).await?;
+        Ok(())
+    }
+
     /// A new token: they are valid for minutes, a benchmark may take longer.
     pub(crate) async fn renew(&mut self) -> Result<()> {
-        self.authorization = authorization(&self.channel, &self.identity).await?;
+        self.authorization = authorization(&self.authentication, &self.identity).await?;
         Ok(())
     }
 
@@ -152,19 +159,19 @@ impl Administrator {
     /// The first administrator of a fresh server.
     pub(crate) async fn enrol(server: &Server) -> Result<Self> {
         let code = server
-            .enrolment_code
-            .clone()
+            .enrolment_code()
             .ok_or("the server has an administrator already")?;
-        let identity = Identity::enrol(server.connect().await?, code).await?;
+        let authentication = server.authentication().await?;
+        let identity = Identity::enrol(authentication.clone(), code).await?;
         let domain = identity.user.domain().to_owned();
         Ok(Self {
-            device: Device::connect(server, identity).await?,
+            device: Device::connect(server, authentication, identity).await?,
             domain,
             users: 0,
         })
     }
 
-    /// The domain of all users, and the name of the deployment.
+    /// The domain of all users.
     pub(crate) fn domain(&self) -> &str {
         &self.domain
     }
@@ -185,7 +192,7 @@ impl Administrator {
                 user_id: format!("user{}@{}", self.users, self.domain),
                 ..CreateEnrolmentCodeRequest::default()
             });
-            let channel = self.device.channel.clone();
+            let channel = self.device.authentication.clone();
             enrolling.spawn(async move {
                 let mut client = AdministrationServiceClient::new(channel.clone());
                 let code = client
@@ -206,7 +213,8 @@ impl Administrator {
     pub(crate) async fn devices(&mut self, server: &Server, count: usize) -> Result<Vec<Device>> {
         let mut devices = Vec::with_capacity(count);
         for identity in self.identities(count).await? {
-            devices.push(Device::connect(server, identity).await?);
+            let authentication = self.device.authentication.clone();
+            devices.push(Device::connect(server, authentication, identity).await?);
         }
         Ok(devices)
     }

@@ -1,10 +1,44 @@
-//! The reference of the embedded store: its own table, on the same disk, without anything around it.
+//! What a store can do without anything around it: for the embedded one its own table, on the same disk.
 
 use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use crate::Result;
+use crate::redis_reference::Raw;
+use crate::server::Server;
+use crate::{Bench, Result};
+
+/// Keeps one message after the other.
+pub(crate) enum Bare {
+    Table(Table),
+    Redis(Raw),
+}
+
+impl Bare {
+    /// Of the store that is measured; `name` is that of a new file.
+    pub(crate) async fn open(bench: &mut Bench, name: &str) -> Result<Self> {
+        Ok(match &bench.server {
+            Server::Embedded(_) => Self::Table(Table::create(&bench.data.path().join(name))?),
+            Server::Production(_) => Self::Redis(Raw::open(&bench.server.redis()?.url()).await?),
+        })
+    }
+
+    /// What it does.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Table(_) => "one insert, one transaction",
+            Self::Redis(_) => "one raw XADD, there and back",
+        }
+    }
+
+    /// Returns when the message is durable.
+    pub(crate) async fn keep(&mut self, message: &[u8]) -> Result<()> {
+        match self {
+            Self::Table(table) => table.insert(message),
+            Self::Redis(raw) => raw.add(message).await,
+        }
+    }
+}
 
 /// The delivery service's schema, with all its indexes.
 const SCHEMA: &str = include_str!("../../delivery-service/src/log/sqlite/schema.sql");

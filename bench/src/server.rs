@@ -1,100 +1,199 @@
-//! The server under test: the real program, in a process of its own.
+//! The servers under test: the real programs, in processes of their own.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use valise_local_stack::{LocalStack, Redis, RedisShape, StackOptions};
 
-use crate::args::Args;
+use crate::args::{Args, Store};
+use crate::embedded::Up;
 use crate::{Result, machine};
 
-/// How long the program may take to start or to stop.
+/// How long a program may take to start or to stop.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// What must be healthy.
-const SERVICES: [&str; 3] = [
-    "valise.authentication.v1.AuthenticationService",
-    "valise.directory.v1.KeyPackageDirectoryService",
-    "valise.delivery.v1.DeliveryService",
-];
+/// How long servers may go on working off what was left over.
+const SETTLE: Duration = Duration::from_secs(20);
+/// Between two looks at whether they do.
+const LOOK: Duration = Duration::from_millis(250);
+/// What idle servers use of one core.
+const IDLE: f64 = 0.2;
 
-/// What `valise up --json` says once it listens.
-#[derive(Deserialize)]
-struct Up {
-    address: String,
-    /// Enrols the first administrator; `null` once there is one.
-    administrator_enrolment_code: Option<String>,
+/// Running servers.
+pub(crate) enum Server {
+    /// One process with all services.
+    Embedded(Up),
+    /// Everything in processes of its own.
+    Production(Box<LocalStack>),
 }
 
-/// A running `valise up`.
-pub(crate) struct Server {
-    pub(crate) url: String,
-    pub(crate) enrolment_code: Option<String>,
-    child: Child,
-    // Kept open: the program may go on writing to it.
-    _stdout: BufReader<ChildStdout>,
+/// Processor time that was used, in microseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Used {
+    /// All replicas of the delivery service; or `valise up`.
+    pub(crate) service: f64,
+    pub(crate) redis: f64,
+    pub(crate) postgres: f64,
+    /// The load generator.
+    pub(crate) own: f64,
+}
+
+impl Used {
+    /// For each of so many since then.
+    pub(crate) fn since(self, before: Self, count: f64) -> Self {
+        Self {
+            service: (self.service - before.service) / count,
+            redis: (self.redis - before.redis) / count,
+            postgres: (self.postgres - before.postgres) / count,
+            own: (self.own - before.own) / count,
+        }
+    }
 }
 
 impl Server {
-    /// Starts it on a free port and waits until all services are healthy.
+    /// Starts what the arguments ask for.
     pub(crate) async fn start(args: &Args, data: &Path) -> Result<Self> {
-        let program = program(args)?;
-        let mut child = Command::new(&program)
-            .args(["up", "--listen", "127.0.0.1:0", "--json", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
-        let stdout = child.stdout.take().ok_or("no output")?;
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        tokio::time::timeout(PATIENCE, stdout.read_line(&mut line)).await??;
-        let up: Up = serde_json::from_str(&line)
-            .map_err(|error| format!("valise up did not say where it is: {error}"))?;
-        let server = Self {
-            url: up.address,
-            enrolment_code: up.administrator_enrolment_code,
-            child,
-            _stdout: stdout,
+        Ok(match args.store {
+            Store::Embedded => Self::Embedded(Up::start(args, data).await?),
+            Store::Production => {
+                let shape = RedisShape::Standalone;
+                Self::production(shape, 1, &[]).await
+            }
+        })
+    }
+
+    /// Starts the services on Redis and PostgreSQL, with these variables in their environment.
+    pub(crate) async fn production(
+        redis: RedisShape,
+        delivery_replicas: usize,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        // What is claimed in a benchmark is more than anybody may claim.
+        let unlimited = "{ requests = 4000000000, seconds = 1 }";
+        let limits = [
+            ("VALISE_DIRECTORY_LIMITS__CLAIM", unlimited),
+            ("VALISE_DIRECTORY_LIMITS__CLAIM_OF_ONE_DEVICE", unlimited),
+        ];
+        let environment = limits.iter().chain(environment);
+        let options = StackOptions {
+            authentication_replicas: 1,
+            directory_replicas: 1,
+            delivery_replicas,
+            redis,
+            environment: environment
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..StackOptions::default()
         };
-        tokio::time::timeout(PATIENCE, server.healthy()).await??;
-        Ok(server)
-    }
-
-    async fn healthy(&self) -> Result<()> {
-        let channel = self.connect().await?;
-        for service in SERVICES {
-            healthy(&channel, service).await;
+        let mut stack = LocalStack::start(options).await;
+        if redis == RedisShape::Standalone {
+            // When the file is rewritten is chance, and would hit one side of a ratio.
+            let setting = ["CONFIG", "SET", "auto-aof-rewrite-percentage", "0"];
+            stack.standalone_redis().command(&setting).await;
         }
-        Ok(())
+        Self::Production(Box::new(stack))
     }
 
-    /// A connection of its own.
-    pub(crate) async fn connect(&self) -> Result<Channel> {
-        Ok(Endpoint::from_shared(self.url.clone())?
-            .tcp_nodelay(true)
-            .connect()
-            .await?)
+    /// With it the first administrator enrols.
+    pub(crate) fn enrolment_code(&self) -> Option<String> {
+        match self {
+            Self::Embedded(up) => up.enrolment_code.clone(),
+            Self::Production(stack) => stack.administrator_code().map(ToOwned::to_owned),
+        }
     }
 
-    /// Processor time so far, in microseconds.
-    pub(crate) fn processor_micros(&self) -> f64 {
-        self.child.id().map_or(0.0, machine::processor_micros)
+    /// The services on Redis and PostgreSQL, if they are.
+    pub(crate) fn stack(&mut self) -> Result<&mut LocalStack> {
+        match self {
+            Self::Embedded(_) => Err("this row needs --store production".into()),
+            Self::Production(stack) => Ok(stack),
+        }
     }
 
-    /// Ends it as an operator would not: nothing that was answered may depend on an orderly end.
-    pub(crate) async fn stop(mut self) -> Result<()> {
-        Ok(tokio::time::timeout(PATIENCE, self.child.kill()).await??)
+    /// The one Redis server.
+    pub(crate) fn redis(&mut self) -> Result<&mut Redis> {
+        Ok(self.stack()?.standalone_redis())
     }
+
+    /// A connection to the authentication service.
+    pub(crate) async fn authentication(&self) -> Result<Channel> {
+        match self {
+            Self::Embedded(up) => connect(&up.url).await,
+            Self::Production(stack) => connect(&stack.authentication(0).url()).await,
+        }
+    }
+
+    /// A connection to a replica of the delivery service.
+    pub(crate) async fn delivery(&self, replica: usize) -> Result<Channel> {
+        match self {
+            Self::Embedded(up) => connect(&up.url).await,
+            Self::Production(stack) => connect(&stack.delivery(replica).url()).await,
+        }
+    }
+
+    /// Processor time so far.
+    pub(crate) async fn used(&self) -> Used {
+        let own = machine::processor_micros(std::process::id());
+        match self {
+            Self::Embedded(up) => Used {
+                service: up.processor_micros(),
+                own,
+                ..Used::default()
+            },
+            Self::Production(stack) => {
+                let [.., replicas] = stack.service_urls();
+                let mut service = 0.0;
+                for replica in 0..replicas.len() {
+                    let id = stack.delivery(replica).id().await;
+                    service += id.map_or(0.0, machine::processor_micros);
+                }
+                let redis = stack.redis_ids().into_iter();
+                Used {
+                    service,
+                    redis: redis.map(machine::processor_micros).sum(),
+                    postgres: stack.postgres().id().map_or(0.0, machine::family_micros),
+                    own,
+                }
+            }
+        }
+    }
+
+    /// Waits until the servers have nothing left to do: what is archived after a round is not the next one's work.
+    pub(crate) async fn settle(&self) {
+        let began = Instant::now();
+        let mut before = self.used().await;
+        while began.elapsed() < SETTLE {
+            let looked = Instant::now();
+            sleep(LOOK).await;
+            let now = self.used().await;
+            let used = now.since(before, looked.elapsed().as_secs_f64() * 1e6);
+            if used.service + used.redis + used.postgres < IDLE {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Ends everything.
+    pub(crate) async fn stop(self) -> Result<()> {
+        match self {
+            Self::Embedded(up) => up.stop().await,
+            // By being dropped.
+            Self::Production(_) => Ok(()),
+        }
+    }
+}
+
+/// A connection of its own.
+pub(crate) async fn connect(url: &str) -> Result<Channel> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .tcp_nodelay(true)
+        .connect()
+        .await?)
 }
 
 /// Waits until the service is healthy.
@@ -110,22 +209,6 @@ pub(crate) async fn healthy(channel: &Channel, service: &str) {
             answer.into_inner().status() != ServingStatus::Serving
         })
     {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// How long it takes from nothing to healthy, in seconds.
-pub(crate) async fn time_to_start(args: &Args, data: &Path) -> Result<f64> {
-    let began = Instant::now();
-    let server = Server::start(args, data).await?;
-    let took = began.elapsed().as_secs_f64();
-    server.stop().await?;
-    Ok(took)
-}
-
-pub(crate) fn program(args: &Args) -> Result<PathBuf> {
-    match &args.valise {
-        Some(path) => Ok(path.clone()),
-        None => Ok(std::env::current_exe()?.with_file_name("valise")),
+        sleep(Duration::from_millis(1)).await;
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use valise_client_sdk::{ExternalJoin, Role};
 use valise_clock::Clock;
 use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
@@ -55,8 +56,12 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Show messages and events in their order, each once: it is confirmed when it has been written out.
     Listen(ListenArgs),
-    /// Talk: lines of standard input are sent, what others say is shown.
+    /// Talk: on the whole screen of a terminal; line by line where standard input or output is none.
     Chat(ChatArgs),
+    /// Show what was said in a group, as this device remembers it. Needs no connection.
+    History(HistoryArgs),
+    /// Compare the keys of your devices with another user's: both must see the same number.
+    SafetyNumber(SafetyNumberArgs),
     /// Administer the deployment, with an administrator's device.
     Admin {
         #[command(subcommand)]
@@ -195,6 +200,25 @@ pub(crate) enum GroupCommand {
         /// The group's id, as `group elsewhere` lists it.
         group: String,
     },
+    /// Give it another name, which only members learn.
+    Rename {
+        /// The group.
+        group: String,
+        /// The new name.
+        name: String,
+    },
+    /// Make a user something else.
+    Role {
+        /// The group.
+        group: String,
+        /// The user, as name@domain.
+        user: UserId,
+        /// reader, member, moderator or owner.
+        #[arg(value_parser = crate::roles::role)]
+        role: Role,
+    },
+    /// Show what roles allow, or change it.
+    Policy(PolicyArgs),
     /// List the groups of this device.
     List {
         /// Print one JSON object a line.
@@ -209,6 +233,34 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Without any change: shows the policy.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// The group.
+    pub(crate) group: String,
+    /// The least role to add devices of other users: reader, member, moderator or owner.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) add: Option<Role>,
+    /// The least role to remove devices of other users.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) remove: Option<Role>,
+    /// The least role to rename the group.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) rename: Option<Role>,
+    /// The least role to change roles and this policy.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) change_roles: Option<Role>,
+    /// The least role to send.
+    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
+    pub(crate) send: Option<Role>,
+    /// Which devices may come in without being added: nobody, member_devices (that lost their state) or member_users (theirs).
+    #[arg(long, value_name = "WHO", value_parser = crate::roles::external_join)]
+    pub(crate) external_join: Option<ExternalJoin>,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -236,8 +288,41 @@ pub(crate) struct ListenArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
+    /// The group that is shown first. On the screen the others can be reached from it.
+    pub(crate) group: Option<String>,
+    /// Line by line in a terminal, too: what is typed is sent, what others say is shown.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SafetyNumberArgs {
+    /// The other user, as name@domain.
+    pub(crate) user: UserId,
+    /// Only the devices in this group [default: in all groups that both are in].
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// Draw a QR code of it as well.
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// Print a JSON object.
+    #[arg(long, conflicts_with = "qr")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
     /// The group.
     pub(crate) group: String,
+    /// Only messages with all these words; the last may be the beginning of one.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) search: Option<String>,
+    /// At most so many, the newest.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -72,6 +72,22 @@ impl<'a> Feed<'a> {
     }
 }
 
+impl Feed<'_> {
+    /// Where all groups are shown, but not all are looked at: confirms everything up to an event, and keeps in mind what was seen
+    /// of some groups after that.
+    pub(crate) async fn confirm_read(
+        &mut self,
+        all: EventId,
+        groups: &[(GroupId, EventId)],
+    ) -> Result<(), CliError> {
+        if all != EventId::NONE {
+            self.client.confirm(all).await?;
+            self.shown.forget(all)?;
+        }
+        self.shown.put_all(groups)
+    }
+}
+
 /// Of each group, the last event that was shown though it could not be confirmed.
 struct Shown {
     file: PathBuf,
@@ -103,6 +119,16 @@ impl Shown {
     fn put(&mut self, event: &Event) -> Result<(), CliError> {
         self.last.insert(event.group.to_string(), event.id.0);
         self.save()
+    }
+
+    fn put_all(&mut self, groups: &[(GroupId, EventId)]) -> Result<(), CliError> {
+        let mut changed = false;
+        for (group, seen) in groups {
+            let last = self.last.entry(group.to_string()).or_default();
+            changed |= *last < seen.0;
+            *last = seen.0.max(*last);
+        }
+        if changed { self.save() } else { Ok(()) }
     }
 
     /// What is confirmed needs no note.
@@ -164,6 +190,22 @@ mod tests {
         let shown = Shown::load(&file).unwrap();
         assert!(!shown.has(&event(1, 5)));
         assert!(shown.has(&event(2, 9)));
+    }
+
+    #[test]
+    fn what_was_seen_of_some_groups_is_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("shown.json");
+        let mut shown = Shown::load(&file).unwrap();
+        let group = |number| GroupId::from_bytes([number; 16]);
+        shown.put_all(&[]).unwrap();
+        assert!(!file.exists(), "nothing to write");
+        let seen = |last| [(group(1), EventId(last)), (group(2), EventId(7))];
+        shown.put_all(&seen(5)).unwrap();
+        shown.put_all(&seen(3)).unwrap();
+        let shown = Shown::load(&file).unwrap();
+        assert!(shown.has(&event(1, 5)) && !shown.has(&event(1, 6)));
+        assert!(shown.has(&event(2, 7)));
     }
 
     #[test]

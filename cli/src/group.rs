@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 use serde_json::json;
-use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Role, UserId};
+use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Policy, UserId};
 
 use crate::args::GroupCommand;
 use crate::error::CliError;
 use crate::out::{Out, printable};
 use crate::profile::Profile;
+use crate::progress::ProgressLine;
 
 pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), CliError> {
     let client = profile.open_synced().await?;
@@ -17,6 +18,7 @@ pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), 
 }
 
 async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
+    let _progress = ProgressLine::start(client);
     match command {
         GroupCommand::New { name, json } => {
             let group = client.create_group(&name).await?;
@@ -53,6 +55,13 @@ async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
             client.come_in(id).await?;
             Out::stdout().line("in the group")
         }
+        GroupCommand::Rename { group, name } => Ok(find(client, &group).await?.rename(&name).await?),
+        GroupCommand::Role { group, user, role } => {
+            Ok(find(client, &group).await?.set_role(user, role).await?)
+        }
+        GroupCommand::Policy(arguments) => {
+            crate::roles::policy(&find(client, &arguments.group).await?, &arguments).await
+        }
         GroupCommand::List { json } => list(client, json).await,
         GroupCommand::Show { group, json } => show(&find(client, &group).await?, json).await,
     }
@@ -87,7 +96,7 @@ async fn add(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError
     }
 }
 
-fn why(failure: AddFailure) -> String {
+pub(crate) fn why(failure: AddFailure) -> String {
     match failure {
         AddFailure::UnknownUser => "no device of this user is known".into(),
         AddFailure::NoKeyPackage => "the device has no key package for this group".into(),
@@ -182,12 +191,7 @@ impl From<Member> for MemberLine {
         Self {
             user: member.user.to_string(),
             device: member.device.to_string(),
-            role: match member.role {
-                Role::Reader => "reader",
-                Role::Member => "member",
-                Role::Moderator => "moderator",
-                Role::Owner => "owner",
-            },
+            role: member.role.as_str(),
             leaf_index: member.leaf_index,
         }
     }
@@ -197,16 +201,23 @@ impl From<Member> for MemberLine {
 struct Shown {
     #[serde(flatten)]
     group: Line,
+    /// `null` where the device is no member.
+    policy: Option<Policy>,
     roster: Vec<MemberLine>,
 }
 
 async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     let state = group.info().await?;
     let (line, state) = (Line::new(group, state.clone()), state.status);
+    let policy = group.policy().await.ok();
     let roster: Vec<MemberLine> = group.members().await?.into_iter().map(MemberLine::from).collect();
     let mut out = Out::stdout();
     if json {
-        return out.json(&Shown { group: line, roster });
+        return out.json(&Shown {
+            group: line,
+            policy,
+            roster,
+        });
     }
     let Line {
         group,
@@ -227,6 +238,9 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     out.line(&format!(
         "epoch authenticator (the same on all devices): {epoch_authenticator}"
     ))?;
+    if let Some(policy) = policy {
+        out.line(&format!("policy: {}", crate::roles::words(policy)))?;
+    }
     for MemberLine {
         user, device, role, ..
     } in roster

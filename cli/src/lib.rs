@@ -12,9 +12,13 @@ mod enrol;
 mod error;
 mod feed;
 mod group;
+mod history;
 mod listen;
 mod out;
 mod profile;
+mod progress;
+mod roles;
+mod safety_number;
 mod send;
 mod show;
 pub mod up;
@@ -77,6 +81,8 @@ async fn command(command: Command, profile: Option<PathBuf>) -> Result<(), CliEr
         Command::Send(arguments) => send::run(arguments, &profile()?).await,
         Command::Listen(arguments) => listen::run(arguments, &profile()?).await,
         Command::Chat(arguments) => chat::run(arguments, &profile()?).await,
+        Command::History(arguments) => history::run(arguments, &profile()?).await,
+        Command::SafetyNumber(arguments) => safety_number::run(arguments, &profile()?).await,
         Command::Admin { command } => admin::run(command, &profile()?).await,
     }
 }

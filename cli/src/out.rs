@@ -57,7 +57,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Control characters, and those that turn the direction of the text around.
-fn is_deceptive(c: char) -> bool {
+pub(crate) fn is_deceptive(c: char) -> bool {
     (c.is_control() && c != '\t')
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

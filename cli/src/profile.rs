@@ -10,6 +10,7 @@ use std::time::Duration;
 use valise_client_sdk::{Client, Connection, OfflineReason, Store, StoreKey};
 
 use crate::error::CliError;
+use crate::progress::ProgressLine;
 
 /// How long a server may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +93,7 @@ impl Profile {
     /// The enrolled device, when it knows all that the service knows.
     pub(crate) async fn open_synced(&self) -> Result<Client, CliError> {
         let client = self.open().await?;
+        let _progress = ProgressLine::start(&client);
         let synced = tokio::select! {
             error = offline_for_good(&client) => Err(error),
             synced = synced(&client) => synced,

@@ -59,7 +59,11 @@ async fn send_line(group: &Group, line: std::io::Result<String>) -> Result<Sent,
 }
 
 fn tell(out: &mut Out, sent: Sent) -> Result<(), CliError> {
-    out.json(&json!({ "position": sent.position.0, "epoch": sent.epoch.0 }))
+    out.json(&json!({
+        "id": sent.id.to_string(),
+        "position": sent.position.0,
+        "epoch": sent.epoch.0,
+    }))
 }
 
 /// One message a line, up to the end or the first that cannot be read.

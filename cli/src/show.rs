@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Peer};
+use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Kind, MessageId, Peer};
 
 use crate::error::CliError;
 use crate::out::{json_line, printable};
@@ -33,7 +33,7 @@ pub(crate) fn json(event: &Event) -> Result<String, CliError> {
     json_line(&object)
 }
 
-fn peer(peer: &Peer) -> Value {
+pub(crate) fn peer(peer: &Peer) -> Value {
     json!({ "user": peer.user, "device": peer.device })
 }
 
@@ -50,14 +50,36 @@ fn told(kind: &EventKind) -> Told {
     };
     match kind {
         EventKind::Message { sender, content } => {
-            let (fields, text) = content_of(content);
-            told("message", Some(sender), fields, text)
+            let (kind, mut fields, text) = message(content);
+            fields.extend(content.id().map(|id| ("id", name(id))));
+            told(kind, Some(sender), fields, text)
         }
+        EventKind::ReplacementRefused { sender, of } => told(
+            "replacement_refused",
+            Some(sender),
+            vec![("of", name(*of))],
+            "tried to change what another has said: ignored".into(),
+        ),
         EventKind::Ephemeral { sender, content } => {
             let (fields, text) = content_of(content);
             told("ephemeral", Some(sender), fields, format!("(passing) {text}"))
         }
         EventKind::Joined { by } => told("joined", Some(by), vec![], "added this device".into()),
+        EventKind::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => {
+            let fields = vec![
+                ("epoch", epoch.0.into()),
+                ("user", json!(user)),
+                ("device", json!(device)),
+            ];
+            let text =
+                format!("added a device or key of the member {user} that was not there before: {device}");
+            told("device_added", Some(by), fields, text)
+        }
         EventKind::MembersChanged {
             added,
             removed,
@@ -77,6 +99,27 @@ fn told(kind: &EventKind) -> Told {
             vec![("epoch", epoch.0.into())],
             "came back with new keys".into(),
         ),
+        EventKind::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => {
+            let listed = users
+                .iter()
+                .map(|(user, role)| json!({ "user": user, "role": role }));
+            let fields = vec![
+                ("epoch", epoch.0.into()),
+                ("users", listed.collect()),
+                ("policy", json!(policy)),
+            ];
+            told(
+                "roles_changed",
+                Some(by),
+                fields,
+                crate::roles::changes(users, policy.as_ref()),
+            )
+        }
         EventKind::GroupNamed { name, by } => told(
             "group_named",
             Some(by),
@@ -114,6 +157,17 @@ fn trouble(kind: &EventKind) -> Told {
             because(cause),
             format!("a commit cannot be processed: {cause}"),
         ),
+        EventKind::RuleBreach { by, rule, evidence } => Told {
+            sender: by.clone(),
+            ..told(
+                "rule_breach",
+                vec![
+                    ("rule", rule.as_str().into()),
+                    ("evidence_hex", hex::encode(evidence).into()),
+                ],
+                format!("broke the rule {rule}: it was not applied here"),
+            )
+        },
         EventKind::Quarantined { rule } => told(
             "quarantined",
             because(rule),
@@ -161,7 +215,45 @@ fn trouble(kind: &EventKind) -> Told {
     }
 }
 
-fn content_of(content: &Content) -> (Vec<(&'static str, Value)>, String) {
+fn name(id: MessageId) -> Value {
+    id.to_string().into()
+}
+
+/// What kind of message it is, what it says, and how that is told.
+fn message(content: &Content) -> (&'static str, Vec<(&'static str, Value)>, String) {
+    match content.kind() {
+        Kind::Reply { to, text } => (
+            "message",
+            vec![("text", text.into()), ("in_reply_to", name(to))],
+            format!("(reply) {text}"),
+        ),
+        Kind::Reaction { to, emojis } => (
+            "reaction",
+            vec![("to", name(to)), ("emojis", emojis.iter().copied().collect())],
+            format!("reacted {}", emojis.join(" ")),
+        ),
+        Kind::Edit { of, text } => (
+            "edit",
+            vec![("text", text.into()), ("of", name(of))],
+            format!("(edited) {text}"),
+        ),
+        Kind::Delete { of } => ("delete", vec![("of", name(of))], "deleted a message".into()),
+        Kind::Receipt(report) => {
+            let messages: Vec<_> = report
+                .iter()
+                .map(|(message, status)| json!({ "id": message.to_string(), "status": status.0 }))
+                .collect();
+            let text = format!("told of {} messages whether they were read", messages.len());
+            ("receipt", vec![("messages", messages.into())], text)
+        }
+        _ => {
+            let (fields, text) = content_of(content);
+            ("message", fields, text)
+        }
+    }
+}
+
+pub(crate) fn content_of(content: &Content) -> (Vec<(&'static str, Value)>, String) {
     match content.as_text() {
         Some(text) => (vec![("text", text.into())], text.to_owned()),
         None => (
@@ -225,6 +317,12 @@ impl Lines {
     }
 }
 
+/// Who did it and what it says, as it came: not fit for a terminal.
+pub(crate) fn who_and_what(event: &Event) -> (Option<Peer>, String) {
+    let Told { sender, text, .. } = told(&event.kind);
+    (sender, text)
+}
+
 /// Who and what, on one line.
 pub(crate) fn body(event: &Event) -> String {
     let Told {
@@ -232,7 +330,9 @@ pub(crate) fn body(event: &Event) -> String {
     } = told(&event.kind);
     let text = printable(&text);
     match sender {
-        Some(sender) if matches!(kind, "message" | "ephemeral") => format!("{}: {text}", sender.user),
+        Some(sender) if matches!(kind, "message" | "edit" | "ephemeral") => {
+            format!("{}: {text}", sender.user)
+        }
         Some(sender) => format!("* {} {text}", sender.user),
         None => format!("* {text}"),
     }
@@ -284,6 +384,27 @@ mod tests {
     }
 
     #[test]
+    fn a_new_device_of_a_member_is_told() {
+        let added = event(EventKind::DeviceAdded {
+            user: "alice@valise.example".parse().unwrap(),
+            device: "0a000000-0000-4000-8000-000000000001".parse().unwrap(),
+            by: bob(),
+            epoch: valise_client_sdk::Epoch(9),
+        });
+        let value: Value = serde_json::from_str(&json(&added).unwrap()).unwrap();
+        assert_eq!(value["kind"], "device_added");
+        assert_eq!(value["sender"]["user"], "bob@valise.example");
+        assert_eq!(value["user"], "alice@valise.example");
+        assert_eq!(value["device"], "0a000000-0000-4000-8000-000000000001");
+        assert_eq!(value["epoch"], 9);
+        assert_eq!(
+            body(&added),
+            "* bob@valise.example added a device or key of the member alice@valise.example that was not there before: \
+             0a000000-0000-4000-8000-000000000001"
+        );
+    }
+
+    #[test]
     fn what_is_no_text_is_told_as_bytes() {
         let content = Content::new("image/png", [1, 255]);
         let line = json(&event(EventKind::Message {
@@ -294,6 +415,42 @@ mod tests {
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["text"], Value::Null);
         assert_eq!(value["body_hex"], "01ff");
+    }
+
+    #[test]
+    fn what_refers_to_other_messages_says_to_which() {
+        let mut bytes = [0xAB; 32];
+        bytes[0] = 1;
+        let id = MessageId::from_bytes(bytes).unwrap();
+        let name = format!("01{}", "ab".repeat(31));
+        let say = |content: Content| {
+            let event = event(EventKind::Message {
+                sender: bob(),
+                content,
+            });
+            let value: Value = serde_json::from_str(&json(&event).unwrap()).unwrap();
+            (body(&event), value)
+        };
+        let (line, value) = say(Content::reply(id, "yes"));
+        assert_eq!(line, "bob@valise.example: (reply) yes");
+        assert_eq!(
+            (&value["kind"], &value["in_reply_to"]),
+            (&json!("message"), &json!(name))
+        );
+        let (line, value) = say(Content::reaction(id, "❤"));
+        assert_eq!(line, "* bob@valise.example reacted ❤");
+        assert_eq!(
+            (&value["kind"], &value["emojis"]),
+            (&json!("reaction"), &json!(["❤"]))
+        );
+        let (line, value) = say(Content::edit(id, "no"));
+        assert_eq!(line, "bob@valise.example: (edited) no");
+        assert_eq!((&value["kind"], &value["of"]), (&json!("edit"), &json!(name)));
+        let (line, value) = say(Content::delete(id));
+        assert_eq!(line, "* bob@valise.example deleted a message");
+        assert_eq!(value["kind"], "delete");
+        let (_, value) = say(Content::read_receipt(&[id]));
+        assert_eq!(value["messages"], json!([{ "id": name, "status": 2 }]));
     }
 
     #[test]

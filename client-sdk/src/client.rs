@@ -6,19 +6,17 @@ use tokio::sync::{mpsc, watch};
 use valise_proto::authentication::v1 as wire;
 use valise_proto::{DeviceId, GroupId, UserId};
 
-use crate::engine::Engine;
-use crate::session::{Session, enrol};
+use crate::engine::{Engine, MAX_GROUP_NAME};
+use crate::session::{Session, enrol, upkeep};
 use crate::transport::time;
 use crate::{
-    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, Servers, Store,
+    Administration, Connection, DeviceSummary, Error, EventId, Events, Group, Options, ProgressReports,
+    Servers, Store, StoreKey,
 };
-
-/// Longest name of a group, in bytes.
-const MAX_GROUP_NAME: usize = 256;
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
 pub struct Client {
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl Client {
@@ -147,9 +145,32 @@ impl Client {
         self.session.synced().await
     }
 
+    /// Does now what a running client does every quarter of an hour: new keys in groups where they are due, renewal of the device's
+    /// certificate at two thirds of its life, key packages with the new one, and removal of stale members
+    /// ([`KeyUpkeep`](crate::KeyUpkeep)). For apps that run only now and then; what it queues in groups is done when
+    /// [`Client::synced`] says so.
+    pub async fn upkeep(&self) -> Result<(), Error> {
+        upkeep::tend(&self.session).await
+    }
+
+    /// Encrypts the store with another key; from then on only that one opens it. Nothing changes where the store is in memory.
+    ///
+    /// If the process ends meanwhile, either the old or the new key opens it: keep both until this returns.
+    pub async fn change_store_key(&self, key: StoreKey) -> Result<(), Error> {
+        self.session
+            .engine
+            .run(move |engine| engine.change_store_key(&key))
+            .await
+    }
+
     /// Is the device in touch with the service? The receiver tells each change.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.session.connection.subscribe()
+    }
+
+    /// Reports of long work: catching up, adding many. From now on; nothing is stored.
+    pub fn progress(&self) -> ProgressReports {
+        self.session.long_work.subscribe()
     }
 
     /// The devices of this user, oldest first.

@@ -1,29 +1,123 @@
-//! What application messages carry.
+//! What application messages say.
 
-use tls_codec::{Serialize as _, VLBytes};
+mod message_id;
+mod mimi;
+mod part;
+mod payload;
+mod status;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use message_id::MessageId;
+pub use part::{Body, Disposition, External, Part, Semantics};
+pub use status::ReceiptStatus;
 
 use crate::Error;
+use message_id::SALT;
+use mimi::{Expires, Mimi};
 
 const TEXT: &str = "text/plain;charset=utf-8";
-/// The group's name, sent by the one who adds right after the commit that adds. Not an app's.
+/// The group's name, told to those who were just added by the one who added them. Not an app's.
 pub(crate) const GROUP_PROFILE: &str = "application/vnd.valise.group-profile";
-const MAX_CONTENT_TYPE: usize = 255;
-const VERSION: u8 = 1;
+/// Another name for the group. Not an app's.
+pub(crate) const GROUP_RENAME: &str = "application/vnd.valise.group-rename";
+/// Longest text that counts as a reaction: one emoji can have many characters. What is longer is a reply (§5.3).
+const MAX_EMOJI: usize = 128;
+/// Most reactions of one message.
+const MAX_EMOJIS: usize = 16;
 
-/// What a message says: bytes and the media type (RFC 6838) that tells how to read them.
-#[derive(Clone, PartialEq, Eq)]
+/// What a message says: text, a reply, a reaction, a correction..., or bytes of any media type.
+///
+/// Its form is that of IETF MIMI (draft-ietf-mimi-content-09, in CBOR), so other software can read it.
+///
+/// ```
+/// use valise_client_sdk::{Content, Kind};
+///
+/// let text = Content::text("Bonjour");
+/// assert_eq!(text.kind(), Kind::Text("Bonjour"));
+/// assert_eq!(text.as_text(), Some("Bonjour"));
+///
+/// let picture = Content::new("image/png", [0x89, b'P', b'N', b'G']);
+/// assert_eq!(picture.kind(), Kind::Other);
+/// assert_eq!(picture.content_type(), "image/png");
+/// ```
+///
+/// Other messages are referred to by their [`MessageId`]: it is in [`crate::Sent`], and of received messages [`Content::id`].
+///
+/// ```no_run
+/// # async fn example(group: valise_client_sdk::Group) -> Result<(), valise_client_sdk::Error> {
+/// use valise_client_sdk::Content;
+///
+/// let sent = group.send("Let us meat at ten").await?;
+/// group.send(Content::edit(sent.id, "Let us meet at ten")).await?;
+/// group.send(Content::reply(sent.id, "Or at eleven?")).await?;
+/// group.send(Content::reaction(sent.id, "👍")).await?;
+/// group.send(Content::delete(sent.id)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
 pub struct Content {
-    content_type: String,
-    body: Vec<u8>,
+    mimi: Mimi,
+    /// Of a message that was sent.
+    sent: Option<(MessageId, [u8; SALT])>,
+}
+
+/// What a [`Content`] is.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A text in answer to a message.
+    Reply {
+        /// The message.
+        to: MessageId,
+        /// The answer.
+        text: &'a str,
+    },
+    /// Reactions to a message. Taken back by deleting the message that made them.
+    Reaction {
+        /// The message.
+        to: MessageId,
+        /// What its sender feels; usually one.
+        emojis: Vec<&'a str>,
+    },
+    /// A message says something else now. [`crate::EventKind::ReplacementRefused`] comes instead where it is not its sender's.
+    Edit {
+        /// The message.
+        of: MessageId,
+        /// What it says now.
+        text: &'a str,
+    },
+    /// A message, or a reaction, is taken back.
+    Delete {
+        /// The message.
+        of: MessageId,
+    },
+    /// What became of messages at the sender's: they were read, for example.
+    Receipt(Vec<(MessageId, ReceiptStatus)>),
+    /// Anything else: see [`Content::content_type`], [`Content::part`], [`Content::in_reply_to`] and [`Content::replaces`].
+    Other,
+}
+
+/// When a message is deleted everywhere, by all who keep to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// At that time, to the second, at most a year ahead.
+    At(SystemTime),
+    /// So long after it was read, at most a year: on each device apart (on the sender's, after it was accepted).
+    AfterRead(Duration),
 }
 
 impl Content {
-    /// Bytes of that media type.
+    /// Bytes of that media type (RFC 6838).
     pub fn new(content_type: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            content_type: content_type.into(),
-            body: body.into(),
-        }
+        Self::from_part(Part::single(
+            Disposition::RENDER,
+            content_type.into(),
+            body.into(),
+        ))
     }
 
     /// Plain text.
@@ -31,95 +125,234 @@ impl Content {
         Self::new(TEXT, text.into().into_bytes())
     }
 
-    /// The media type.
-    pub fn content_type(&self) -> &str {
-        &self.content_type
+    /// A text in answer to a message.
+    pub fn reply(to: MessageId, text: impl Into<String>) -> Self {
+        Self::text(text).in_answer_to(to)
     }
 
-    /// The bytes.
-    pub fn body(&self) -> &[u8] {
-        &self.body
+    /// A reaction to a message: an emoji.
+    pub fn reaction(to: MessageId, emoji: impl Into<String>) -> Self {
+        let part = Part::single(Disposition::REACTION, TEXT.to_owned(), emoji.into().into_bytes());
+        Self::from_part(part).in_answer_to(to)
     }
 
-    /// The text, where it is one.
+    /// Another text for an own message. A message that was edited before keeps its first id.
+    pub fn edit(of: MessageId, text: impl Into<String>) -> Self {
+        Self::text(text).in_place_of(of)
+    }
+
+    /// Takes an own message, or reaction, back.
+    pub fn delete(of: MessageId) -> Self {
+        Self::from_part(Part {
+            disposition: Disposition::RENDER,
+            language: String::new(),
+            body: Body::Empty,
+        })
+        .in_place_of(of)
+    }
+
+    /// Tells the group that these messages (at most 1,024) were read.
+    pub fn read_receipt(messages: &[MessageId]) -> Self {
+        let report: Vec<_> = messages
+            .iter()
+            .map(|&message| (message, ReceiptStatus::READ))
+            .collect();
+        Self::receipt(&report)
+    }
+
+    /// Tells the group what became of these messages (at most 1,024) here (draft-mahy-mimi-message-status-01).
+    pub fn receipt(report: &[(MessageId, ReceiptStatus)]) -> Self {
+        Self::from_part(Part::single(
+            Disposition(0),
+            status::MEDIA_TYPE.to_owned(),
+            status::encode(report),
+        ))
+    }
+
+    /// Any body: several parts, or something that is elsewhere.
+    pub fn from_part(part: Part) -> Self {
+        Self {
+            mimi: Mimi::new(part),
+            sent: None,
+        }
+    }
+
+    /// The same in answer to a message.
+    pub fn in_answer_to(mut self, message: MessageId) -> Self {
+        self.mimi.in_reply_to = Some(message);
+        self
+    }
+
+    /// The same in place of an own message.
+    pub fn in_place_of(mut self, message: MessageId) -> Self {
+        self.mimi.replaces = Some(message);
+        self
+    }
+
+    /// The same, until then. Fractions of a second are dropped.
+    pub fn expiring(mut self, expiry: Expiry) -> Self {
+        let (relative, seconds) = match expiry {
+            Expiry::At(at) => (false, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+            Expiry::AfterRead(after) => (true, after.as_secs()),
+        };
+        self.mimi.expires = Some(Expires {
+            relative,
+            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        });
+        self
+    }
+
+    /// The name of the message, once it is sent. Before, there is none: what is sent twice is two messages.
+    pub fn id(&self) -> Option<MessageId> {
+        self.sent.map(|(id, _)| id)
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind<'_> {
+        if let Some(of) = self.mimi.replaces {
+            return match (&self.mimi.part.body, self.as_text()) {
+                (Body::Empty, _) => Kind::Delete { of },
+                (_, Some(text)) => Kind::Edit { of, text },
+                _ => Kind::Other,
+            };
+        }
+        if let Some(report) = self.report() {
+            return Kind::Receipt(report);
+        }
+        match (self.mimi.in_reply_to, self.as_text()) {
+            (Some(to), Some(text)) => {
+                let emojis = self.emojis();
+                if emojis.is_empty() {
+                    Kind::Reply { to, text }
+                } else {
+                    Kind::Reaction { to, emojis }
+                }
+            }
+            (None, Some(text)) => Kind::Text(text),
+            _ => Kind::Other,
+        }
+    }
+
+    /// The first text in it: a message's, a reply's, an edit's, or an emoji. Markdown is a text.
     pub fn as_text(&self) -> Option<&str> {
-        if self.content_type == TEXT {
-            std::str::from_utf8(&self.body).ok()
+        self.mimi.part.singles().into_iter().find_map(part::text_of)
+    }
+
+    /// The media type of its bytes; empty where it has none, or several.
+    pub fn content_type(&self) -> &str {
+        match &self.mimi.part.body {
+            Body::Single { content_type, .. } => content_type,
+            Body::External(external) => &external.content_type,
+            Body::Empty | Body::Multi { .. } => "",
+        }
+    }
+
+    /// Its bytes, where it is not in several parts, nor elsewhere.
+    pub fn body(&self) -> &[u8] {
+        match &self.mimi.part.body {
+            Body::Single { content, .. } => content,
+            Body::Empty | Body::External(_) | Body::Multi { .. } => &[],
+        }
+    }
+
+    /// Its body.
+    pub fn part(&self) -> &Part {
+        &self.mimi.part
+    }
+
+    /// The message that it answers, or reacts to.
+    pub fn in_reply_to(&self) -> Option<MessageId> {
+        self.mimi.in_reply_to
+    }
+
+    /// The message in whose place it comes.
+    pub fn replaces(&self) -> Option<MessageId> {
+        self.mimi.replaces
+    }
+
+    /// When it is deleted.
+    pub fn expiry(&self) -> Option<Expiry> {
+        let Expires { relative, seconds } = self.mimi.expires?;
+        let seconds = Duration::from_secs(seconds.into());
+        Some(if relative {
+            Expiry::AfterRead(seconds)
         } else {
-            None
+            Expiry::At(UNIX_EPOCH + seconds)
+        })
+    }
+
+    /// Of a reaction, what it says; otherwise nothing.
+    fn emojis(&self) -> Vec<&str> {
+        if self.mimi.part.disposition != Disposition::REACTION || self.mimi.replaces.is_some() {
+            return Vec::new();
+        }
+        self.emojis_in_place()
+    }
+
+    /// What its texts say as reactions.
+    pub(crate) fn emojis_in_place(&self) -> Vec<&str> {
+        let texts = self.mimi.part.singles().into_iter().filter_map(part::text_of);
+        texts
+            .filter(|text| (1..=MAX_EMOJI).contains(&text.len()))
+            .take(MAX_EMOJIS)
+            .collect()
+    }
+
+    fn report(&self) -> Option<Vec<(MessageId, ReceiptStatus)>> {
+        match &self.mimi.part.body {
+            Body::Single {
+                content_type,
+                content,
+            } if content_type == status::MEDIA_TYPE => status::decode(content),
+            _ => None,
         }
     }
 
-    /// The payload of an application message, for what an app sends.
-    ///
-    /// ```text
-    /// struct { uint8 version = 1; opaque content_type<V>; opaque body<V>; } Payload;
-    /// ```
-    pub(crate) fn to_payload(&self) -> Result<Vec<u8>, Error> {
-        if self.content_type == GROUP_PROFILE {
-            return Err(Error::InvalidInput("the content type is reserved"));
-        }
-        self.encode()
+    /// May it be a message of its own, that is shown among the others?
+    pub(crate) fn is_message(&self) -> bool {
+        self.mimi.replaces.is_none() && !matches!(self.kind(), Kind::Reaction { .. } | Kind::Receipt(_))
     }
 
-    pub(crate) fn group_profile(name: &str) -> Result<Vec<u8>, Error> {
-        Self::new(GROUP_PROFILE, name.as_bytes()).encode()
+    /// Is it to be deleted later than anybody would mean? (§9.1) That time is of its acceptance, in seconds since 1970.
+    pub(crate) fn expires_too_late(&self, accepted_at: u64) -> bool {
+        self.mimi.expires.is_some_and(|expires| {
+            !expires.relative && u64::from(expires.seconds) > accepted_at.saturating_add(mimi::YEAR)
+        })
     }
 
-    fn encode(&self) -> Result<Vec<u8>, Error> {
-        if self.content_type.is_empty() || self.content_type.len() > MAX_CONTENT_TYPE {
-            return Err(Error::InvalidInput("the content type has 1 to 255 bytes"));
-        }
-        let mut payload = vec![VERSION];
-        for part in [self.content_type.as_bytes(), &self.body] {
-            VLBytes::from(part)
-                .tls_serialize(&mut payload)
-                .map_err(|_| Error::InvalidInput("the content is too long"))?;
-        }
-        Ok(payload)
+    /// The same message with another body: nothing else of it can be edited (§9.3).
+    pub(crate) fn edited(&self, by: &Self) -> Self {
+        let mut edited = self.clone();
+        edited.mimi.part = by.mimi.part.clone();
+        edited
     }
 
-    pub(crate) fn from_payload(bytes: &[u8]) -> Option<Self> {
-        let (&version, rest) = bytes.split_first()?;
-        let (content_type, rest) = take_opaque(rest)?;
-        let (body, rest) = take_opaque(rest)?;
-        if version != VERSION || content_type.len() > MAX_CONTENT_TYPE || !rest.is_empty() {
-            return None;
-        }
-        Some(Self {
-            content_type: std::str::from_utf8(content_type).ok()?.to_owned(),
-            body: body.to_vec(),
+    /// How it is stored. An edited message keeps its id beside it.
+    pub(crate) fn to_stored(&self) -> Option<(MessageId, Vec<u8>)> {
+        let (id, salt) = self.sent?;
+        Some((id, self.mimi.write(&salt)?))
+    }
+
+    pub(crate) fn from_stored(id: MessageId, bytes: &[u8]) -> Result<Self, Error> {
+        let decoded = mimi::decode(bytes).ok_or(Error::InvalidInput("the store's message"))?;
+        Ok(Self {
+            mimi: decoded.mimi,
+            sent: Some((id, decoded.salt)),
         })
     }
 }
 
-/// Reads an `opaque<V>` (RFC 9420 §2.1.2). Not with tls_codec, whose debug builds panic where bytes are missing: what a member
-/// sends must not stop anybody's engine.
-fn take_opaque(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&first, mut rest) = bytes.split_first()?;
-    let mut length = usize::from(first & 0x3F);
-    let more = match first >> 6 {
-        0 => 0,
-        1 => 1,
-        2 => 3,
-        _ => return None,
-    };
-    for _ in 0..more {
-        let (&next, after) = rest.split_first()?;
-        length = (length << 8) | usize::from(next);
-        rest = after;
-    }
-    let shortest = match length {
-        0..0x40 => 0,
-        0x40..0x4000 => 1,
-        _ => 3,
-    };
-    if more == shortest {
-        rest.split_at_checked(length)
-    } else {
-        None
+/// The media type under which [`Content::to_stored`] is kept.
+pub(crate) const STORED: &str = payload::MIMI;
+
+/// Contents are equal if they say the same, as different messages or not.
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.mimi == other.mimi
     }
 }
+
+impl Eq for Content {}
 
 impl From<&str> for Content {
     fn from(text: &str) -> Self {
@@ -137,61 +370,26 @@ impl From<String> for Content {
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Content")
-            .field("content_type", &self.content_type)
-            .field("bytes", &self.body.len())
-            .finish()
+            .field("id", &self.id())
+            .field("part", &self.mimi.part)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What people write is not for logs.
+impl std::fmt::Debug for Kind<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::Reply { to, .. } => write!(f, "Reply({to})"),
+            Self::Reaction { to, .. } => write!(f, "Reaction({to})"),
+            Self::Edit { of, .. } => write!(f, "Edit({of})"),
+            Self::Delete { of } => write!(f, "Delete({of})"),
+            Self::Receipt(report) => write!(f, "Receipt({} messages)", report.len()),
+            Self::Other => f.write_str("Other"),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_payload_format_stays_as_it_is() {
-        let payload = Content::new("a/b", *b"xyz").to_payload().unwrap();
-        assert_eq!(payload, [&[1, 3][..], b"a/b", &[3], b"xyz"].concat());
-        assert_eq!(
-            Content::from_payload(&payload),
-            Some(Content::new("a/b", *b"xyz"))
-        );
-    }
-
-    #[test]
-    fn other_payloads_are_not_read() {
-        let good = Content::text("x").to_payload().unwrap();
-        let mut newer = good.clone();
-        newer[0] = 2;
-        for bad in [
-            Vec::new(),
-            newer,
-            [good.as_slice(), &[0]].concat(),
-            good[..good.len() - 1].to_vec(),
-        ] {
-            assert_eq!(Content::from_payload(&bad), None);
-        }
-    }
-
-    #[test]
-    fn long_contents_are_read_back() {
-        for length in [0, 63, 64, 16_383, 16_384, 100_000] {
-            let content = Content::new("a/b", vec![7; length]);
-            assert_eq!(
-                Content::from_payload(&content.to_payload().unwrap()),
-                Some(content)
-            );
-        }
-        // The length 3, but not in the shortest form.
-        assert_eq!(Content::from_payload(&[1, 0x40, 3, b'a', b'/', b'b', 0]), None);
-    }
-
-    #[test]
-    fn an_app_cannot_pose_as_the_library() {
-        assert!(Content::new(GROUP_PROFILE, *b"x").to_payload().is_err());
-    }
-
-    #[test]
-    fn debug_does_not_tell_what_was_written() {
-        assert!(!format!("{:?}", Content::text("secret")).contains("secret"));
-    }
-}
+mod tests;

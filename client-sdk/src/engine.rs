@@ -3,12 +3,15 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod device_changes;
 mod effects;
 mod entry;
 mod ephemeral;
+mod history;
 mod inbox;
 mod intents;
 mod join;
+mod known_keys;
 mod live;
 mod newcomer;
 mod outcome;
@@ -16,9 +19,11 @@ mod packages;
 mod prepare;
 mod queries;
 mod rejoin;
+mod roles;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -34,6 +39,8 @@ use valise_proto::{DeviceId, GroupId, UserId};
 pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
+pub(crate) use known_keys::SharedDevices;
+pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;
 use crate::store::{Database, Enrolled, IntentId};
@@ -46,6 +53,8 @@ pub(crate) struct Device {
     pub(crate) user: UserId,
     pub(crate) id: DeviceId,
     pub(crate) signer: SignatureKeyPair,
+    /// Its certificate and those that issued it, DER.
+    pub(crate) chain: Vec<Vec<u8>>,
     pub(crate) credential: CredentialWithKey,
     pub(crate) bundle: TrustBundle,
     pub(crate) external_sender: ExternalSender,
@@ -59,6 +68,7 @@ impl Device {
             user: enrolled.user.clone(),
             id: enrolled.device,
             credential: crate::mls::credential(&enrolled.chain, signer.public()),
+            chain: enrolled.chain.clone(),
             signer,
             bundle: TrustBundle::from_der(enrolled.trust_bundle.iter().cloned())?,
             external_sender: crate::mls::external_sender(&enrolled.external_sender)?,
@@ -142,6 +152,7 @@ impl Engine {
 
     /// Takes up what a former run left: prepared requests go out again, as repeats.
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
+        self.tidy_history()?;
         self.transaction(|engine| {
             for group in engine.db.groups()? {
                 if !group.status.is_usable() {

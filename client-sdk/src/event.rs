@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use futures::Stream;
 use tokio::sync::mpsc;
+use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
-use crate::Content;
+use crate::{Content, MessageId};
 
 /// The number of an event on this device: later events have greater numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -47,7 +48,11 @@ pub struct Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A message, of another device or one's own: all members see all messages in one order.
+    /// A message, of another device or one's own: all members see all messages in one order. Also reactions, edits,
+    /// deletions and receipts: see [`Content::kind`].
+    ///
+    /// That an edit or deletion is of the user who sent the message was checked, as far as the device knows that message: see
+    /// [`crate::Group::history`].
     Message {
         /// Who sent it.
         sender: Peer,
@@ -66,6 +71,20 @@ pub enum EventKind {
         /// By whom.
         by: Peer,
     },
+    /// A user who already is a member has a device or key in the group that was not there: a new device, or one whose signature
+    /// key changed. Comes before [`EventKind::MembersChanged`] of the same commit, and before anything that the device can read
+    /// is sent from here. An app shows it, and may have safety numbers compared ([`crate::Client::safety_number`]): whoever
+    /// controls the services could try to add a device of their own in somebody's name.
+    DeviceAdded {
+        /// Whose it is: perhaps this device's own user.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// Who committed it; the device itself where it came in by an external commit, or changed its key.
+        by: Peer,
+        /// The epoch that began: the first that the device can read.
+        epoch: Epoch,
+    },
     /// Devices were added or removed.
     MembersChanged {
         /// Who was added.
@@ -76,6 +95,28 @@ pub enum EventKind {
         by: Peer,
         /// The epoch that began.
         epoch: Epoch,
+    },
+    /// Roles were changed, or what they allow.
+    RolesChanged {
+        /// Users that have another role now, and that role.
+        users: Vec<(UserId, Role)>,
+        /// The new policy, where it is another one.
+        policy: Option<Policy>,
+        /// Who committed it.
+        by: Peer,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// Somebody did what the group's rules do not allow, and the service, or that member's app, let it pass. It was not applied: a
+    /// message or a name is not shown, and a commit holds the group ([`EventKind::HeldByBadCommit`] follows).
+    RuleBreach {
+        /// Who did it, proven by a signature. `None`: a device that is no member.
+        by: Option<Peer>,
+        /// The rule, for example `role_send`.
+        rule: String,
+        /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf). Empty for what is in
+        /// no log.
+        evidence: Vec<u8>,
     },
     /// The group has a (new) name.
     GroupNamed {
@@ -128,6 +169,13 @@ pub enum EventKind {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// Somebody tried to edit or delete what another has sent. It was ignored.
+    ReplacementRefused {
+        /// Who tried.
+        sender: Peer,
+        /// The message that stays as it is.
+        of: MessageId,
+    },
     /// A message that cannot be read: its sender broke the protocol.
     Unreadable {
         /// Who sent it, where that is known.
@@ -135,7 +183,7 @@ pub enum EventKind {
     },
     /// An operation that was queued before a restart has failed; nobody was waiting for its outcome.
     OperationFailed {
-        /// What was asked for: `send`, `add`, `remove`, `self_update` or `leave`.
+        /// What was asked for: `send`, `add`, `remove`, `self_update`, `leave`, `rename`, `set_role` or `set_policy`.
         operation: String,
         /// Why: an error reason or rule.
         cause: String,

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
-use crate::engine::{Operation, Outcome};
+use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
+use crate::progress::Report;
 use crate::session::Session;
-use crate::{AddFailure, Added, Content, Error, GroupState, Member, Removed, Sent};
+use crate::{
+    AddFailure, Added, Content, Error, GroupState, Member, MessageId, Policy, Removed, Role, Sent, Work,
+};
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
@@ -112,6 +115,17 @@ impl Group {
         }
     }
 
+    /// Queues a message and does not wait for the service: resolves when it is stored, also without a connection. How it fares is
+    /// in [`Self::history`]; if it fails, [`crate::EventKind::OperationFailed`] tells.
+    pub async fn queue(&self, content: impl Into<Content>) -> Result<MessageId, Error> {
+        let payload = content.into().to_payload()?;
+        let id = self.id;
+        self.session
+            .engine
+            .run(move |engine| engine.queue_message(id, payload))
+            .await
+    }
+
     /// Sends a message to the devices that are connected now. It is tried once, never stored, and may be lost.
     pub async fn send_ephemeral(&self, content: impl Into<Content>) -> Result<(), Error> {
         let payload = content.into().to_payload()?;
@@ -130,16 +144,26 @@ impl Group {
     }
 
     /// Adds all devices of these users; says for each device what became of it. More than 256 devices are added with several
-    /// commits.
+    /// commits. By default takes a moderator.
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
-        self.add_users(users).instrument(span).await
+        let mut report = self
+            .session
+            .long_work
+            .begin(Work::Adding(self.id), Some(users.len() as u64));
+        self.add_users(users, &mut report).instrument(span).await
     }
 
-    async fn add_users(&self, users: Vec<UserId>) -> Result<Added, Error> {
+    async fn add_users(&self, users: Vec<UserId>, report: &mut Report<'_>) -> Result<Added, Error> {
         let id = self.id;
-        let suite = self.session.engine.run(move |engine| engine.suite(id)).await?;
+        // Before key packages are claimed: they are spent by that.
+        let asked = users.clone();
+        let suite = self.session.engine.run(move |engine| {
+            engine.check_add(id, &asked)?;
+            engine.suite(id)
+        });
+        let suite = suite.await?;
         let mut result = Added::default();
         for users in users.chunks(BATCH) {
             let claims = self.session.transport.claim(users, suite).await?;
@@ -178,11 +202,12 @@ impl Group {
                     })),
                 }
             }
+            report.advance(users.len() as u64);
         }
         Ok(result)
     }
 
-    /// Removes all devices of these users.
+    /// Removes all devices of these users. Their roles end, where this device may change roles. By default takes a moderator.
     pub async fn remove(&self, users: &(impl Users + ?Sized)) -> Result<Removed, Error> {
         let users: HashSet<UserId> = users.users()?.into_iter().collect();
         let members = self.members().await?;
@@ -232,6 +257,38 @@ impl Group {
     pub async fn rejoin(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.rejoin", group = %self.id);
         self.session.engine.rejoin(self.id, false, span).await
+    }
+
+    /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator.
+    pub async fn rename(&self, name: &str) -> Result<(), Error> {
+        if name.len() > MAX_GROUP_NAME {
+            return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
+        }
+        let payload = Content::group_rename(name)?;
+        let span = tracing::info_span!("valise.rename", group = %self.id);
+        self.submit(Operation::Rename { payload }, span).await.map(drop)
+    }
+
+    /// Makes a user of the group something else, with a commit. Nobody raises anybody above oneself or touches who is above oneself, and
+    /// the last owner stays one. By default takes an owner.
+    pub async fn set_role(&self, user: impl AsUser, role: Role) -> Result<(), Error> {
+        let user = user.user()?;
+        let span = tracing::info_span!("valise.set_role", group = %self.id);
+        self.submit(Operation::SetRole { user, role }, span)
+            .await
+            .map(drop)
+    }
+
+    /// What roles allow.
+    pub async fn policy(&self) -> Result<Policy, Error> {
+        let id = self.id;
+        self.session.engine.run(move |engine| engine.policy(id)).await
+    }
+
+    /// Changes what roles allow, with a commit. By default takes an owner.
+    pub async fn set_policy(&self, policy: Policy) -> Result<(), Error> {
+        let span = tracing::info_span!("valise.set_policy", group = %self.id);
+        self.submit(Operation::SetPolicy { policy }, span).await.map(drop)
     }
 
     async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {

@@ -29,6 +29,8 @@
 //!   group's log (RFC 9420 §14); where another commit was first, the operation is built again on the new epoch.
 //! - **Inbox**: entries of a group's log are applied strictly in order, each once. A gap is read again, never skipped.
 //! - **Events** are kept until the app confirms them.
+//! - **Messages** are IETF MIMI content ([`Content`]): text, replies, reactions, edits, deletions, receipts, or any other type. What was
+//!   said is remembered, with the status of own messages, and can be searched ([`Group::history`]).
 //!
 //! One message: [`Group::send`] -> `engine/intents.rs` -> `engine/prepare.rs` -> `session/upload.rs` -> `transport.rs` -> the service ->
 //! `session/subscribe.rs` -> `engine/inbox.rs` -> [`Events`].
@@ -40,8 +42,11 @@ mod engine;
 mod error;
 mod event;
 mod group;
+mod history;
 mod mls;
 mod options;
+mod progress;
+mod safety_number;
 mod session;
 mod state;
 mod store;
@@ -49,16 +54,21 @@ mod transport;
 
 pub use administration::{Administration, AuditEvent, EnrolmentCode, UserKind, UserSummary};
 pub use client::Client;
-pub use content::Content;
+pub use content::{
+    Body, Content, Disposition, Expiry, External, Kind, MessageId, Part, ReceiptStatus, Semantics,
+};
 pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
+pub use history::{History, HistoryMessage, Reaction, SendStatus};
 pub use options::{
-    ByItself, CipherSuite, KeyPackageOptions, Options, RejoinPolicy, Servers, Store, StoreKey,
+    ByItself, CipherSuite, KeyPackageOptions, KeyUpkeep, Options, RejoinPolicy, Servers, Store, StoreKey,
 };
+pub use progress::{Progress, ProgressReports, Work};
+pub use safety_number::SafetyNumber;
 pub use state::{
-    AddFailure, Added, Connection, DeviceSummary, GroupState, GroupStatus, Member, OfflineReason, Removed,
-    Role, Sent,
+    Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
+    OfflineReason, Policy, Removed, Role, Sent,
 };
 pub use valise_clock::Clock;
 pub use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};

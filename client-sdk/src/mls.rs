@@ -3,9 +3,9 @@
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    CommitMessageBundle, CredentialWithKey, ExternalSender, GroupContext, KeyPackage, LeafNodeIndex,
-    LeafNodeParameters, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType, RatchetTreeIn,
-    SignaturePublicKey,
+    CommitMessageBundle, CredentialWithKey, Extensions, ExternalSender, GroupContext, KeyPackage,
+    LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup, OpenMlsProvider, Proposal, ProposalType,
+    RatchetTreeIn, SignaturePublicKey,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -14,7 +14,7 @@ use openmls_traits::types::SignatureScheme;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use valise_group_rules::{GROUP_EXTENSIONS, ROLES_EXTENSION, Roles, RuleViolation, group_context_extensions};
+use valise_group_rules::{GROUP_EXTENSIONS, Roles, RuleViolation, group_context_extensions};
 use valise_proto::UserId;
 
 use crate::Error;
@@ -110,6 +110,10 @@ pub(crate) struct CommitPlan {
     pub(crate) adds: Vec<KeyPackage>,
     pub(crate) removals: Vec<LeafNodeIndex>,
     pub(crate) self_update: bool,
+    /// Other extensions of the GroupContext.
+    pub(crate) extensions: Option<Extensions<GroupContext>>,
+    /// The certificate has been renewed since the device's leaf was made: every commit takes the new one along.
+    pub(crate) credential: Option<CredentialWithKey>,
 }
 
 /// Builds a commit and leaves it pending: nothing of the group changes (RFC 9420 §14).
@@ -120,11 +124,22 @@ pub(crate) fn build_commit(
     plan: CommitPlan,
 ) -> Result<CommitMessageBundle, Error> {
     const DOING: &str = "building a commit";
-    group
+    let mut leaf = LeafNodeParameters::builder();
+    if let Some(credential) = plan.credential {
+        leaf = leaf.with_credential_with_key(credential);
+    }
+    let mut builder = group
         .commit_builder()
+        .leaf_node_parameters(leaf.build())
         .force_self_update(plan.self_update)
         .propose_adds(plan.adds)
-        .propose_removals(plan.removals)
+        .propose_removals(plan.removals);
+    if let Some(extensions) = plan.extensions {
+        builder = builder
+            .propose_group_context_extensions(extensions)
+            .map_err(|error| Error::mls(DOING)(&error))?;
+    }
+    builder
         .load_psks(provider.storage())
         .map_err(|error| Error::mls(DOING)(&error))?
         .create_group_info(true)
@@ -202,14 +217,5 @@ pub(crate) fn judge_joined_context(
     if found.iter().count() != GROUP_EXTENSIONS.len() {
         return Err(RuleViolation("context_extensions"));
     }
-    roles_of(context).map(drop)
-}
-
-/// Who is what in the group.
-pub(crate) fn roles_of(context: &GroupContext) -> Result<Roles, RuleViolation> {
-    let extension = context
-        .extensions()
-        .unknown(ROLES_EXTENSION)
-        .ok_or(RuleViolation("roles"))?;
-    Roles::from_bytes(&extension.0)
+    Roles::of_context(context).map(drop)
 }

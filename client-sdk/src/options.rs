@@ -204,6 +204,29 @@ impl Default for RejoinPolicy {
     }
 }
 
+/// How a device's keys are kept fresh.
+#[derive(Debug, Clone)]
+pub struct KeyUpkeep {
+    /// The device gives itself new keys in each group about this often (RFC 9750 §6.2): between three quarters of it and all of it,
+    /// so that members do not all commit at once. 0 turns it off. Default 30 days.
+    pub self_update: Duration,
+    /// And once after joining a group, between a quarter of this time and all of it later (at once after joining through a last-resort key package). Default 24 hours.
+    pub after_joining: Duration,
+    /// Members whose certificate ended this long ago have not renewed their keys for a long time: where this device's user may
+    /// remove, it removes them (RFC 9420 §16.6). `None` turns it off. Default 30 days.
+    pub evict_stale: Option<Duration>,
+}
+
+impl Default for KeyUpkeep {
+    fn default() -> Self {
+        Self {
+            self_update: Duration::from_hours(30 * 24),
+            after_joining: Duration::from_hours(24),
+            evict_stale: Some(Duration::from_hours(30 * 24)),
+        }
+    }
+}
+
 /// How a client behaves. The default is right for an app.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -212,8 +235,14 @@ pub struct Options {
     pub clock: Clock,
     /// Key packages.
     pub key_packages: KeyPackageOptions,
+    /// Keys in groups.
+    pub key_upkeep: KeyUpkeep,
     /// The suite of groups that this device creates.
     pub cipher_suite: CipherSuite,
+    /// Keep messages on the device, to be shown and searched ([`crate::Group::history`]). Without it nothing is kept beyond
+    /// unconfirmed events, what was kept before is deleted at the next start, and it cannot be checked whether edits and
+    /// deletions are of the one who sent the message.
+    pub history: bool,
     /// How long a member waits, for each active member before it in the tree, before it commits somebody's proposal.
     pub commit_delay: Duration,
     /// When this device comes back into groups without being asked.
@@ -225,7 +254,9 @@ impl Default for Options {
         Self {
             clock: Clock::system(),
             key_packages: KeyPackageOptions::default(),
+            key_upkeep: KeyUpkeep::default(),
             cipher_suite: CipherSuite::default(),
+            history: true,
             commit_delay: Duration::from_millis(200),
             rejoin: RejoinPolicy::default(),
         }

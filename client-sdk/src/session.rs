@@ -2,11 +2,13 @@
 
 mod chores;
 pub(crate) mod enrol;
+mod expiry;
 mod feed;
 mod rejoin;
 mod stock;
 mod subscribe;
 mod synced;
+pub(crate) mod upkeep;
 mod upload;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use valise_proto::{DeviceId, UserId};
 
 use crate::engine::{Device, Engine, EngineHandle, Outlets};
+use crate::progress::ProgressSender;
 use crate::store::{Database, Enrolled};
 use crate::transport::{Channels, DeviceKey, Transport};
 use crate::{Connection, Error, Event, EventId, OfflineReason, Options, Store, mls};
@@ -32,14 +35,20 @@ pub(crate) struct Session {
     pub(crate) connection: watch::Sender<Connection>,
     /// Counts the engine's transactions.
     pub(crate) progress: watch::Receiver<u64>,
+    /// How far long work has come.
+    pub(crate) long_work: ProgressSender,
     newest_event: watch::Receiver<EventId>,
     ephemeral: broadcast::Sender<Event>,
     /// Key packages are to be published.
     top_up: Notify,
     /// Groups are to be rejoined.
     rejoins: Notify,
+    /// Some message expires.
+    expiring: Notify,
     /// One publishes at a time.
     publishing: tokio::sync::Mutex<()>,
+    /// One sees to keys at a time.
+    tending: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -82,11 +91,14 @@ impl Session {
             options,
             connection,
             progress: ends.progress,
+            long_work: ProgressSender::new(),
             newest_event: ends.newest_event,
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),
             rejoins: Notify::new(),
+            expiring: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
+            tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             thread: Mutex::new(Some(thread)),
@@ -97,6 +109,8 @@ impl Session {
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
         session.spawn(rejoin::run(Arc::clone(&session)));
+        session.spawn(expiry::run(Arc::clone(&session)));
+        session.spawn(upkeep::run(Arc::clone(&session)));
         Ok(session)
     }
 

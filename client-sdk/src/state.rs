@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-pub use valise_group_rules::Role;
+pub use valise_group_rules::{Act, ExternalJoin, Policy, Role};
 use valise_proto::{DeviceId, Epoch, Position, Reason, UserId};
 
 use crate::Peer;
@@ -113,7 +113,7 @@ pub struct Member {
     pub user: UserId,
     /// The device.
     pub device: DeviceId,
-    /// What the user is in the group.
+    /// What the user counts as in the group: where no owner is in it, the highest that are there count as owners.
     pub role: Role,
     /// The device's leaf in the ratchet tree.
     pub leaf_index: u32,
@@ -122,6 +122,8 @@ pub struct Member {
 /// An accepted message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
+    /// The message's name.
+    pub id: crate::MessageId,
     /// Where it stands in the group's log.
     pub position: Position,
     /// The epoch in which it was sent.

@@ -3,8 +3,10 @@
 mod device;
 mod events;
 mod groups;
+mod history;
 mod intents;
 mod key_packages;
+mod key_updates;
 
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use device::Enrolled;
 pub(crate) use groups::GroupRow;
+pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
 
@@ -22,7 +25,12 @@ use crate::options::{Place, StoreKey};
 use crate::{Error, Store};
 
 /// The SDK's migrations; the number of the last one is the schema (`user_version`).
-const MIGRATIONS: &[&str] = &[include_str!("store/1_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("store/1_initial.sql"),
+    include_str!("store/4_history.sql"),
+    include_str!("store/5_keys.sql"),
+    include_str!("store/6_roles.sql"),
+];
 
 /// An open store.
 pub(crate) struct Database {
@@ -36,11 +44,7 @@ impl Database {
             Place::Memory => Connection::open_in_memory()?,
             Place::File(path, key) => open_file(path, key)?,
         };
-        connection.execute_batch(
-            "PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
-        )?;
-        migrate(&mut connection)?;
-        connection.set_prepared_statement_cache_capacity(64);
+        set_up(&mut connection)?;
         Ok(Self { connection })
     }
 
@@ -74,20 +78,33 @@ impl Database {
     }
 }
 
+/// What every store has, and the newest schema.
+fn set_up(connection: &mut Connection) -> Result<(), Error> {
+    // What is deleted is overwritten: consumed secrets must not stay readable to who gets hold of the key later (RFC 9420 §9.2).
+    connection
+        .execute_batch("PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;")?;
+    migrate(connection)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
 fn open_file(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     let pragma = Zeroizing::new(format!("PRAGMA key = \"x'{}'\"", &*hex(key.as_bytes())));
     connection.execute_batch(&pragma)?;
+    connection.execute_batch("PRAGMA cipher_memory_security = ON;")?;
+    take(&connection)?;
+    Ok(connection)
+}
+
+/// Takes the file for this connection alone.
+fn take(connection: &Connection) -> Result<(), Error> {
     // Exclusive: two engines on one store would each think that they alone move its ratchets. FULL: a ratchet that goes back after
     // a power cut encrypts twice with one key.
-    connection.execute_batch(
-        "PRAGMA cipher_memory_security = ON;
-         PRAGMA busy_timeout = 0;
-         PRAGMA locking_mode = EXCLUSIVE;",
-    )?;
+    connection.execute_batch("PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE;")?;
     let _mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     connection.execute_batch("PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; COMMIT;")?;
-    Ok(connection)
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> Zeroizing<String> {
@@ -185,5 +202,104 @@ mod tests {
             assert!(!bytes.starts_with(b"SQLite format 3"));
         }
         assert!(files > 0);
+    }
+
+    #[test]
+    fn the_key_can_be_changed() {
+        let (_directory, path) = file();
+        let (first, second) = (StoreKey::random(), StoreKey::random());
+        let database = Database::open(&Store::file(&path, first.clone())).unwrap();
+        database
+            .connection
+            .execute_batch("CREATE TABLE kept (n INTEGER); INSERT INTO kept VALUES (7)")
+            .unwrap();
+        database.change_key(&second).unwrap();
+        drop(database);
+        assert!(matches!(
+            Database::open(&Store::file(&path, first)),
+            Err(Error::StoreKey)
+        ));
+        let database = Database::open(&Store::file(&path, second)).unwrap();
+        let kept: i64 = database
+            .connection
+            .query_row("SELECT n FROM kept", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 7);
+    }
+
+    /// Every value of openmls's tables: keys and ratchets.
+    fn secrets(connection: &Connection) -> Vec<Vec<u8>> {
+        let mut tables = connection
+            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'openmls%'")
+            .unwrap();
+        let tables: Vec<String> = tables
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let mut secrets = Vec::new();
+        for table in tables {
+            let mut rows = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+            let columns = rows.column_count();
+            let mut rows = rows.query([]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                for column in 0..columns {
+                    if let rusqlite::types::Value::Blob(blob) = row.get(column).unwrap() {
+                        // The middle of a key package's or a tree's bytes is its own; ids and short keys may be elsewhere too.
+                        if blob.len() > 256 {
+                            secrets.push(blob[blob.len() / 2..blob.len() / 2 + 64].to_vec());
+                        }
+                    }
+                }
+            }
+        }
+        secrets
+    }
+
+    /// The file is not encrypted here: what it holds must be gone all the same.
+    #[test]
+    fn deleted_secrets_are_gone_from_the_file() {
+        use openmls::prelude::{CredentialWithKey, KeyPackage};
+        use openmls_traits::storage::StorageProvider as _;
+
+        let (directory, path) = file();
+        let mut connection = Connection::open(&path).unwrap();
+        take(&connection).unwrap();
+        set_up(&mut connection).unwrap();
+        let database = Database { connection };
+        let signer = crate::mls::new_signer(&database.connection).unwrap();
+        let crypto = openmls_rust_crypto::RustCrypto::default();
+        let provider = crate::mls::Provider::new(&crypto, &database.connection);
+        let others = secrets(&database.connection);
+        let credential = CredentialWithKey {
+            credential: valise_group_rules::credential(&[vec![5; 600]]),
+            signature_key: signer.public().into(),
+        };
+        let bundle = KeyPackage::builder()
+            .leaf_node_capabilities(valise_group_rules::capabilities())
+            .build(valise_group_rules::suites()[0], &provider, &signer, credential)
+            .unwrap();
+        let mut secrets = secrets(&database.connection);
+        secrets.retain(|secret| !others.contains(secret));
+        assert!(!secrets.is_empty());
+        database.scrub().unwrap();
+        let found = |secrets: &[Vec<u8>]| {
+            let mut found = 0;
+            for entry in std::fs::read_dir(directory.path()).unwrap() {
+                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+                found += secrets
+                    .iter()
+                    .filter(|secret| bytes.windows(secret.len()).any(|window| window == *secret))
+                    .count();
+            }
+            found
+        };
+        assert_eq!(found(&secrets), secrets.len());
+        let reference = bundle.key_package().hash_ref(&crypto).unwrap();
+        crate::mls::Storage::new(&database.connection)
+            .delete_key_package(&reference)
+            .unwrap();
+        database.scrub().unwrap();
+        assert_eq!(found(&secrets), 0);
     }
 }

@@ -1,8 +1,10 @@
 //! GroupInfo and ratchet trees, for those who join.
 
 use bytes::Bytes;
+use valise_group_rules::{RuleViolation, may_join};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
 
+use crate::door::broken;
 use crate::service::Delivery;
 
 pub(crate) struct CurrentGroupInfo {
@@ -13,7 +15,7 @@ pub(crate) struct CurrentGroupInfo {
 }
 
 impl Delivery {
-    /// For members, and for another device of a member's user, which may come in by an external commit.
+    /// For members, and for another device of a member's user where policy lets it come in by an external commit.
     pub(crate) async fn get_group_info(
         &self,
         user: &UserId,
@@ -22,8 +24,13 @@ impl Delivery {
     ) -> Result<CurrentGroupInfo, Refusal> {
         let mut held = self.states.hold(group).await?;
         let state = held.state()?;
-        if state.roster.device(device).is_none() && !state.roster.has_user(user) {
-            return Err(Reason::NotAMember.into());
+        if state.roster.device(device).is_none() {
+            if !state.roster.has_user(user) {
+                return Err(Reason::NotAMember.into());
+            }
+            if !may_join(&state.authority, &state.roster, user, device) {
+                return Err(broken(Reason::PolicyDenied)(RuleViolation("external_joiner")));
+            }
         }
         let (group_info, epoch, commit_position) =
             self.log.group_info(group).await?.ok_or(Reason::GroupNotFound)?;

@@ -3,8 +3,8 @@
 //! [`GroupStates`] keeps, for each active group, the openmls [`PublicGroup`] of the newest epoch. It is a cache: lost or cold, it is loaded
 //! from the newest usable snapshot and the commits and proposals after it. Nothing here is authority; the log is.
 //!
-//! A message is sent on the strength of an [`EpochView`] (epoch and roster) alone: no tree is touched, and nothing waits for a commit
-//! that is being verified.
+//! A message is sent on the strength of an [`EpochView`] (epoch, roster and roles) alone: no tree is touched, and nothing waits for a
+//! commit that is being verified.
 
 mod fold;
 mod group_info;
@@ -18,7 +18,7 @@ use moka::sync::Cache;
 use openmls::prelude::PublicGroup;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use valise_group_rules::Roster;
+use valise_group_rules::{Authority, Roster};
 use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
 
 use crate::log::{Head, OrderedLog, Snapshot, StoreError};
@@ -38,6 +38,7 @@ const SNAPSHOT_TRIES: usize = 8;
 pub(crate) struct EpochView {
     pub(crate) epoch: Epoch,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) authority: Arc<Authority>,
 }
 
 /// A proposal that waits for a commit.
@@ -54,6 +55,7 @@ pub(crate) struct GroupState {
     pub(crate) group: PublicGroup,
     pub(crate) position: Position,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) pending: Vec<PendingProposal>,
     /// Commits folded since the newest snapshot.
     commits_since_snapshot: u64,
@@ -70,6 +72,7 @@ impl GroupState {
         EpochView {
             epoch: self.epoch(),
             roster: Arc::clone(&self.roster),
+            authority: Arc::clone(&self.authority),
         }
     }
 
@@ -215,10 +218,13 @@ impl GroupStates {
                         .map_err(|_| StateError::Damaged("snapshot"))??;
                 let roster =
                     Roster::of(public_group.members(), None).map_err(|_| StateError::Damaged("roster"))?;
+                let authority = Authority::of(public_group.group_context(), &roster)
+                    .map_err(|_| StateError::Damaged("roles"))?;
                 return Ok(GroupState {
                     group: public_group,
                     position,
                     roster: Arc::new(roster),
+                    authority: Arc::new(authority),
                     pending: Vec::new(),
                     commits_since_snapshot: 0,
                     tree: None,

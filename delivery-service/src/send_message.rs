@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn};
-use valise_group_rules::RuleViolation;
+use valise_group_rules::{Act, RuleViolation};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal};
 
-use crate::door::{Submission, new_entry_id, sized, unreadable};
+use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
 use crate::log::{Append, Appended, EntryKind, Refused};
 use crate::service::Delivery;
 
@@ -81,13 +81,14 @@ impl Delivery {
             view = self.states.refresh(message.group).await?;
         }
         // A stranger learns nothing of the epoch.
-        if view.roster.device(device).is_none() {
-            return Err(Reason::NotAMember.into());
-        }
+        let member = view.roster.device(device).ok_or(Reason::NotAMember)?;
         if message.epoch != view.epoch {
             return Err(self.wrong_epoch(message.group, message.epoch, view.epoch).await?);
         }
-        Ok(())
+        // By the roles of the message's own epoch: the append takes it in no other.
+        view.authority
+            .may(&member.identity.user, Act::Send)
+            .map_err(broken(Reason::PolicyDenied))
     }
 
     /// The refusal for an epoch that is not the current one.

@@ -199,10 +199,12 @@ impl Delivery {
 
 /// Rules of who may do what are policy; all others make a commit invalid.
 fn refusal(violation: RuleViolation) -> Refusal {
-    match violation.0 {
-        "external_joiner" | "external_remove" => broken(Reason::PolicyDenied)(violation),
-        _ => broken(Reason::InvalidCommit)(violation),
-    }
+    let reason = if violation.is_policy() {
+        Reason::PolicyDenied
+    } else {
+        Reason::InvalidCommit
+    };
+    broken(reason)(violation)
 }
 
 fn effects(

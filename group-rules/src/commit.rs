@@ -6,9 +6,14 @@ use openmls::prelude::{
     Credential, LeafNodeIndex, OpenMlsCrypto, Proposal, PublicGroup, Sender, StagedCommit,
 };
 use valise_device_certificate::TrustBundle;
-use valise_proto::DeviceId;
+use valise_proto::{DeviceId, UserId};
 
-use crate::{Identity, Roster, RuleViolation, claimed_identity, identify, is_allowed_suite};
+use crate::authority::roles_of_change;
+use crate::proposal::removal;
+use crate::{
+    Authority, ExternalJoin, Identity, Roles, RolesChange, Roster, RuleViolation, claimed_identity, identify,
+    is_allowed_suite,
+};
 
 /// Limits of a group.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +75,8 @@ pub struct CommitSummary {
     pub added: Vec<Added>,
     /// Who is removed: leaf and owner. A device that comes back by an external commit removes its old leaf.
     pub removed: Vec<(LeafNodeIndex, Identity)>,
+    /// What becomes of roles and policy, where the commit changes them.
+    pub roles: Option<RolesChange>,
     /// The committer's new credential, where the commit has a path.
     new_credential: Option<(Credential, Vec<u8>)>,
 }
@@ -81,7 +88,8 @@ impl CommitSummary {
     }
 }
 
-/// Judges what every member must judge alike: a commit that openmls verified, against the group before it.
+/// Judges what every member must judge alike: a commit that openmls verified, against the group before it. Its roles too are those
+/// before it: nobody rises and acts with one commit.
 pub fn judge_commit(
     before: &PublicGroup,
     roster: &Roster,
@@ -103,9 +111,13 @@ pub fn judge_commit(
 
     let mut added = Vec::new();
     let mut removed = Vec::new();
+    // Of those who are removed, the ones that the committer itself chose.
+    let mut chosen = Vec::new();
+    let mut new_roles = None;
     for queued in staged.queued_proposals() {
+        let own = queued.sender() == sender;
         match queued.proposal() {
-            Proposal::Add(add) if !external => {
+            Proposal::Add(add) if own && !external => {
                 let package = add.key_package();
                 let leaf = package.leaf_node();
                 if package.ciphersuite() != before.ciphersuite() || !is_allowed_suite(package.ciphersuite()) {
@@ -123,14 +135,16 @@ pub fn judge_commit(
                     signature_key: leaf.signature_key().as_slice().to_vec(),
                 });
             }
-            Proposal::Remove(remove) => removed.push(leaf_owner(roster, remove.removed())?),
-            Proposal::SelfRemove => match queued.sender() {
-                Sender::Member(leaf) => removed.push(leaf_owner(roster, *leaf)?),
-                _ => return Err(RuleViolation("self_remove")),
-            },
-            // The three extensions must survive whole; nothing else may be added. So a change cannot be a change yet.
-            Proposal::GroupContextExtensions(change) if !external => {
-                if change.extensions() != before.group_context().extensions() {
+            Proposal::Remove(remove) if own => {
+                let (leaf, owner) = leaf_owner(roster, remove.removed())?;
+                chosen.push(owner.user.clone());
+                removed.push((leaf, owner));
+            }
+            // A member that leaves, or the service's own: for these nobody's role is asked.
+            Proposal::Remove(_) | Proposal::SelfRemove => removed.push(leaf_owner(roster, removal(queued)?)?),
+            Proposal::GroupContextExtensions(change) if own && !external => {
+                let roles = roles_of_change(before.group_context().extensions(), change.extensions())?;
+                if new_roles.replace(roles).is_some() {
                     return Err(RuleViolation("context_extensions"));
                 }
             }
@@ -147,9 +161,23 @@ pub fn judge_commit(
         )
     });
     let committer_identity = committer_identity(roster, &committer, new_credential.as_ref())?;
-    if external {
-        judge_external(roster, &committer_identity, &removed)?;
-    }
+    let authority = Authority::of(before.group_context(), roster)?;
+    let roles = if external {
+        judge_external(&authority, roster, &committer_identity, &removed)?;
+        None
+    } else {
+        let by = &committer_identity.user;
+        for added in &added {
+            authority.may_add(by, &added.identity.user, roster)?;
+        }
+        for user in &chosen {
+            authority.may_remove(by, user)?;
+        }
+        match new_roles {
+            Some(new) => judge_roles(&authority, roster, by, &new, &added, &removed)?,
+            None => None,
+        }
+    };
     let joiner = external.then_some(committer_identity.device);
     judge_membership(roster, joiner, &added, &removed, limits)?;
     Ok(CommitSummary {
@@ -157,6 +185,7 @@ pub fn judge_commit(
         committer_identity,
         added,
         removed,
+        roles,
         new_credential,
     })
 }
@@ -190,8 +219,27 @@ fn committer_identity(
     }
 }
 
-/// A device of a member's user may come in; it may take away its own old leaf, and nobody else's.
+/// A change of roles or policy, for the group that the commit leaves.
+fn judge_roles(
+    authority: &Authority,
+    roster: &Roster,
+    by: &UserId,
+    new: &Roles,
+    added: &[Added],
+    removed: &[(LeafNodeIndex, Identity)],
+) -> Result<Option<RolesChange>, RuleViolation> {
+    let gone: HashSet<LeafNodeIndex> = removed.iter().map(|(leaf, _)| *leaf).collect();
+    let stay = roster
+        .members()
+        .filter(|member| !gone.contains(&member.leaf))
+        .map(|member| &member.identity.user);
+    let join = added.iter().map(|added| &added.identity.user);
+    authority.judge_change(by, new, stay.chain(join))
+}
+
+/// Which devices may come in is the policy's; one may take away its own old leaf, and nobody else's.
 fn judge_external(
+    authority: &Authority,
     roster: &Roster,
     joiner: &Identity,
     removed: &[(LeafNodeIndex, Identity)],
@@ -202,10 +250,22 @@ fn judge_external(
     {
         return Err(RuleViolation("external_remove"));
     }
-    if !roster.has_user(&joiner.user) {
-        return Err(RuleViolation("external_joiner"));
+    if may_join(authority, roster, &joiner.user, joiner.device) {
+        Ok(())
+    } else {
+        Err(RuleViolation("external_joiner"))
     }
-    Ok(())
+}
+
+/// May that device come in by an external commit?
+pub fn may_join(authority: &Authority, roster: &Roster, user: &UserId, device: DeviceId) -> bool {
+    match authority.roles().policy().external_join {
+        ExternalJoin::Nobody => false,
+        ExternalJoin::MemberDevices => roster
+            .device(device)
+            .is_some_and(|member| member.identity.user == *user),
+        ExternalJoin::MemberUsers => roster.has_user(user),
+    }
 }
 
 /// Each device once, and not too many.

@@ -3,7 +3,7 @@
 use openmls::prelude::{
     Capabilities, Ciphersuite, CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
     GroupContext, Lifetime, MlsGroupCreateConfig, MlsGroupJoinConfig, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
-    ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration, UnknownExtension,
+    ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration,
 };
 use valise_proto::UserId;
 
@@ -56,7 +56,7 @@ pub fn capabilities() -> Capabilities {
 }
 
 /// The GroupContext extensions of a new group: required capabilities, the service as external sender (RFC 9420 §12.1.8),
-/// and the roles, with the creator as owner.
+/// and the roles, with the creator as owner and the default policy.
 pub fn group_context_extensions(
     external_sender: ExternalSender,
     creator: &UserId,
@@ -66,11 +66,10 @@ pub fn group_context_extensions(
         &[],
         &[CredentialType::X509],
     );
-    let roles = Roles::owned_by(creator.clone()).to_bytes();
     Extensions::from_vec(vec![
         Extension::RequiredCapabilities(required),
         Extension::ExternalSenders(vec![external_sender]),
-        Extension::Unknown(ROLES_EXTENSION, UnknownExtension(roles)),
+        Roles::owned_by(creator.clone()).to_extension(),
     ])
     .map_err(|_| RuleViolation("context_extensions"))
 }

@@ -78,6 +78,8 @@ pub(crate) enum Chore {
     Rejoin,
     /// Publish key packages.
     TopUp,
+    /// Some message expires, perhaps before all others.
+    Expire,
 }
 
 /// Where effects go.
@@ -158,10 +160,20 @@ impl Engine {
         at: u64,
         kind: &EventKind,
     ) -> Result<(), Error> {
-        if let Some(id) = self.db.put_event(group, position, at, kind)? {
-            self.effects.push(Effect::Event(id));
-        }
-        Ok(())
+        self.emit_numbered(group, position, at, kind).map(drop)
+    }
+
+    /// The same, and says its number.
+    pub(super) fn emit_numbered(
+        &mut self,
+        group: GroupId,
+        position: Position,
+        at: u64,
+        kind: &EventKind,
+    ) -> Result<Option<EventId>, Error> {
+        let id = self.db.put_event(group, position, at, kind)?;
+        self.effects.extend(id.map(Effect::Event));
+        Ok(id)
     }
 
     /// Hands a prepared intent to the uploader.

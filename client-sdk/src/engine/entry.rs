@@ -4,7 +4,10 @@ use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, QueuedProposal, Sender, StagedCommit,
 };
-use valise_group_rules::{CommitSummary, Committer, GroupLimits, judge_commit, judge_credentials};
+use valise_group_rules::{
+    Act, CommitSummary, Committer, GroupLimits, RuleViolation, judge_commit, judge_credentials,
+    judge_proposal,
+};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
@@ -13,7 +16,7 @@ use super::effects::{Chore, Effect, UploadJob};
 use super::inbox::{Fault, accepted_at, bad, unprocessable};
 use super::intents::{Operation, Outcome};
 use super::live::{self, digest, peer};
-use crate::content::GROUP_PROFILE;
+use crate::content::{GROUP_PROFILE, GROUP_RENAME};
 use crate::mls::{Provider, Storage, may_stand_alone};
 use crate::store::IntentRow;
 use crate::{Content, Error, EventKind, GroupStatus, Peer, Sent};
@@ -61,11 +64,13 @@ impl Engine {
     fn apply_own(&mut self, intent: &IntentRow, entry: &wire::Entry) -> Result<(), Fault> {
         let group = intent.group;
         match Operation::from_row(intent)? {
-            Operation::Send { payload } => {
+            Operation::Send { payload } | Operation::Rename { payload } => {
                 self.db.delete_intent(intent.id)?;
                 let prepared = intent.prepared.as_ref().ok_or_else(|| bad(&"not prepared"))?;
+                let position = Position(entry.position);
                 let sent = Sent {
-                    position: Position(entry.position),
+                    id: self.own_message_id(group, &payload, position)?,
+                    position,
                     epoch: prepared.epoch,
                 };
                 self.effects
@@ -117,13 +122,18 @@ impl Engine {
             GroupLimits::default(),
         )
         .map_err(Error::from)?;
+        let new_keys = staged.update_path_leaf_node().is_some();
         let provider = Provider::new(&self.crypto, &self.db.connection);
         live.mls
             .merge_pending_commit(&provider)
             .map_err(|error| bad(&error))?;
         live.refresh_roster()?;
+        if new_keys {
+            self.plan_next_update(group)?;
+        }
         self.db.delete_intent(intent.id)?;
         let (added, removed) = self.members_changed(group, entry, &summary)?;
+        self.roles_changed(group, entry, &summary)?;
         if matches!(operation, Operation::Add { .. }) {
             self.tell_name(group)?;
         }
@@ -134,16 +144,6 @@ impl Engine {
         self.epoch_began(group)
     }
 
-    /// The service never learns a group's name: whoever adds somebody tells it in a message, right after.
-    pub(super) fn tell_name(&mut self, group: GroupId) -> Result<(), Fault> {
-        let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
-        if !name.is_empty() {
-            let payload = Content::group_profile(&name)?;
-            self.queue(group, &Operation::Send { payload }, true)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn received(
         &mut self,
         group: GroupId,
@@ -152,21 +152,19 @@ impl Engine {
         payload: &[u8],
     ) -> Result<(), Fault> {
         let at = accepted_at(entry.accepted_at.as_ref());
-        let kind = match Content::from_payload(payload) {
+        let live = live::get(&mut self.live, &self.db, group)?;
+        if let Err(RuleViolation(rule)) = live.authority.may(&sender.user, Act::Send) {
+            return Ok(self.breach(group, entry, Some(sender), rule)?);
+        }
+        let position = Position(entry.position);
+        let kind = match Content::from_payload(payload, &sender.user, group, position) {
             None => EventKind::Unreadable { sender: Some(sender) },
-            Some(content) if content.content_type() == GROUP_PROFILE => {
-                let Ok(name) = String::from_utf8(content.body().to_vec()) else {
-                    return Ok(());
-                };
-                if self.db.group(group)?.is_some_and(|row| row.name == name) {
-                    return Ok(());
-                }
-                self.db.put_name(group, &name)?;
-                EventKind::GroupNamed { name, by: sender }
+            Some(content) if [GROUP_PROFILE, GROUP_RENAME].contains(&content.content_type()) => {
+                return Ok(self.named(group, entry, sender, &content)?);
             }
-            Some(content) => EventKind::Message { sender, content },
+            Some(content) => return Ok(self.heard(group, position, at, sender, content)?),
         };
-        Ok(self.emit(group, Position(entry.position), at, &kind)?)
+        Ok(self.emit(group, position, at, &kind)?)
     }
 
     /// A proposal that must be committed before anything else is sent.
@@ -175,6 +173,7 @@ impl Engine {
             return Err(bad(&"a proposal of this type does not stand alone"));
         }
         let live = live::get(&mut self.live, &self.db, group)?;
+        judge_proposal(&proposal, &live.roster).map_err(|violation| bad(&violation))?;
         let own = live.mls.own_leaf_index();
         let leaving = *proposal.sender() == Sender::Member(own);
         live.mls
@@ -224,6 +223,7 @@ impl Engine {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }
         self.members_changed(group, entry, &summary)?;
+        self.roles_changed(group, entry, &summary)?;
         if let Committer::External(joiner) = summary.committer {
             self.greet(group, joiner)?;
         }
@@ -260,6 +260,7 @@ impl Engine {
         entry: &wire::Entry,
         summary: &CommitSummary,
     ) -> Result<(Vec<Peer>, Vec<Peer>), Error> {
+        self.tell_device_changes(group, entry, summary)?;
         let mut added: Vec<_> = summary.added.iter().map(|added| peer(&added.identity)).collect();
         let mut removed: Vec<_> = summary
             .removed

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{MlsGroup, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, Sender};
+use valise_group_rules::{Act, RuleViolation};
 use valise_proto::{Epoch, GroupId, Position};
 
 use super::{Engine, live};
@@ -37,6 +38,7 @@ impl Engine {
                 ));
             }
             let live = live::get(&mut engine.live, &engine.db, group)?;
+            live.authority.may(&engine.device.user, Act::Send)?;
             let provider = Provider::new(&engine.crypto, &engine.db.connection);
             live.mls
                 .create_message(&provider, &engine.device.signer, payload)
@@ -59,8 +61,18 @@ impl Engine {
         // Whatever openmls wrote: the log's ratchets do not move.
         self.db.rollback();
         if let Some((sender, content)) = read? {
+            let kind = match live::get(&mut self.live, &self.db, group)?
+                .authority
+                .may(&sender.user, Act::Send)
+            {
+                Ok(()) => EventKind::Ephemeral { sender, content },
+                Err(RuleViolation(rule)) => EventKind::RuleBreach {
+                    by: Some(sender),
+                    rule: rule.to_owned(),
+                    evidence: Vec::new(),
+                },
+            };
             let now = Duration::from_millis(self.options.clock.unix_millis());
-            let kind = EventKind::Ephemeral { sender, content };
             let event = Event {
                 id: EventId::NONE,
                 group,
@@ -113,7 +125,11 @@ impl Engine {
         let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
             return Ok(None);
         };
-        let content = Content::from_payload(&message.into_bytes());
-        Ok(live.peer(leaf).zip(content))
+        let Some(sender) = live.peer(leaf) else {
+            return Ok(None);
+        };
+        let payload = message.into_bytes();
+        let content = Content::from_payload(&payload, &sender.user, group, Position::NONE);
+        Ok(content.map(|content| (sender, content)))
     }
 }

@@ -184,6 +184,9 @@ impl Engine {
                 self.live.remove(&group);
                 tracing::error!(%group, %position, cause, "an accepted entry cannot be processed");
                 if entry.kind() == wire::EntryKind::Commit {
+                    if report == wire::CommitFault::Policy {
+                        self.commit_breach(group, entry, &cause)?;
+                    }
                     self.effects.push(Effect::Chore(Chore::Report {
                         group,
                         position,

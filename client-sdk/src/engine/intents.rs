@@ -7,6 +7,7 @@ use openmls::prelude::tls_codec::Serialize as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::Span;
+use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use super::effects::{Effect, Follow, UploadKind};
@@ -38,6 +39,12 @@ pub(crate) enum Operation {
     Leave,
     /// Come back by an external commit.
     Rejoin(Rejoin),
+    /// Give the group another name: a message.
+    Rename { payload: Vec<u8> },
+    /// Make a user something else.
+    SetRole { user: UserId, role: Role },
+    /// Change what roles allow.
+    SetPolicy { policy: Policy },
 }
 
 /// A claimed key package. It is kept until its commit is accepted: on another epoch it is used again.
@@ -78,14 +85,19 @@ impl Operation {
             Self::CommitProposals => "commit_proposals",
             Self::Leave => "leave",
             Self::Rejoin(_) => Self::REJOIN,
+            Self::Rename { .. } => "rename",
+            Self::SetRole { .. } => "set_role",
+            Self::SetPolicy { .. } => "set_policy",
         }
     }
 
     pub(super) fn upload_kind(kind: &str) -> Result<UploadKind, Error> {
         match kind {
             "create" => Ok(UploadKind::Create),
-            "send" => Ok(UploadKind::Message),
-            "add" | "remove" | "self_update" | "commit_proposals" => Ok(UploadKind::Commit),
+            "send" | "rename" => Ok(UploadKind::Message),
+            "add" | "remove" | "self_update" | "commit_proposals" | "set_role" | "set_policy" => {
+                Ok(UploadKind::Commit)
+            }
             "leave" => Ok(UploadKind::Proposal),
             "rejoin" => Ok(UploadKind::ExternalCommit),
             _ => Err(Error::InvalidInput("the store's intent")),
@@ -107,6 +119,8 @@ impl Operation {
             }
             Self::Remove { devices } => Some(serde_json::to_string(devices)?),
             Self::Rejoin(rejoin) => Some(serde_json::to_string(rejoin)?),
+            Self::SetRole { user, role } => Some(serde_json::to_string(&(user, role))?),
+            Self::SetPolicy { policy } => Some(serde_json::to_string(policy)?),
             _ => None,
         })
     }
@@ -143,6 +157,16 @@ impl Operation {
             "commit_proposals" => Self::CommitProposals,
             "leave" => Self::Leave,
             "rejoin" => Self::Rejoin(serde_json::from_str(detail)?),
+            "rename" => Self::Rename {
+                payload: row.payload.clone().unwrap_or_default(),
+            },
+            "set_role" => {
+                let (user, role) = serde_json::from_str(detail)?;
+                Self::SetRole { user, role }
+            }
+            "set_policy" => Self::SetPolicy {
+                policy: serde_json::from_str(detail)?,
+            },
             _ => return Err(Error::InvalidInput("the store's intent")),
         })
     }
@@ -167,6 +191,7 @@ impl Engine {
                     continue;
                 }
                 let id = engine.queue(group, &operation, false)?;
+                engine.remember_queued(id, group, &operation)?;
                 engine.waiters.insert(id, Waiter { span, answer });
                 stored.push(id);
                 if !groups.contains(&group) {
@@ -185,7 +210,7 @@ impl Engine {
         }
     }
 
-    fn check_submission(&self, group: GroupId, operation: &Operation) -> Result<(), Error> {
+    pub(super) fn check_submission(&mut self, group: GroupId, operation: &Operation) -> Result<(), Error> {
         let row = self.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
         if !row.status.is_usable() {
             return Err(Error::GroupNotActive(row.status));
@@ -194,7 +219,7 @@ impl Engine {
             Operation::Send { payload } if payload.len() > MAX_PAYLOAD => {
                 Err(Error::InvalidInput("a message has at most 1 MiB"))
             }
-            _ => Ok(()),
+            operation => self.check_role(group, operation),
         }
     }
 
@@ -206,7 +231,7 @@ impl Engine {
         urgent: bool,
     ) -> Result<IntentId, Error> {
         let payload = match operation {
-            Operation::Send { payload } => Some(payload.as_slice()),
+            Operation::Send { payload } | Operation::Rename { payload } => Some(payload.as_slice()),
             _ => None,
         };
         self.db.put_intent(&NewIntent {
@@ -272,6 +297,7 @@ impl Engine {
                 position: Position::NONE,
                 entry_id: Vec::new(),
             })?;
+            engine.plan_next_update(id)?;
             let intent = engine.queue(id, &Operation::Create, true)?;
             engine.waiters.insert(intent, Waiter { span, answer });
             let row = engine

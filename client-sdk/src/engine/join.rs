@@ -200,6 +200,7 @@ impl Engine {
             position,
             entry_id: commit.entry_id.to_vec(),
         })?;
+        self.db.put_added_by(group, Some(by.device))?;
         self.live.insert(group, live);
         self.ephemeral.remove(&group);
         self.needs_no_rejoin(group)?;
@@ -214,6 +215,7 @@ impl Engine {
         } else if let Some(reference) = reference {
             self.db.forget_key_package(&reference)?;
         }
+        self.plan_first_update(group)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,
             position,

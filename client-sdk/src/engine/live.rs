@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls_rust_crypto::RustCrypto;
-use valise_group_rules::{Identity, Roster};
+use valise_group_rules::{Authority, Identity, Roster};
 use valise_proto::{Epoch, GroupId};
 
 use crate::mls::Storage;
@@ -16,12 +16,22 @@ use crate::{Error, Peer};
 pub(super) struct LiveGroup {
     pub(super) mls: MlsGroup,
     pub(super) roster: Roster,
+    /// Who may do what in this epoch.
+    pub(super) authority: Authority,
+    /// The roster before the last merge; empty until there was one.
+    pub(super) former: Roster,
 }
 
 impl LiveGroup {
     pub(super) fn new(mls: MlsGroup) -> Result<Self, Error> {
         let roster = Roster::of(mls.members(), None)?;
-        Ok(Self { mls, roster })
+        let authority = Authority::of(mls.public_group().group_context(), &roster)?;
+        Ok(Self {
+            mls,
+            roster,
+            authority,
+            former: Roster::default(),
+        })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -35,7 +45,9 @@ impl LiveGroup {
 
     /// After a merge.
     pub(super) fn refresh_roster(&mut self) -> Result<(), Error> {
-        self.roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        let roster = Roster::of(self.mls.members(), Some(&self.roster))?;
+        self.former = std::mem::replace(&mut self.roster, roster);
+        self.authority = Authority::of(self.mls.public_group().group_context(), &self.roster)?;
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! What members do when a device comes in, or back, by itself.
 
 use openmls::prelude::LeafNodeIndex;
-use valise_group_rules::Role;
+use valise_group_rules::Act;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
 use super::inbox::{Fault, accepted_at};
 use super::{Engine, live};
-use crate::mls::roles_of;
 use crate::{Error, EventKind, GroupStatus, Peer};
 
 /// How many members tell a joiner the group's name, should the first of them be away.
@@ -22,14 +21,19 @@ impl Engine {
         self.emit(group, Position(entry.position), at, &kind)
     }
 
-    /// Nobody has told the group's name to a device that came in by itself: the members with the first leaves do.
+    /// Nobody has told the group's name to a device that came in by itself: the first members who may do.
     pub(super) fn greet(&mut self, group: GroupId, joiner: LeafNodeIndex) -> Result<(), Fault> {
         let live = live::get(&mut self.live, &self.db, group)?;
-        let roles = roles_of(live.mls.public_group().group_context()).map_err(Error::from)?;
+        // Others are not heard.
+        let may_tell = |user| {
+            [Act::Send, Act::Rename]
+                .iter()
+                .all(|&act| live.authority.may(user, act).is_ok())
+        };
         let mut greeters: Vec<LeafNodeIndex> = live
             .roster
             .members()
-            .filter(|member| member.leaf != joiner && roles.of(&member.identity.user) != Role::Reader)
+            .filter(|member| member.leaf != joiner && may_tell(&member.identity.user))
             .map(|member| member.leaf)
             .collect();
         greeters.sort_unstable();

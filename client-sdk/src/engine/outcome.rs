@@ -26,8 +26,10 @@ impl Engine {
         }
         match row.kind.as_str() {
             "create" => self.transaction(|engine| engine.created(&row)),
-            "send" => {
-                self.answer(intent, Ok(Outcome::Sent(Sent { position, epoch })));
+            "send" | "rename" => {
+                let payload = row.payload.as_deref().unwrap_or_default();
+                let id = self.own_message_id(row.group, payload, position)?;
+                self.answer(intent, Ok(Outcome::Sent(Sent { id, position, epoch })));
                 Ok(())
             }
             "leave" => {
@@ -105,6 +107,7 @@ impl Engine {
     /// Ends an intent: its caller hears why, or, if nobody is waiting any more, the app does.
     pub(super) fn fail(&mut self, intent: &IntentRow, error: &Error) -> Result<(), Error> {
         self.db.delete_intent(intent.id)?;
+        self.remember_failure(intent.id, error)?;
         tracing::info!(group = %intent.group, operation = intent.kind, %error, "an operation failed");
         if intent.kind == Operation::Create.kind() {
             live::delete(&mut self.live, &self.db, intent.group)?;
@@ -115,11 +118,12 @@ impl Engine {
             live.mls
                 .clear_pending_commit(&crate::mls::Storage::new(&self.db.connection))?;
         }
-        if self.waiters.contains_key(&intent.id) {
+        let waiter = self.waiters.get(&intent.id);
+        if waiter.is_some_and(|waiter| !waiter.answer.is_closed()) {
             self.effects.push(Effect::Answer(intent.id, Err(error.clone())));
             return Ok(());
         }
-        let cause = cause_of(error);
+        let cause = cause(error);
         let at = self.options.clock.unix_millis();
         let event = EventKind::OperationFailed {
             operation: intent.kind.clone(),
@@ -153,8 +157,8 @@ impl Engine {
     }
 }
 
-/// What an event says of an error.
-pub(super) fn cause_of(error: &Error) -> String {
+/// Why an operation failed: an error reason, or what the error says.
+pub(super) fn cause(error: &Error) -> String {
     match error {
         Error::Refused(refusal) => refusal.reason.to_string(),
         error => error.to_string(),

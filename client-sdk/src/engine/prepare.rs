@@ -1,6 +1,6 @@
 //! From the outbox to exact bytes: what of a group's queue can be made ready now, is.
 
-use openmls::prelude::{LeafNodeIndex, Sender};
+use openmls::prelude::{Extensions, GroupContext, LeafNodeIndex, Sender};
 use valise_group_rules::{GroupLimits, LifetimePolicy, judge_commit, verify_key_package};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey};
 
@@ -8,6 +8,7 @@ use super::Engine;
 use super::effects::{Chore, Effect};
 use super::intents::{AddPackage, Operation, Outcome};
 use super::live::{self, LiveGroup};
+use super::roles;
 use crate::mls::{CommitPlan, Provider, build_commit, proposed_removals};
 use crate::store::{IntentRow, Prepared};
 use crate::{Error, EventKind, GroupStatus};
@@ -62,7 +63,11 @@ impl Engine {
                     .take_while(|intent| intent.payload.is_some())
                     .count();
                 queued.truncate(count);
-                return self.encrypt_all(group, queued);
+                if self.encrypt_all(group, queued)? {
+                    return Ok(());
+                }
+                // All of them failed: what is behind them must not wait for something to happen.
+                continue;
             }
             if prepared > 0 {
                 return Ok(());
@@ -74,17 +79,25 @@ impl Engine {
         }
     }
 
-    fn encrypt_all(&mut self, group: GroupId, intents: Vec<IntentRow>) -> Result<(), Error> {
+    /// Says whether something is on its way now.
+    fn encrypt_all(&mut self, group: GroupId, intents: Vec<IntentRow>) -> Result<bool, Error> {
         self.db.reset_ephemerals(group)?;
+        let mut any = false;
         for intent in intents {
-            match self.encrypt(group, intent.payload.as_deref().unwrap_or_default()) {
-                Ok(prepared) => self.put_prepared(intent, prepared)?,
+            // The role may have changed since it was asked for.
+            let allowed = self.check_role(group, &Operation::from_row(&intent)?);
+            let payload = intent.payload.as_deref().unwrap_or_default();
+            match allowed.and_then(|()| self.encrypt(group, payload)) {
+                Ok(prepared) => {
+                    self.put_prepared(intent, prepared)?;
+                    any = true;
+                }
                 Err(error @ Error::Store(_)) => return Err(error),
                 // It concerns this message, not those of others in the same transaction.
                 Err(error) => self.fail(&intent, &error)?,
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn encrypt(&mut self, group: GroupId, payload: &[u8]) -> Result<Prepared, Error> {
@@ -159,13 +172,14 @@ impl Engine {
     }
 
     fn build_commit(&mut self, group: GroupId, operation: Operation) -> Result<Built, Error> {
-        let Some(plan) = self.plan(group, operation)? else {
+        let Some(mut plan) = self.plan(group, operation)? else {
             return Ok(Built::Done(Outcome::Committed {
                 added: Vec::new(),
                 removed: Vec::new(),
             }));
         };
         let live = live::get(&mut self.live, &self.db, group)?;
+        plan.credential = self.device.successor(&live.mls);
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let bundle = build_commit(&mut live.mls, &provider, &self.device.signer, plan)?;
         judge_own(live, &self.crypto)?;
@@ -207,8 +221,10 @@ impl Engine {
             Operation::Remove { devices } => {
                 let removals = leaves(live, &devices, &proposed);
                 let anything = !removals.is_empty() || !proposed.is_empty();
+                let extensions = roles::without_roles_of(live, &self.device.user, &removals, &proposed)?;
                 anything.then(|| CommitPlan {
                     removals,
+                    extensions,
                     ..CommitPlan::default()
                 })
             }
@@ -217,7 +233,13 @@ impl Engine {
                 ..CommitPlan::default()
             }),
             Operation::CommitProposals => (!proposed.is_empty()).then(CommitPlan::default),
-            Operation::Create | Operation::Send { .. } | Operation::Leave | Operation::Rejoin(_) => None,
+            Operation::SetRole { user, role } => roles::with_role(live, user, role)?.map(change_of_context),
+            Operation::SetPolicy { policy } => roles::with_policy(live, policy)?.map(change_of_context),
+            Operation::Create
+            | Operation::Send { .. }
+            | Operation::Rename { .. }
+            | Operation::Leave
+            | Operation::Rejoin(_) => None,
         })
     }
 
@@ -286,6 +308,13 @@ fn judge_own(live: &LiveGroup, crypto: &openmls_rust_crypto::RustCrypto) -> Resu
         GroupLimits::default(),
     )?;
     Ok(())
+}
+
+fn change_of_context(extensions: Extensions<GroupContext>) -> CommitPlan {
+    CommitPlan {
+        extensions: Some(extensions),
+        ..CommitPlan::default()
+    }
 }
 
 fn leaves(live: &LiveGroup, devices: &[DeviceId], proposed: &[LeafNodeIndex]) -> Vec<LeafNodeIndex> {

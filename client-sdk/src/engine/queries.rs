@@ -79,14 +79,13 @@ impl Engine {
         let Some(live) = self.current_keys(&row)? else {
             return Ok(Vec::new());
         };
-        let roles = crate::mls::roles_of(live.mls.public_group().group_context())?;
         let mut members: Vec<_> = live
             .roster
             .members()
             .map(|member| Member {
                 user: member.identity.user.clone(),
                 device: member.identity.device,
-                role: roles.of(&member.identity.user),
+                role: live.authority.role(&member.identity.user),
                 leaf_index: member.leaf.u32(),
             })
             .collect();

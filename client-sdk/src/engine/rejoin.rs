@@ -21,7 +21,7 @@ use super::effects::{Chore, Effect, Follow, UploadJob};
 use super::inbox::{Fault, accepted_at};
 use super::intents::{Operation, Outcome};
 use super::live::{self, LiveGroup};
-use super::outcome::cause_of;
+use super::outcome::cause;
 use super::prepare::new_request;
 use super::queries::cursor;
 use super::{Engine, Waiter};
@@ -351,7 +351,7 @@ impl Engine {
         error: &Error,
     ) -> Result<(), Error> {
         let group = intent.group;
-        let cause = cause_of(error);
+        let cause = cause(error);
         tracing::error!(%group, cause, "the group could not be rejoined");
         self.db.delete_intent(intent.id)?;
         self.effects.push(Effect::Answer(intent.id, Err(error.clone())));

@@ -1,7 +1,11 @@
 //! Engines against each other: what one prepares is fed to the others as entries of a log. No service, no network.
 
+mod device_changes;
+mod history;
 mod people;
 mod rejoin;
+mod roles;
+mod upkeep;
 
 use valise_proto::{Position, Reason, Refusal};
 
@@ -99,6 +103,8 @@ fn a_losing_commit_is_built_again_on_the_new_epoch() {
     let (mut carol, mut dave) = (world.person("carol"), world.person("dave"));
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
+    alice.set_role(&mut log, &bob, crate::Role::Moderator);
+    log.deliver(&mut bob);
 
     let mut by_alice = alice.submit(
         log.group,
@@ -142,6 +148,8 @@ fn who_was_added_by_another_meanwhile_is_not_added_twice() {
     let (mut alice, mut bob, mut carol) = (world.person("alice"), world.person("bob"), world.person("carol"));
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
+    alice.set_role(&mut log, &bob, crate::Role::Moderator);
+    log.deliver(&mut bob);
     drop(alice.submit(
         log.group,
         Operation::Add {

@@ -16,8 +16,9 @@ use valise_proto::{GroupId, Position, Reason, Refusal};
 
 use super::Session;
 use crate::engine::{Applied, Arrival, Engine, Follow};
+use crate::progress::Report;
 use crate::transport::{Backoff, Failure};
-use crate::{Connection, Error, OfflineReason};
+use crate::{Connection, Error, OfflineReason, Work};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The service speaks at least every 15 s.
@@ -109,6 +110,8 @@ struct Stream<'a> {
     /// The first inbox item of a stream may jump: older ones may have been swept.
     inbox_next: Option<u64>,
     arrivals: Vec<Arrival>,
+    /// Of what was missed, until it is caught up with.
+    catching_up: Option<Report<'a>>,
 }
 
 impl<'a> Stream<'a> {
@@ -126,6 +129,7 @@ impl<'a> Stream<'a> {
             followed: cursors.groups.iter().filter_map(group_of).collect(),
             inbox_next: None,
             arrivals: Vec::new(),
+            catching_up: Some(session.long_work.begin(Work::CatchingUp, None)),
         };
         stream
             .say(Out::Start(wire::Start {
@@ -198,6 +202,7 @@ impl<'a> Stream<'a> {
             In::InboxItem(item) => self.take_inbox_item(item).await?,
             In::CaughtUp(wire::CaughtUp {}) => {
                 self.apply().await?;
+                self.catching_up = None;
                 self.session.connection.send_replace(Connection::Live);
             }
             In::Heartbeat(wire::Heartbeat {}) => {}
@@ -280,17 +285,25 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         let arrivals = std::mem::take(&mut self.arrivals);
+        let count = arrivals.len() as u64;
         let applied = self
             .session
             .engine
             .run(move |engine| engine.apply(arrivals))
             .await?;
+        self.caught_up_with(count);
         let gaps = applied.gaps.clone();
         self.acknowledge(applied).await?;
         for group in gaps {
             self.catch_up(group).await?;
         }
         Ok(())
+    }
+
+    fn caught_up_with(&mut self, entries: u64) {
+        if let Some(report) = &mut self.catching_up {
+            report.advance(entries);
+        }
     }
 
     async fn acknowledge(&mut self, applied: Applied) -> Result<(), End> {
@@ -333,12 +346,14 @@ impl<'a> Stream<'a> {
             if page.entries.is_empty() {
                 return Ok(());
             }
+            let count = page.entries.len() as u64;
             let arrivals = page.entries.into_iter().map(Arrival::Entry).collect();
             let applied = self
                 .session
                 .engine
                 .run(move |engine| engine.apply(arrivals))
                 .await?;
+            self.caught_up_with(count);
             let stuck = applied.gaps.contains(&group);
             self.acknowledge(applied).await?;
             if stuck {

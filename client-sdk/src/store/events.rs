@@ -1,13 +1,16 @@
 //! Events that the app has not confirmed.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
+use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::Database;
-use crate::{Content, Error, Event, EventId, EventKind, Peer};
+use crate::content::STORED;
+use crate::{Content, Error, Event, EventId, EventKind, MessageId, Peer};
 
 /// [`EventKind`] as it is stored. A change of it is a migration.
 #[derive(Serialize, Deserialize)]
@@ -16,15 +19,38 @@ pub(crate) enum StoredEvent {
     Message {
         sender: StoredPeer,
         content_type: String,
+        /// The message's id; without one, the body is of that type itself (written by version 1 of the schema).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    ReplacementRefused {
+        sender: StoredPeer,
+        of: String,
     },
     Joined {
         by: StoredPeer,
+    },
+    DeviceAdded {
+        user: UserId,
+        device: DeviceId,
+        by: StoredPeer,
+        epoch: u64,
     },
     MembersChanged {
         added: Vec<StoredPeer>,
         removed: Vec<StoredPeer>,
         by: StoredPeer,
         epoch: u64,
+    },
+    RolesChanged {
+        users: Vec<(UserId, Role)>,
+        policy: Option<Policy>,
+        by: StoredPeer,
+        epoch: u64,
+    },
+    RuleBreach {
+        by: Option<StoredPeer>,
+        rule: String,
     },
     GroupNamed {
         name: String,
@@ -88,18 +114,39 @@ impl From<StoredPeer> for Peer {
     }
 }
 
-fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
+fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
     let peers = |peers: &[Peer]| peers.iter().map(StoredPeer::from).collect();
     let stored = match kind {
         EventKind::Message { sender, content } => {
-            let stored = StoredEvent::Message {
-                sender: sender.into(),
-                content_type: content.content_type().to_owned(),
+            let sender = sender.into();
+            let (id, content_type, body) = match content.to_stored() {
+                Some((id, bytes)) => (Some(id.to_string()), STORED, Cow::Owned(bytes)),
+                None => (None, content.content_type(), Cow::Borrowed(content.body())),
             };
-            return Some((stored, Some(content.body())));
+            let stored = StoredEvent::Message {
+                sender,
+                content_type: content_type.to_owned(),
+                id,
+            };
+            return Some((stored, Some(body)));
         }
+        EventKind::ReplacementRefused { sender, of } => StoredEvent::ReplacementRefused {
+            sender: sender.into(),
+            of: of.to_string(),
+        },
         EventKind::Ephemeral { .. } => return None,
         EventKind::Joined { by } => StoredEvent::Joined { by: by.into() },
+        EventKind::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => StoredEvent::DeviceAdded {
+            user: user.clone(),
+            device: *device,
+            by: by.into(),
+            epoch: epoch.0,
+        },
         EventKind::MembersChanged {
             added,
             removed,
@@ -111,6 +158,24 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
             by: by.into(),
             epoch: epoch.0,
         },
+        EventKind::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => StoredEvent::RolesChanged {
+            users: users.clone(),
+            policy: *policy,
+            by: by.into(),
+            epoch: epoch.0,
+        },
+        EventKind::RuleBreach { by, rule, evidence } => {
+            let stored = StoredEvent::RuleBreach {
+                by: by.as_ref().map(StoredPeer::from),
+                rule: rule.clone(),
+            };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
         EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
             name: name.clone(),
             by: by.into(),
@@ -141,14 +206,36 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<&[u8]>)> {
     Some((stored, None))
 }
 
-fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
+fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, Error> {
     let peers = |peers: Vec<StoredPeer>| peers.into_iter().map(Peer::from).collect();
-    match stored {
-        StoredEvent::Message { sender, content_type } => EventKind::Message {
+    Ok(match stored {
+        StoredEvent::Message {
+            sender,
+            content_type,
+            id,
+        } => EventKind::Message {
             sender: sender.into(),
-            content: Content::new(content_type, body.unwrap_or_default()),
+            content: match id {
+                Some(id) => Content::from_stored(id.parse()?, &body.unwrap_or_default())?,
+                None => Content::new(content_type, body.unwrap_or_default()),
+            },
+        },
+        StoredEvent::ReplacementRefused { sender, of } => EventKind::ReplacementRefused {
+            sender: sender.into(),
+            of: of.parse::<MessageId>()?,
         },
         StoredEvent::Joined { by } => EventKind::Joined { by: by.into() },
+        StoredEvent::DeviceAdded {
+            user,
+            device,
+            by,
+            epoch,
+        } => EventKind::DeviceAdded {
+            user,
+            device,
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
         StoredEvent::MembersChanged {
             added,
             removed,
@@ -159,6 +246,22 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
             removed: peers(removed),
             by: by.into(),
             epoch: Epoch(epoch),
+        },
+        StoredEvent::RolesChanged {
+            users,
+            policy,
+            by,
+            epoch,
+        } => EventKind::RolesChanged {
+            users,
+            policy,
+            by: by.into(),
+            epoch: Epoch(epoch),
+        },
+        StoredEvent::RuleBreach { by, rule } => EventKind::RuleBreach {
+            by: by.map(Peer::from),
+            rule,
+            evidence: body.unwrap_or_default(),
         },
         StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },
         StoredEvent::Removed { by } => EventKind::Removed { by: by.into() },
@@ -180,7 +283,7 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> EventKind {
             sender: sender.map(Peer::from),
         },
         StoredEvent::OperationFailed { operation, cause } => EventKind::OperationFailed { operation, cause },
-    }
+    })
 }
 
 impl Database {
@@ -227,7 +330,7 @@ impl Database {
                     .map_err(|_| Error::InvalidInput("the store's group id"))?,
                 position: Position(row.get::<_, i64>(2)?.cast_unsigned()),
                 at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.cast_unsigned()),
-                kind: from_stored(serde_json::from_str(&detail)?, row.get(5)?),
+                kind: from_stored(serde_json::from_str(&detail)?, row.get(5)?)?,
             });
         }
         Ok(events)

@@ -1,7 +1,7 @@
 //! The groups of the device.
 
 use rusqlite::{OptionalExtension, Row, params};
-use valise_proto::{GroupId, Position};
+use valise_proto::{DeviceId, GroupId, Position};
 
 use super::Database;
 use crate::{Error, GroupStatus};
@@ -90,6 +90,25 @@ impl Database {
         self.connection.execute(
             "UPDATE groups SET name = ?2 WHERE group_id = ?1",
             params![id.as_bytes().as_slice(), name],
+        )?;
+        Ok(())
+    }
+
+    /// Who added this device, as long as nobody has told it the group's name since.
+    pub(crate) fn added_by(&self, id: GroupId) -> Result<Option<DeviceId>, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT added_by FROM groups WHERE group_id = ?1")?;
+        let added_by: Option<Option<String>> = statement
+            .query_row([id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(added_by.flatten().and_then(|device| device.parse().ok()))
+    }
+
+    pub(crate) fn put_added_by(&self, id: GroupId, device: Option<DeviceId>) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET added_by = ?2 WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), device.map(|device| device.to_string())],
         )?;
         Ok(())
     }

@@ -38,6 +38,7 @@ macro_rules! calls {
 
 calls! {
     list_devices(authentication: auth::ListDevicesRequest) -> auth::ListDevicesResponse;
+    renew_certificate(authentication: auth::RenewCertificateRequest) -> auth::RenewCertificateResponse;
     rename_device(authentication: auth::RenameDeviceRequest) -> auth::RenameDeviceResponse;
     revoke_device(authentication: auth::RevokeDeviceRequest) -> auth::RevokeDeviceResponse;
     create_enrolment_code(administration: auth::CreateEnrolmentCodeRequest) -> auth::CreateEnrolmentCodeResponse;
@@ -47,6 +48,7 @@ calls! {
     list_audit_events(administration: auth::ListAuditEventsRequest) -> auth::ListAuditEventsResponse;
     publish_key_packages(directory: directory::PublishKeyPackagesRequest) -> directory::PublishKeyPackagesResponse;
     claim_key_packages(directory: directory::ClaimKeyPackagesRequest) -> directory::ClaimKeyPackagesResponse;
+    delete_key_packages(directory: directory::DeleteKeyPackagesRequest) -> directory::DeleteKeyPackagesResponse;
     get_stock(directory: directory::GetStockRequest) -> directory::GetStockResponse;
     get_parameters(delivery: delivery::GetParametersRequest) -> delivery::GetParametersResponse;
     read_entries(delivery: delivery::ReadEntriesRequest) -> delivery::ReadEntriesResponse;

@@ -1,13 +1,15 @@
 //! How a group's state goes on: a commit or proposal is verified, appended to the log, then merged; or, out of the log, replayed.
 
 use openmls::prelude::{
-    ContentType, LeafNodeIndex, ProcessedMessage, ProcessedMessageContent, Proposal, ProtocolMessage,
-    PublicGroup, PublicMessageIn, QueuedProposal, Sender, StagedCommit,
+    ContentType, LeafNodeIndex, ProcessedMessage, ProcessedMessageContent, ProtocolMessage, PublicGroup,
+    PublicMessageIn, QueuedProposal, Sender, StagedCommit,
 };
 use openmls::prelude::{DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
 use std::sync::Arc;
-use valise_group_rules::{CommitSummary, GroupLimits, Roster, RuleViolation, judge_commit};
+use valise_group_rules::{
+    Authority, CommitSummary, GroupLimits, Roster, RuleViolation, judge_commit, judge_proposal,
+};
 use valise_proto::{GroupId, Position};
 
 use super::snapshot::{self, NoStore};
@@ -97,16 +99,7 @@ impl GroupState {
         let ProcessedMessageContent::ProposalMessage(queued) = processed.into_content() else {
             return Err(RuleViolation("proposal_sender"));
         };
-        let removes = match (queued.proposal(), queued.sender()) {
-            // Of oneself, or by the service.
-            (Proposal::Remove(remove), Sender::Member(sender)) if remove.removed() == *sender => *sender,
-            (Proposal::Remove(remove), Sender::External(_)) => remove.removed(),
-            (Proposal::SelfRemove, Sender::Member(sender)) => *sender,
-            _ => return Err(RuleViolation("proposal_type")),
-        };
-        if self.roster.at(removes).is_none() {
-            return Err(RuleViolation("unknown_leaf"));
-        }
+        let removes = judge_proposal(&queued, &self.roster)?;
         Ok((queued, removes))
     }
 
@@ -125,7 +118,10 @@ impl GroupState {
             .map_err(|_| StateError::Damaged("merge"))?;
         let roster = Roster::of(self.group.members(), Some(&self.roster))
             .map_err(|_| StateError::Damaged("roster"))?;
+        let authority =
+            Authority::of(self.group.group_context(), &roster).map_err(|_| StateError::Damaged("roles"))?;
         self.roster = Arc::new(roster);
+        self.authority = Arc::new(authority);
         self.position = position;
         self.pending.clear();
         self.tree = None;

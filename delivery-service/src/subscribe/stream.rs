@@ -4,7 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
 use valise_access_token::Revocation;
 use valise_proto::delivery::v1 as wire;
@@ -44,11 +48,20 @@ struct Target {
     inbox: u64,
 }
 
+/// What happens to a stream once, or hardly ever.
+enum Rare {
+    Stopping,
+    Displaced,
+    /// Somebody's; with where the next ones come from.
+    Revocation(broadcast::Receiver<Revocation>),
+}
+
 pub(super) struct DeviceStream {
     delivery: Arc<Delivery>,
     subscriber: Subscriber,
     mailbox: Arc<Mailbox>,
-    revocations: broadcast::Receiver<Revocation>,
+    /// Until it is served.
+    revocations: Option<broadcast::Receiver<Revocation>>,
     outgoing: Outgoing,
     groups: HashMap<GroupId, Followed>,
     window: Window,
@@ -78,7 +91,7 @@ impl DeviceStream {
         let limits = delivery.limits;
         Self {
             mailbox: delivery.fan_out.open(subscriber.device),
-            revocations: delivery.verifier.revocations(),
+            revocations: Some(delivery.verifier.revocations()),
             window: Window::new(limits.unacknowledged_entries, limits.unacknowledged_bytes),
             delivery,
             subscriber,
@@ -117,26 +130,33 @@ impl DeviceStream {
     async fn serve(&mut self, requests: &mut Streaming<wire::SubscribeRequest>) -> Result<(), Refusal> {
         let mailbox = Arc::clone(&self.mailbox);
         let stopping = self.delivery.lifecycle.stopping().clone();
+        // Polled only when one of them has happened: to look at what all streams share with every entry costs each of them.
+        let mut rare = FuturesUnordered::<BoxFuture<'_, Rare>>::new();
+        rare.push(stopping.cancelled().map(|()| Rare::Stopping).boxed());
+        rare.push(mailbox.displaced.cancelled().map(|()| Rare::Displaced).boxed());
+        rare.extend(self.revocations.take().map(|from| next(from).boxed()));
         let mut watch = tokio::time::interval(WATCH);
         let mut keep = tokio::time::interval(KEEP_ACKNOWLEDGEMENTS);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.pump().await?;
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => return Err(Reason::StoreUnavailable.into()),
-                () = mailbox.displaced.cancelled() => return Err(Reason::Displaced.into()),
+                Some(rarely) = rare.next() => match rarely {
+                    Rare::Stopping => return Err(Reason::StoreUnavailable.into()),
+                    Rare::Displaced => return Err(Reason::Displaced.into()),
+                    Rare::Revocation(from) => {
+                        rare.push(next(from).boxed());
+                        self.judge_subscriber()?;
+                    }
+                },
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.hear(request).await?,
                     // The device has gone, politely or not.
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 () = mailbox.arrived() => self.open_mailbox().await?,
-                revocation = self.revocations.recv() => {
-                    // Whatever it was: is this device still welcome?
-                    let _ = revocation;
-                    self.judge_subscriber()?;
-                }
-                _ = keep.tick() => self.keep_acknowledgements().await?,
+                _ = keep.tick(), if self.has_unkept() => self.keep_acknowledgements().await?,
                 _ = watch.tick() => self.watch().await?,
             }
         }
@@ -410,8 +430,12 @@ impl DeviceStream {
         Ok(())
     }
 
+    fn has_unkept(&self) -> bool {
+        !self.unkept.is_empty() || self.unkept_inbox > 0
+    }
+
     async fn keep_acknowledgements(&mut self) -> Result<(), Refusal> {
-        if self.unkept.is_empty() && self.unkept_inbox == 0 {
+        if !self.has_unkept() {
             return Ok(());
         }
         let groups = self.unkept.drain().collect();
@@ -460,14 +484,24 @@ impl DeviceStream {
         let response = wire::SubscribeResponse {
             message: Some(message),
         };
-        match self
-            .outgoing
-            .send_timeout(Ok(response), self.delivery.limits.slow_reader())
-            .await
-        {
+        // Nearly always there is room, and no clock to be asked.
+        let response = match self.outgoing.try_send(Ok(response)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(response)) => response,
+            Err(TrySendError::Closed(_)) => return Err(Reason::SlowReader.into()),
+        };
+        let patience = self.delivery.limits.slow_reader();
+        match self.outgoing.send_timeout(response, patience).await {
             Ok(()) => Ok(()),
             // Slow, or gone, which the requests' end will tell.
             Err(_) => Err(Reason::SlowReader.into()),
         }
     }
+}
+
+/// Waits until somebody is revoked, whoever it is: is this device still welcome?
+async fn next(mut from: broadcast::Receiver<Revocation>) -> Rare {
+    // One that was missed is one as well.
+    let _ = from.recv().await;
+    Rare::Revocation(from)
 }

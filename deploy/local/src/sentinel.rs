@@ -55,6 +55,11 @@ impl RedisSentinel {
         Self { nodes, sentinels }
     }
 
+    /// The ids of the processes of all that run, Sentinels aside.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(Redis::id).collect()
+    }
+
     /// The Sentinels' URLs.
     pub fn sentinel_urls(&self) -> Vec<String> {
         self.sentinels.iter().map(Redis::url).collect()

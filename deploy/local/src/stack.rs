@@ -211,6 +211,17 @@ impl LocalStack {
         }
     }
 
+    /// The ids of the processes of all running Redis servers.
+    pub fn redis_ids(&self) -> Vec<u32> {
+        match &self.log {
+            Log::Standalone(server) => server.id().into_iter().collect(),
+            Log::Sentinel(servers) => servers.ids(),
+            Log::Cluster(cluster) => (0..cluster.len())
+                .filter_map(|node| cluster.node(node).id())
+                .collect(),
+        }
+    }
+
     /// The PostgreSQL server, with the databases `authentication`, `directory` and `delivery`.
     pub fn postgres(&self) -> &Postgres {
         &self.postgres

@@ -53,6 +53,34 @@ impl World {
         TrustBundle::from_der([self.authority.der().to_vec(), other.authority.der().to_vec()]).unwrap()
     }
 
+    /// A certificate for a device's key, valid for so many days from now.
+    pub(super) fn certify(&self, person: &mut Person, days: u64) -> Vec<Vec<u8>> {
+        let request = person.engine.certification_request().unwrap();
+        let (user, device) = (person.peer().user, person.id());
+        let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let now = Options::default().clock.now();
+        request.params.not_before = (now - Duration::from_hours(1)).into();
+        request.params.not_after = (now + Duration::from_hours(24 * days)).into();
+        self.sign(request, &user, device)
+    }
+
+    fn sign(
+        &self,
+        mut request: CertificateSigningRequestParams,
+        user: &UserId,
+        device: DeviceId,
+    ) -> Vec<Vec<u8>> {
+        request
+            .params
+            .distinguished_name
+            .push(DnType::CommonName, device.to_string());
+        request.params.subject_alt_names = [user.uri(), device.uri(user)]
+            .iter()
+            .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()))
+            .collect();
+        vec![request.signed_by(&self.authority).unwrap().der().to_vec()]
+    }
+
     pub(super) fn person(&self, name: &str) -> Person {
         self.person_in(name, &Store::memory())
     }
@@ -66,16 +94,8 @@ impl World {
         let user: UserId = format!("{name}@a.example").parse().unwrap();
         let device = DeviceId::from_uuid(uuid::Uuid::new_v4());
         let request = certification_request(signer.public(), |message| signer.sign(message).ok()).unwrap();
-        let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
-        request
-            .params
-            .distinguished_name
-            .push(DnType::CommonName, device.to_string());
-        request.params.subject_alt_names = [user.uri(), device.uri(&user)]
-            .iter()
-            .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()))
-            .collect();
-        let chain = vec![request.signed_by(&self.authority).unwrap().der().to_vec()];
+        let request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let chain = self.sign(request, &user, device);
         db.put_enrolled(&Enrolled {
             user,
             device,
@@ -178,7 +198,11 @@ impl Person {
     }
 
     pub(super) fn send(&mut self, group: GroupId, text: &str) -> Answer {
-        let payload = Content::text(text).to_payload().unwrap();
+        self.say(group, &Content::text(text))
+    }
+
+    pub(super) fn say(&mut self, group: GroupId, content: &Content) -> Answer {
+        let payload = content.to_payload().unwrap();
         self.submit(group, Operation::Send { payload })
     }
 
@@ -215,6 +239,23 @@ impl Person {
         // The group's name, if it has one.
         log.accept_all(self);
         log.deliver(self);
+    }
+
+    /// Makes another person something else.
+    pub(super) fn set_role(&mut self, log: &mut Log, of: &Self, role: crate::Role) {
+        let user = of.engine.device.user.clone();
+        self.done(log, Operation::SetRole { user, role });
+    }
+
+    /// Does something with a commit that nobody comes before.
+    pub(super) fn done(&mut self, log: &mut Log, operation: Operation) {
+        let mut outcome = self.submit(log.group, operation);
+        log.accept_all(self);
+        log.deliver(self);
+        assert!(matches!(
+            outcome.try_recv().unwrap(),
+            Ok(Outcome::Committed { .. })
+        ));
     }
 
     pub(super) fn tree(&mut self, group: GroupId) -> Bytes {
@@ -348,6 +389,19 @@ impl Person {
             Chore::CommitProposals { after, .. } => Some(after),
             _ => None,
         })
+    }
+
+    /// What this device has told the service of a commit.
+    pub(super) fn report(&mut self) -> Option<wire::CommitFault> {
+        self.chores().into_iter().find_map(|chore| match chore {
+            Chore::Report { fault, .. } => Some(fault),
+            _ => None,
+        })
+    }
+
+    /// Was it asked to watch for messages that expire?
+    pub(super) fn expires(&mut self) -> bool {
+        self.chores().iter().any(|chore| matches!(chore, Chore::Expire))
     }
 
     pub(super) fn reported(&mut self) -> bool {

@@ -81,6 +81,11 @@ impl Replica {
         format!("http://127.0.0.1:{}", self.port())
     }
 
+    /// The id of its process, while it runs.
+    pub async fn id(&self) -> Option<u32> {
+        self.process.lock().await.as_ref().map(Process::id)
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()

@@ -1,0 +1,341 @@
+use std::time::{Duration, SystemTime};
+
+use valise_client_sdk::{Content, Epoch, GroupState, GroupStatus, Member, Peer, Position, Role};
+
+use super::group::Person;
+use super::*;
+use crate::chat::input::Edit;
+
+pub(in crate::chat) const ME: &str = "alice@a.example";
+
+pub(in crate::chat) fn peer(user: &str) -> Peer {
+    Peer {
+        user: user.parse().unwrap(),
+        device: "0b000000-0000-4000-8000-000000000002".parse().unwrap(),
+    }
+}
+
+pub(in crate::chat) fn group_id(number: u8) -> GroupId {
+    GroupId::from_bytes([number; 16])
+}
+
+pub(in crate::chat) fn event(group: u8, id: u64, kind: EventKind) -> Happening {
+    Happening::Arrived(Event {
+        id: EventId(id),
+        group: group_id(group),
+        position: Position(id),
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        kind,
+    })
+}
+
+pub(in crate::chat) fn message(group: u8, id: u64, from: &str, text: &str) -> Happening {
+    let kind = EventKind::Message {
+        sender: peer(from),
+        content: Content::text(text),
+    };
+    event(group, id, kind)
+}
+
+pub(in crate::chat) fn known(group: u8, name: &str, status: GroupStatus, members: &[(&str, Role)]) -> Known {
+    let members = members.iter().zip(0..).map(|(&(user, role), leaf_index)| Member {
+        user: user.parse().unwrap(),
+        device: peer(user).device,
+        role,
+        leaf_index,
+    });
+    Known {
+        id: group_id(group),
+        members: members.collect(),
+        state: GroupState {
+            name: name.into(),
+            status,
+            epoch: Epoch(7),
+            position: Position(1),
+            members: 0,
+            epoch_authenticator: Vec::new(),
+        },
+    }
+}
+
+pub(in crate::chat) fn model() -> Model {
+    let mut model = Model::new(ME.parse().unwrap(), peer(ME).device);
+    let members = [
+        ("bob@a.example", Role::Member),
+        (ME, Role::Owner),
+        ("bob@a.example", Role::Member),
+    ];
+    let groups = ["Lunch", "Budget", "Night shift"];
+    model.update(Happening::Groups(
+        (1..)
+            .zip(groups)
+            .map(|(number, name)| known(number, name, GroupStatus::Active, &members))
+            .collect(),
+    ));
+    model
+}
+
+pub(in crate::chat) fn enter(model: &mut Model, line: &str) -> Option<Order> {
+    model.update(Happening::Did(Action::Edit(Edit::Insert(line.into()))));
+    model.update(Happening::Did(Action::Enter))
+}
+
+fn lines(model: &Model) -> Vec<String> {
+    let (_, group) = model.selected().unwrap();
+    let rows = group.history.rows(200, 50, model.pending(group.id));
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn unread(model: &Model) -> Vec<u64> {
+    model.groups().iter().map(|group| group.unread).collect()
+}
+
+#[test]
+fn what_others_say_elsewhere_is_unread_until_it_is_looked_at() {
+    let mut model = model();
+    model.update(message(1, 1, "bob@a.example", "here"));
+    model.update(message(2, 2, "bob@a.example", "there"));
+    model.update(message(2, 3, "bob@a.example", "again"));
+    model.update(message(3, 4, ME, "from my other device"));
+    let by = peer("bob@a.example");
+    let name = "Budget 2".to_owned();
+    model.update(event(2, 5, EventKind::GroupNamed { name, by }));
+    assert_eq!(
+        unread(&model),
+        [0, 2, 0],
+        "neither one's own messages nor notices count"
+    );
+    model.update(event(3, 6, EventKind::LogRegressed));
+    assert_eq!(unread(&model), [0, 2, 1], "alarms do");
+
+    model.update(Happening::Did(Action::Switch(1)));
+    assert_eq!(unread(&model), [0, 0, 1]);
+    assert_eq!(model.selected().unwrap().1.title(), "Budget 2");
+    assert_eq!(
+        lines(&model),
+        [
+            "22:13 bob@a.example: there",
+            "22:13 bob@a.example: again",
+            "22:13 * bob@a.example named the group Budget 2"
+        ]
+    );
+}
+
+#[test]
+fn switching_goes_around() {
+    let mut model = model();
+    let mut seen = Vec::new();
+    for by in [-1, -1, 1, 1, 1] {
+        model.update(Happening::Did(Action::Switch(by)));
+        seen.push(model.selected().unwrap().0);
+    }
+    assert_eq!(seen, [2, 1, 2, 0, 1]);
+    model.update(Happening::Open(group_id(3)));
+    assert_eq!(model.selected().unwrap().0, 2);
+    model.update(Happening::Open(group_id(99)));
+    assert_eq!(model.selected().unwrap().0, 2);
+
+    let mut empty = Model::new(ME.parse().unwrap(), peer(ME).device);
+    empty.update(Happening::Did(Action::Switch(1)));
+    empty.update(Happening::Did(Action::ScrollPages(1)));
+    assert!(empty.selected().is_none());
+    assert_eq!(enter(&mut empty, "hello?"), None);
+    assert!(empty.notice().unwrap().is_error);
+}
+
+#[test]
+fn only_what_was_looked_at_is_confirmed() {
+    let mut model = model();
+    assert_eq!(model.read_marks(), ReadMarks::NOTHING);
+    model.update(message(1, 1, "bob@a.example", "a"));
+    assert_eq!(model.read_marks().all, EventId(1));
+    model.update(message(2, 2, "bob@a.example", "b"));
+    model.update(message(1, 3, "bob@a.example", "c"));
+    let expected = ReadMarks {
+        all: EventId(1),
+        groups: vec![(group_id(1), EventId(3))],
+    };
+    assert_eq!(model.read_marks(), expected);
+    model.update(Happening::Did(Action::Switch(1)));
+    let expected = ReadMarks {
+        all: EventId(3),
+        groups: Vec::new(),
+    };
+    assert_eq!(model.read_marks(), expected);
+    // What is not stored cannot be confirmed.
+    let kind = EventKind::Ephemeral {
+        sender: peer("bob@a.example"),
+        content: Content::text("typing"),
+    };
+    model.update(event(1, 0, kind));
+    assert_eq!(model.read_marks(), expected);
+    assert_eq!(unread(&model)[0], 1);
+}
+
+#[test]
+fn nothing_that_others_wrote_steers_the_terminal() {
+    let hostile = "\x1b[2J\u{9b}1m\x07\u{202e}gnp\u{2069}\r\nbob@a.example: forged";
+    let mut model = model();
+    model.update(message(1, 1, "bob@a.example", hostile));
+    let by = peer("bob@a.example");
+    let name = hostile.to_owned();
+    model.update(event(1, 2, EventKind::GroupNamed { name, by: by.clone() }));
+    let kind = EventKind::Message {
+        sender: by,
+        content: Content::new(format!("text/{hostile}"), *b"x"),
+    };
+    model.update(event(1, 3, kind));
+    let cause = hostile.to_owned();
+    model.update(event(1, 4, EventKind::HeldByBadCommit { cause }));
+    model.update(Happening::Groups(vec![known(
+        2,
+        hostile,
+        GroupStatus::Active,
+        &[],
+    )]));
+    model.update(Happening::Ended(Err(hostile.into())));
+    let mut shown = lines(&model);
+    shown.extend(model.groups().iter().map(OpenGroup::title));
+    shown.push(model.notice().unwrap().text.clone());
+    for line in &shown {
+        assert!(!line.chars().any(crate::out::is_deceptive), "{line:?}");
+    }
+    assert!(!shown.iter().any(|line| line.starts_with("bob")), "{shown:?}");
+}
+
+#[test]
+fn what_is_entered_is_sent_and_waits_until_it_is_accepted() {
+    let mut model = model();
+    let order = enter(&mut model, "  bonjour ");
+    let text = "bonjour".to_owned();
+    let group = group_id(1);
+    assert_eq!(
+        order,
+        Some(Order::Send {
+            ticket: 0,
+            group,
+            text
+        })
+    );
+    assert_eq!(lines(&model), ["bonjour"]);
+    let outcome = Ok(());
+    model.update(Happening::Sent { ticket: 0, outcome });
+    model.update(message(1, 1, ME, "bonjour"));
+    assert_eq!(lines(&model), ["22:13 alice@a.example: bonjour"]);
+    assert!(model.notice().is_none());
+
+    enter(&mut model, "too much");
+    let outcome = Err("refused".to_owned());
+    model.update(Happening::Sent { ticket: 1, outcome });
+    assert_eq!(model.notice().unwrap().text, "not sent: refused");
+    assert_eq!(model.input.window(40).0, "too much", "to be tried again");
+    assert_eq!(lines(&model).len(), 1);
+}
+
+#[test]
+fn commands_are_orders_for_the_group_that_is_shown() {
+    let mut model = model();
+    model.update(Happening::Did(Action::Switch(1)));
+    let group = group_id(2);
+    let users: Vec<UserId> = vec!["carol@a.example".parse().unwrap()];
+    let add = enter(&mut model, "/add carol");
+    assert_eq!(
+        add,
+        Some(Order::Add {
+            group,
+            users: users.clone()
+        })
+    );
+    assert_eq!(
+        enter(&mut model, "/remove carol@a.example"),
+        Some(Order::Remove { group, users })
+    );
+    assert_eq!(enter(&mut model, "/leave"), Some(Order::Leave { group }));
+    let name = "Tea".to_owned();
+    assert_eq!(enter(&mut model, "/new Tea"), Some(Order::Create { name }));
+    assert_eq!(enter(&mut model, "/quit"), Some(Order::Quit));
+    assert_eq!(model.update(Happening::Did(Action::Quit)), Some(Order::Quit));
+    assert_eq!(enter(&mut model, "/dance"), None);
+    assert!(model.notice().unwrap().is_error);
+    assert_eq!(enter(&mut model, "/help"), None);
+    assert!(!model.notice().unwrap().is_error);
+    model.update(Happening::Did(Action::Escape));
+    assert!(model.notice().is_none());
+}
+
+#[test]
+fn groups_are_known_by_what_the_client_says() {
+    let mut model = model();
+    let people = &model.groups()[0].people;
+    let person = |user: &str, role, devices| Person {
+        user: user.into(),
+        role,
+        devices,
+    };
+    assert_eq!(
+        *people,
+        [person(ME, "owner", 1), person("bob@a.example", "member", 2)]
+    );
+    // A group may be heard of before it is listed; one that was left long ago is not listed.
+    model.update(event(
+        4,
+        1,
+        EventKind::Joined {
+            by: peer("bob@a.example"),
+        },
+    ));
+    assert_eq!(model.groups()[3].title(), "04040404");
+    model.update(Happening::Groups(vec![
+        known(4, "New", GroupStatus::Active, &[]),
+        known(5, "Old", GroupStatus::Removed, &[]),
+        known(1, "Lunch", GroupStatus::HeldByBadCommit, &[]),
+    ]));
+    assert_eq!(model.groups().len(), 4);
+    assert_eq!(model.groups()[3].title(), "New");
+    assert_eq!(model.groups()[0].status, Some(GroupStatus::HeldByBadCommit));
+}
+
+#[test]
+fn long_work_is_shown_until_it_is_finished() {
+    let mut model = model();
+    let progress = |work, done, total, finished| {
+        Happening::Progress(Progress {
+            work,
+            done,
+            total,
+            finished,
+        })
+    };
+    model.update(progress(Work::CatchingUp, 300, None, false));
+    model.update(progress(Work::Adding(group_id(1)), 0, Some(1000), false));
+    model.update(progress(Work::Adding(group_id(1)), 256, Some(1000), false));
+    assert_eq!(
+        model.progress().unwrap(),
+        "catching up: 300, adding users: 256 of 1000"
+    );
+    model.update(progress(Work::CatchingUp, 300, None, true));
+    assert_eq!(model.progress().unwrap(), "adding users: 256 of 1000");
+    model.update(progress(Work::Adding(group_id(1)), 256, Some(1000), true));
+    assert_eq!(model.progress(), None);
+}
+
+#[test]
+fn a_device_that_nobody_expected_is_an_alarm() {
+    let mut model = model();
+    model.update(event(
+        2,
+        1,
+        EventKind::DeviceAdded {
+            user: "bob@a.example".parse().unwrap(),
+            device: peer(ME).device,
+            by: peer("carol@a.example"),
+            epoch: Epoch(8),
+        },
+    ));
+    assert_eq!(unread(&model), [0, 1, 0]);
+    model.update(Happening::Did(Action::Switch(1)));
+    let (_, group) = model.selected().unwrap();
+    let rows = group.history.rows(200, 9, [].into_iter());
+    assert_eq!(rows[0].0, Tone::Alarm);
+    assert!(rows[0].1.contains("bob@a.example") && rows[0].1.contains("carol@a.example"));
+}

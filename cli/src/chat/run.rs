@@ -1,0 +1,196 @@
+//! The loop: keys, events, outcomes and signals change the model, the model is drawn.
+
+use std::time::Duration;
+
+use crossterm::event::EventStream;
+use futures::StreamExt;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use ratatui::layout::Rect;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use valise_client_sdk::Client;
+use valise_service_runtime::termination;
+
+use super::model::{Happening, Model, Order, ReadMarks, ends_work, may_change_groups};
+use super::orders::{self, Work};
+use super::screen::Screen;
+use super::{keys, view};
+use crate::error::CliError;
+use crate::feed::Feed;
+use crate::profile::Profile;
+
+/// How long messages may take that are on their way when the user quits. Those that take longer are sent by the next run.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// Not everything that changes how a group stands is an event.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(group: Option<String>, profile: &Profile) -> Result<(), CliError> {
+    let ended = ended_by_signal().map_err(CliError::io("cannot wait for signals"))?;
+    let client = profile.open().await?;
+    let outcome = async {
+        let mut talk = Talk::new(&client, profile).await?;
+        talk.go_on(group, &ended).await
+    };
+    let outcome = outcome.await;
+    client.close().await;
+    outcome
+}
+
+/// Cancelled by whatever signal ends a process that has a terminal: it must be given back first.
+fn ended_by_signal() -> std::io::Result<CancellationToken> {
+    let ended = termination()?;
+    let (mut hangup, mut quit) = (signal(SignalKind::hangup())?, signal(SignalKind::quit())?);
+    let by_others = ended.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+        by_others.cancel();
+    });
+    Ok(ended)
+}
+
+struct Talk<'a> {
+    client: &'a Client,
+    feed: Feed<'a>,
+    model: Model,
+    /// In the order in which they were typed.
+    sending: FuturesOrdered<Work<'a>>,
+    working: FuturesUnordered<Work<'a>>,
+    /// How the groups stand may have changed.
+    stale: bool,
+    refreshing: FuturesUnordered<Work<'a>>,
+    confirmed: ReadMarks,
+}
+
+impl<'a> Talk<'a> {
+    async fn new(client: &'a Client, profile: &Profile) -> Result<Self, CliError> {
+        let mut model = Model::new(client.user().clone(), client.device());
+        model.update(Happening::Groups(orders::known_groups(client).await?));
+        Ok(Self {
+            client,
+            feed: Feed::new(client, None, &profile.shown_file())?,
+            model,
+            sending: FuturesOrdered::new(),
+            working: FuturesUnordered::new(),
+            stale: false,
+            refreshing: FuturesUnordered::new(),
+            confirmed: ReadMarks::NOTHING,
+        })
+    }
+
+    async fn go_on(&mut self, group: Option<String>, ended: &CancellationToken) -> Result<(), CliError> {
+        if let Some(group) = group {
+            for happening in orders::find(self.client, group).await {
+                self.model.update(happening);
+            }
+        }
+        let screen = Screen::take().map_err(CliError::io("cannot use the terminal"))?;
+        let outcome = tokio::select! {
+            outcome = self.on_screen(screen) => outcome,
+            () = ended.cancelled() => Ok(()),
+        };
+        // The terminal is given back by now. What was said is heard, if it does not take long.
+        let said = async { while self.sending.next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, said).await;
+        outcome
+    }
+
+    /// Until the user quits.
+    async fn on_screen(&mut self, mut screen: Screen) -> Result<(), CliError> {
+        let mut keys = EventStream::new();
+        let mut connection = self.client.connection();
+        connection.mark_changed();
+        let mut progress = self.client.progress();
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        loop {
+            self.draw(&mut screen)?;
+            self.confirm().await?;
+            if self.stale && self.refreshing.is_empty() {
+                self.stale = false;
+                self.refreshing.push(orders::refresh(self.client));
+            }
+            let happenings: Vec<Happening> = tokio::select! {
+                key = keys.next() => {
+                    let Some(key) = key else { return Ok(()) };
+                    let key = key.map_err(CliError::io("cannot read the terminal"))?;
+                    keys::action(key).map(Happening::Did).into_iter().collect()
+                }
+                events = self.feed.next() => {
+                    let Some(events) = events else { return Err(valise_client_sdk::Error::Closed.into()) };
+                    self.stale |= events.iter().any(|event| may_change_groups(&event.kind));
+                    events.into_iter().map(Happening::Arrived).collect()
+                }
+                changed = connection.changed() => {
+                    if changed.is_err() {
+                        return Err(valise_client_sdk::Error::Closed.into());
+                    }
+                    self.stale = true;
+                    vec![Happening::Connection(connection.borrow_and_update().clone())]
+                }
+                Some(progress) = progress.next() => {
+                    self.stale |= ends_work(&progress);
+                    vec![Happening::Progress(progress)]
+                }
+                Some(happenings) = self.sending.next() => happenings,
+                Some(happenings) = self.working.next() => {
+                    self.stale = true;
+                    happenings
+                }
+                Some(happenings) = self.refreshing.next() => happenings,
+                _ = look_again.tick() => {
+                    self.stale = true;
+                    Vec::new()
+                }
+            };
+            for happening in happenings {
+                match self.model.update(happening) {
+                    Some(Order::Quit) => return Ok(()),
+                    Some(order) => self.obey(order).await?,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn draw(&mut self, screen: &mut Screen) -> Result<(), CliError> {
+        let mut pane = Rect::ZERO;
+        let model = &self.model;
+        screen
+            .draw(|frame| pane = view::draw(model, frame))
+            .map_err(CliError::Output)?;
+        let happening = Happening::Pane(pane.width.into(), pane.height.into());
+        self.model.update(happening);
+        Ok(())
+    }
+
+    /// What is in the model and was looked at does not come again.
+    async fn confirm(&mut self) -> Result<(), CliError> {
+        let read = self.model.read_marks();
+        if read != self.confirmed {
+            self.feed.confirm_read(read.all, &read.groups).await?;
+            self.confirmed = read;
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), CliError> {
+        let client = self.client;
+        let work = match order {
+            Order::Send { ticket, group, text } => {
+                // Looked up before it is queued: so messages are stored in the order in which they were typed.
+                let group = client.group(group).await?;
+                self.sending.push_back(orders::send(ticket, group, text));
+                return Ok(());
+            }
+            Order::Add { group, users } => orders::add(client, group, users),
+            Order::Remove { group, users } => orders::remove(client, group, users),
+            Order::Leave { group } => orders::leave(client, group),
+            Order::Create { name } => orders::create(client, name),
+            Order::Quit => return Ok(()),
+        };
+        self.working.push(work);
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Roles and what they allow, on the command line.
+
+use valise_client_sdk::{Act, ExternalJoin, Group, Policy, Role, UserId};
+
+use crate::args::PolicyArgs;
+use crate::error::CliError;
+use crate::out::Out;
+
+/// A role, by its name.
+pub(crate) fn role(text: &str) -> Result<Role, String> {
+    Role::from_text(text).ok_or_else(|| "one of reader, member, moderator, owner".into())
+}
+
+/// Who may come in without being added, by its name.
+pub(crate) fn external_join(text: &str) -> Result<ExternalJoin, String> {
+    [
+        ExternalJoin::Nobody,
+        ExternalJoin::MemberDevices,
+        ExternalJoin::MemberUsers,
+    ]
+    .into_iter()
+    .find(|join| join.as_str() == text)
+    .ok_or_else(|| "one of nobody, member_devices, member_users".into())
+}
+
+/// Changes the policy, if anything is to be changed; shows it, if nothing is.
+pub(crate) async fn policy(group: &Group, arguments: &PolicyArgs) -> Result<(), CliError> {
+    let before = group.policy().await?;
+    let policy = changed(before, arguments);
+    if policy != before {
+        group.set_policy(policy).await?;
+    }
+    let mut out = Out::stdout();
+    if arguments.json {
+        out.json(&policy)
+    } else {
+        out.line(&words(policy))
+    }
+}
+
+fn changed(before: Policy, arguments: &PolicyArgs) -> Policy {
+    Policy {
+        add: arguments.add.unwrap_or(before.add),
+        remove: arguments.remove.unwrap_or(before.remove),
+        rename: arguments.rename.unwrap_or(before.rename),
+        change_roles: arguments.change_roles.unwrap_or(before.change_roles),
+        send: arguments.send.unwrap_or(before.send),
+        external_join: arguments.external_join.unwrap_or(before.external_join),
+    }
+}
+
+/// A policy on one line.
+pub(crate) fn words(policy: Policy) -> String {
+    let acts = Act::ALL.map(|act| {
+        let name = match act {
+            Act::Add => "add",
+            Act::Remove => "remove",
+            Act::Rename => "rename",
+            Act::ChangeRoles => "change roles",
+            Act::Send => "send",
+        };
+        format!("{name}: {}", policy.least(act))
+    });
+    format!("{}, come in: {}", acts.join(", "), policy.external_join.as_str())
+}
+
+/// What became of roles, on one line.
+pub(crate) fn changes(users: &[(UserId, Role)], policy: Option<&Policy>) -> String {
+    let mut parts: Vec<String> = users
+        .iter()
+        .map(|(user, role)| format!("made {user} {role}"))
+        .collect();
+    parts.extend(policy.map(|policy| format!("set the policy: {}", words(*policy))));
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_others_refused() {
+        for known in Role::ALL {
+            assert_eq!(role(known.as_str()), Ok(known));
+        }
+        assert!(role("king").unwrap_err().contains("moderator"));
+        assert_eq!(external_join("nobody"), Ok(ExternalJoin::Nobody));
+        assert!(external_join("everybody").is_err());
+    }
+
+    #[test]
+    fn a_policy_reads_as_a_line() {
+        assert_eq!(
+            words(Policy::default()),
+            "add: moderator, remove: moderator, rename: moderator, change roles: owner, send: member, come in: member_users"
+        );
+    }
+}

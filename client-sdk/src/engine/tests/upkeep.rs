@@ -1,0 +1,158 @@
+//! Keys are kept fresh: on schedule, with a renewed certificate, and without members that let theirs go stale.
+
+use std::time::Duration;
+
+use valise_clock::{Clock, ManualClock};
+
+use super::people::{Log, Person, World};
+use super::*;
+
+const DAY: Duration = Duration::from_hours(24);
+
+fn movable(person: &mut Person) -> ManualClock {
+    let (clock, hand) = Clock::movable();
+    person.engine.options.clock = clock;
+    hand
+}
+
+fn commits(person: &mut Person, log: &mut Log, others: &mut [&mut Person]) -> usize {
+    person.engine.upkeep().unwrap();
+    let commits = person.peek_kinds().len();
+    log.accept_all(person);
+    log.deliver(person);
+    for other in others {
+        log.deliver(other);
+    }
+    commits
+}
+
+/// When the certificate in a device's leaf ends, as another device sees it.
+fn certificate_end(watcher: &mut Person, log: &Log, of: DeviceId) -> u64 {
+    let live = live::get(&mut watcher.engine.live, &watcher.engine.db, log.group).unwrap();
+    live.roster.device(of).unwrap().identity.certificate_not_after
+}
+
+#[test]
+fn new_keys_come_soon_after_joining_and_then_on_schedule() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let hand = movable(&mut bob);
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0, "not at once");
+    hand.advance(DAY);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 1);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0, "once");
+    hand.advance(DAY * 22);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0);
+    hand.advance(DAY * 8);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 1);
+    let (a, b) = (alice.state(log.group), bob.state(log.group));
+    assert_eq!(a.epoch.0, 3);
+    assert_eq!(a.epoch_authenticator, b.epoch_authenticator);
+}
+
+#[test]
+fn a_renewed_certificate_is_in_the_leaf_soon() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let hand = movable(&mut bob);
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    hand.advance(DAY);
+    commits(&mut bob, &mut log, &mut [&mut alice]);
+
+    // The certificate is replaced by one of 90 days: whatever is committed next takes it along.
+    let first = world.certify(&mut bob, 90);
+    bob.engine.adopt_certificate(first).unwrap();
+    let due = bob.engine.upkeep().unwrap();
+    assert!(!due.renewal && due.key_packages);
+    bob.engine.key_packages_replaced().unwrap();
+    assert!(!bob.engine.upkeep().unwrap().key_packages);
+    let before = certificate_end(&mut alice, &log, bob.id());
+    let mut outcome = bob.submit(log.group, Operation::SelfUpdate);
+    log.accept_all(&mut bob);
+    log.deliver(&mut bob);
+    log.deliver(&mut alice);
+    outcome.try_recv().unwrap().unwrap();
+    let first = certificate_end(&mut alice, &log, bob.id());
+    assert!(first < before);
+
+    // At two thirds of its life it is to be renewed; then the leaf follows by itself.
+    hand.advance(DAY * 58);
+    assert!(!bob.engine.upkeep().unwrap().renewal);
+    hand.advance(DAY * 2);
+    assert!(bob.engine.upkeep().unwrap().renewal);
+    log.accept_all(&mut bob);
+    log.deliver(&mut bob);
+    log.deliver(&mut alice);
+    let second = world.certify(&mut bob, 151);
+    bob.engine.adopt_certificate(second).unwrap();
+    assert!(!bob.engine.upkeep().unwrap().renewal);
+    hand.advance(DAY * 8);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 1);
+    assert!(certificate_end(&mut alice, &log, bob.id()) > first);
+    assert_eq!(alice.state(log.group).status, GroupStatus::Active);
+    assert_eq!(bob.state(log.group).members, 2);
+}
+
+#[test]
+fn a_certificate_of_somebody_else_is_not_taken() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let chain = bob.engine.device.chain.clone();
+    let others = world.certify(&mut alice, 90);
+    assert!(bob.engine.adopt_certificate(others).is_err());
+    let stranger = World::new().certify(&mut bob, 90);
+    assert!(bob.engine.adopt_certificate(stranger).is_err());
+    assert_eq!(bob.engine.device.chain, chain);
+    assert!(!bob.engine.upkeep().unwrap().key_packages);
+}
+
+#[test]
+fn a_renewed_certificate_survives_a_restart() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::file(directory.path().join("alice.valise"), StoreKey::random());
+    let mut alice = world.person_in("alice", &store);
+    let chain = world.certify(&mut alice, 90);
+    alice.engine.adopt_certificate(chain.clone()).unwrap();
+    let mut alice = world.reopen(alice.forget(), &store);
+    assert_eq!(alice.engine.device.chain, chain);
+    assert!(alice.engine.upkeep().unwrap().key_packages);
+}
+
+#[test]
+fn stale_members_are_removed_by_those_who_may() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut carol = world.person("carol");
+    let hands = [movable(&mut alice), movable(&mut carol)];
+    for person in [&mut alice, &mut carol] {
+        person.engine.options.key_upkeep.self_update = Duration::ZERO;
+    }
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob, &mut carol]);
+    let short = world.certify(&mut bob, 10);
+    bob.engine.adopt_certificate(short).unwrap();
+    drop(bob.submit(log.group, Operation::SelfUpdate));
+    log.accept_all(&mut bob);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        log.deliver(person);
+    }
+    for hand in &hands {
+        hand.advance(DAY * 39);
+    }
+    assert_eq!(commits(&mut alice, &mut log, &mut [&mut carol]), 0);
+    for hand in &hands {
+        hand.advance(DAY * 2);
+    }
+    assert_eq!(
+        commits(&mut carol, &mut log, &mut []),
+        0,
+        "a member may not remove"
+    );
+    assert_eq!(commits(&mut alice, &mut log, &mut [&mut bob, &mut carol]), 1);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
+    assert_eq!(carol.state(log.group).members, 2);
+}
