@@ -26,7 +26,7 @@ const IDLE: f64 = 0.2;
 /// Running servers.
 pub(crate) enum Server {
     /// One process with all services.
-    Embedded(Up),
+    Embedded(Box<Up>),
     /// Everything in processes of its own.
     Production(Box<LocalStack>),
 }
@@ -58,7 +58,7 @@ impl Server {
     /// Starts what the arguments ask for.
     pub(crate) async fn start(args: &Args, data: &Path) -> Result<Self> {
         Ok(match args.store {
-            Store::Embedded => Self::Embedded(Up::start(args, data).await?),
+            Store::Embedded => Self::Embedded(Box::new(Up::start(args, data).await?)),
             Store::Production => {
                 let shape = RedisShape::Standalone;
                 Self::production(shape, 1, &[]).await
