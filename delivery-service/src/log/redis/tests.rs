@@ -1,6 +1,7 @@
 //! The hot log on real servers.
 
 mod append;
+mod failover;
 mod faults;
 mod relay;
 mod upkeep;
