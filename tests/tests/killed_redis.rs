@@ -1,8 +1,6 @@
 //! `kill -9` of a standalone Redis that syncs every write, again and again under load: nothing acknowledged is lost, nothing is there
 //! twice, and numbers have no gap.
 
-#![expect(clippy::print_stdout, reason = "it says what it counted")]
-
 use std::time::Duration;
 
 use valise_local_stack::{LocalStack, RedisShape, StackOptions};

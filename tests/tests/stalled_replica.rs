@@ -2,8 +2,6 @@
 //! (`wait_replicas = 0`) is lost, and the loss is noticed: the group is frozen. With `wait_replicas = 1` nothing was acknowledged
 //! that the replica did not have, and nothing is lost.
 
-#![expect(clippy::print_stdout, reason = "it says what it counted")]
-
 use std::process::Command;
 use std::time::Duration;
 
