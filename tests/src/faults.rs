@@ -108,7 +108,7 @@ impl<'a> Faults<'a> {
     async fn mend(&mut self, all: bool) {
         let now = Instant::now();
         if let Some((node, _)) = self.dead_node.take_if(|(_, back)| all || *back <= now) {
-            self.stack.redis_mut().node_mut(node).restart().await;
+            self.stack.redis_mut().revive(node).await;
         }
         if let Some(back) = self.sql_back.take_if(|back| all || *back <= now) {
             tokio::time::sleep_until(back).await;
@@ -139,7 +139,7 @@ impl<'a> Faults<'a> {
 
     async fn kill_primary(&mut self) {
         if let Some((node, _)) = self.dead_node.take() {
-            self.stack.redis_mut().node_mut(node).restart().await;
+            self.stack.redis_mut().revive(node).await;
         }
         // One at a time: a shard of which more than that is gone may lose what it was trusted with.
         self.stack.redis().settled().await;

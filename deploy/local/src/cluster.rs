@@ -133,6 +133,35 @@ impl RedisCluster {
         &mut self.nodes[index]
     }
 
+    /// Starts a node again. By itself it follows whoever has exactly the slots that it had; where those have moved on meanwhile,
+    /// it gets a primary as from an operator: the one with the fewest replicas.
+    pub async fn revive(&mut self, index: usize) {
+        self.nodes[index].restart().await;
+        let patience = Patience::with(format!("node {index} to find its place"));
+        loop {
+            let node = &self.nodes[index];
+            let view = View::of(node).await;
+            let follows = view.is_some_and(|view| view.primary_of(&self.ids[index]).is_some());
+            let primaries = self.primaries().await;
+            if follows || primaries.contains(&index) {
+                return;
+            }
+            let mut least = None;
+            for primary in primaries {
+                let replicas = self.replicas_of(primary).await.len();
+                if least.is_none_or(|(fewest, _)| replicas < fewest) {
+                    least = Some((replicas, primary));
+                }
+            }
+            let (_, primary) = least.expect("there are primaries");
+            // Refused as long as it takes the slots for its own.
+            let refusal = run(node, &["CLUSTER", "REPLICATE", &self.ids[primary]])
+                .await
+                .err();
+            patience.look(|| refusal.unwrap_or_default()).await;
+        }
+    }
+
     /// How many nodes there are.
     #[expect(clippy::len_without_is_empty, reason = "there is no cluster without nodes")]
     pub fn len(&self) -> usize {
