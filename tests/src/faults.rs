@@ -18,7 +18,7 @@ const WITHOUT_SQL: Duration = Duration::from_secs(10);
 const DEAD_NODE: std::ops::Range<u64> = 500..8000;
 
 /// Between two looks at what is to come back.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -187,7 +187,8 @@ impl<'a> Faults<'a> {
         let proxy = self.random.random_range(0..self.proxies.len());
         let cut = self.proxies[proxy].cut();
         self.count("connections of devices cut", cut);
-        let node = self.random.random_range(0..self.stack.redis().len());
+        let primaries = self.stack.redis().primaries().await;
+        let node = primaries[self.random.random_range(0..primaries.len())];
         let kind = ["normal", "pubsub", "replica"][self.random.random_range(0..3)];
         if self.stack.redis().node(node).is_running() {
             let redis = self.stack.redis().node(node);
