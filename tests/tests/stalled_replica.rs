@@ -2,6 +2,12 @@
 //! (`wait_replicas = 0`) is lost, and the loss is noticed: the group is frozen. With `wait_replicas = 1` nothing was acknowledged
 //! that the replica did not have, and nothing is lost.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed set-up is a failed test"
+)]
+
 use std::process::Command;
 use std::time::Duration;
 

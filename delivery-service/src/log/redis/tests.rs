@@ -1,7 +1,6 @@
 //! The hot log on real servers.
 
 mod append;
-mod failover;
 mod faults;
 mod relay;
 mod upkeep;
