@@ -150,7 +150,7 @@ impl Config {
 pub struct ArchiveConfig {
     /// Newest entries of a group that stay in Redis.
     pub hot_entries: u64,
-    /// Entries that are younger, in seconds, stay in Redis, too.
+    /// Entries that are younger, in seconds, stay in Redis, too; 10 or more.
     pub hot_seconds: u64,
     /// A replica that does not say that it is alive for so many seconds gives up its part of the archiving; 2 to 300.
     pub lease_seconds: u64,
@@ -185,7 +185,13 @@ impl ArchiveConfig {
                 "archive.hot_entries",
                 "must be 1 or more",
             ),
-            (self.hot_seconds, 0..=most, "archive.hot_seconds", "is too much"),
+            // A write whose answer was lost is repeated for 8 s; its key must still be there then.
+            (
+                self.hot_seconds,
+                10..=most,
+                "archive.hot_seconds",
+                "must be 10 or more",
+            ),
             (
                 self.lease_seconds,
                 2..=300,
@@ -333,6 +339,10 @@ mod tests {
         assert_eq!(
             wrong(|config| config.archive.hot_entries = 0),
             "archive.hot_entries"
+        );
+        assert_eq!(
+            wrong(|config| config.archive.hot_seconds = 9),
+            "archive.hot_seconds"
         );
         assert_eq!(
             wrong(|config| config.archive.lease_seconds = 0),

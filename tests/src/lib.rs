@@ -4,6 +4,9 @@
 //! - [`command`]: any other `valise` command as a process.
 //! - [`homes`]: people whose devices are profiles of that command.
 //! - [`people`]: devices that use the SDK.
+//! - [`crowd`]: many of them that talk in groups, and a log book for each, which are compared at the end.
+//! - [`faults`]: what goes wrong in a cluster, on purpose.
+//! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
 //! - [`wait`]: awaiting a condition, with a deadline.
 //!
@@ -19,8 +22,11 @@
 )]
 
 pub mod command;
+pub mod crowd;
+pub mod faults;
 pub mod homes;
 pub mod people;
+pub mod proxy;
 pub mod raw;
 pub mod service;
 pub mod wait;

@@ -133,6 +133,35 @@ impl RedisCluster {
         &mut self.nodes[index]
     }
 
+    /// Starts a node again. By itself it follows whoever has exactly the slots that it had; where those have moved on meanwhile,
+    /// it gets a primary as from an operator: the one with the fewest replicas.
+    pub async fn revive(&mut self, index: usize) {
+        self.nodes[index].restart().await;
+        let patience = Patience::with(format!("node {index} to find its place"));
+        loop {
+            let node = &self.nodes[index];
+            let view = View::of(node).await;
+            let follows = view.is_some_and(|view| view.primary_of(&self.ids[index]).is_some());
+            let primaries = self.primaries().await;
+            if follows || primaries.contains(&index) {
+                return;
+            }
+            let mut least = None;
+            for primary in primaries {
+                let replicas = self.replicas_of(primary).await.len();
+                if least.is_none_or(|(fewest, _)| replicas < fewest) {
+                    least = Some((replicas, primary));
+                }
+            }
+            let (_, primary) = least.expect("there are primaries");
+            // Refused as long as it takes the slots for its own.
+            let refusal = run(node, &["CLUSTER", "REPLICATE", &self.ids[primary]])
+                .await
+                .err();
+            patience.look(|| refusal.unwrap_or_default()).await;
+        }
+    }
+
     /// How many nodes there are.
     #[expect(clippy::len_without_is_empty, reason = "there is no cluster without nodes")]
     pub fn len(&self) -> usize {
@@ -271,10 +300,20 @@ impl RedisCluster {
             if keys.is_empty() {
                 break;
             }
-            let keys: Vec<String> = keys.iter().map(Answer::to_string).collect();
-            let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "REPLACE", "KEYS"];
-            command.extend(keys.iter().map(String::as_str));
-            run(source, &command).await?;
+            let mut command: Vec<&[u8]> = vec![
+                b"MIGRATE".as_slice(),
+                b"127.0.0.1",
+                port.as_bytes(),
+                b"",
+                b"0",
+                b"5000",
+            ];
+            command.extend([b"REPLACE".as_slice(), b"KEYS"]);
+            command.extend(keys.iter().filter_map(|key| match key {
+                Answer::Bytes(key) => Some(key.as_slice()),
+                _ => None,
+            }));
+            run_bytes(source, &command).await?;
         }
         // The new owner first: it must not be that nobody has it.
         let others = self
@@ -296,7 +335,12 @@ impl RedisCluster {
 }
 
 async fn run(node: &Redis, command: &[&str]) -> Result<Answer, String> {
-    match node.ask(command).await {
+    let command: Vec<&[u8]> = command.iter().map(|argument| argument.as_bytes()).collect();
+    run_bytes(node, &command).await
+}
+
+async fn run_bytes(node: &Redis, command: &[&[u8]]) -> Result<Answer, String> {
+    match node.ask_bytes(command).await {
         Ok(Answer::Error(text)) => Err(text),
         Ok(answer) => Ok(answer),
         Err(error) => Err(error.to_string()),
@@ -344,6 +388,12 @@ mod tests {
             let key = format!("{{foo}}{number}");
             assert_eq!(cluster.node(2).command(&["SET", &key, "bar"]).await, "OK");
         }
+        // Not every key is text.
+        let answer = cluster
+            .node(2)
+            .ask_bytes(&[b"SET".as_slice(), b"{foo}\xff\x00", b"bar"])
+            .await;
+        assert_eq!(answer.unwrap().to_string(), "OK");
         cluster.migrate_slot(12182, 0).await;
         assert_eq!(cluster.primary_of_slot(12182).await, 0);
         assert_eq!(
@@ -351,7 +401,7 @@ mod tests {
                 .node(0)
                 .command(&["CLUSTER", "COUNTKEYSINSLOT", "12182"])
                 .await,
-            "250"
+            "251"
         );
         assert!(
             cluster

@@ -10,7 +10,7 @@ use crate::port::Port;
 use crate::process::{Launch, Patience, Process};
 use crate::programs::RedisProgram;
 use crate::record::Record;
-use crate::resp::{Answer, ask};
+use crate::resp::{Answer, ask, ask_bytes};
 
 /// What every server is started with: durable, evicts nothing, saves no snapshots of its own accord.
 const BASE: &str = "\
@@ -230,6 +230,10 @@ impl Redis {
 
     pub(crate) async fn ask(&self, command: &[&str]) -> io::Result<Answer> {
         ask(self.port(), self.password.as_deref(), command).await
+    }
+
+    pub(crate) async fn ask_bytes(&self, command: &[&[u8]]) -> io::Result<Answer> {
+        ask_bytes(self.port(), self.password.as_deref(), command).await
     }
 
     /// A value of `INFO`.

@@ -16,6 +16,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Text(String),
+    /// Any bytes.
+    Bytes(Vec<u8>),
     Error(String),
     Number(i64),
     Nothing,
@@ -27,6 +29,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) | Self::Error(text) => f.write_str(text),
+            Self::Bytes(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
             Self::Number(number) => number.fmt(f),
             Self::Nothing => Ok(()),
             Self::List(answers) => {
@@ -44,10 +47,16 @@ impl fmt::Display for Answer {
 
 /// Sends one command on a connection of its own.
 pub(crate) async fn ask(port: u16, password: Option<&str>, command: &[&str]) -> io::Result<Answer> {
+    let command: Vec<&[u8]> = command.iter().map(|argument| argument.as_bytes()).collect();
+    ask_bytes(port, password, &command).await
+}
+
+/// The same, with arguments that need not be text.
+pub(crate) async fn ask_bytes(port: u16, password: Option<&str>, command: &[&[u8]]) -> io::Result<Answer> {
     timeout(ANSWER, async {
         let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
         if let Some(password) = password {
-            send(&mut stream, &["AUTH", password]).await?;
+            send(&mut stream, &[b"AUTH".as_slice(), password.as_bytes()]).await?;
             receive(&mut stream).await?;
         }
         send(&mut stream, command).await?;
@@ -57,12 +66,14 @@ pub(crate) async fn ask(port: u16, password: Option<&str>, command: &[&str]) -> 
     .map_err(|_| io::Error::from(ErrorKind::TimedOut))?
 }
 
-async fn send(stream: &mut BufReader<TcpStream>, command: &[&str]) -> io::Result<()> {
-    let mut bytes = format!("*{}\r\n", command.len());
+async fn send(stream: &mut BufReader<TcpStream>, command: &[&[u8]]) -> io::Result<()> {
+    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
     for argument in command {
-        bytes += &format!("${}\r\n{argument}\r\n", argument.len());
+        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        bytes.extend_from_slice(argument);
+        bytes.extend_from_slice(b"\r\n");
     }
-    stream.write_all(bytes.as_bytes()).await
+    stream.write_all(&bytes).await
 }
 
 async fn receive(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
@@ -85,7 +96,7 @@ async fn receive(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
                 let mut bytes = vec![0; length + 2];
                 stream.read_exact(&mut bytes).await?;
                 bytes.truncate(length);
-                Answer::Text(String::from_utf8_lossy(&bytes).into_owned())
+                Answer::Bytes(bytes)
             }
             Err(_) => Answer::Nothing,
         },

@@ -171,6 +171,18 @@ impl Replica {
         self.serves().await;
     }
 
+    /// Starts it on the same port unless it runs, as an orchestrator does, and does not wait. Says whether it had to.
+    pub async fn revive(&self) -> bool {
+        let ended = match self.process.lock().await.as_mut() {
+            Some(process) => process.ended().is_some(),
+            None => true,
+        };
+        if ended {
+            self.begin().await;
+        }
+        ended
+    }
+
     /// SIGSTOP: its connections stay, and nothing is answered.
     pub async fn pause(&self) {
         self.signal("STOP").await;

@@ -56,16 +56,14 @@ impl Services {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(identities);
         made.expect("cannot create the folder for certificates");
         let operator = &self.authentication[0];
-        for (service, replicas) in [(DIRECTORY, &self.directory), (DELIVERY, &self.delivery)] {
-            let service = service.trim_start_matches("valise-");
-            for replica in replicas {
-                let (key, chain) = identity(identities, replica);
-                if !chain.exists() {
-                    // Of an attempt that was not finished.
-                    drop(fs::remove_file(&key));
-                    let (key, chain) = (key.display().to_string(), chain.display().to_string());
-                    must(operator, &["identity", service, &key, &chain]).await;
-                }
+        for program in [DIRECTORY, DELIVERY] {
+            let service = program.trim_start_matches("valise-");
+            let (key, chain) = identity(identities, program);
+            if !chain.exists() {
+                // Of an attempt that was not finished.
+                drop(fs::remove_file(&key));
+                let (key, chain) = (key.display().to_string(), chain.display().to_string());
+                must(operator, &["identity", service, &key, &chain]).await;
             }
         }
         match operator.operate(&["bootstrap", administrator]).await {

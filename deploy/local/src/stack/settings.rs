@@ -39,7 +39,7 @@ impl Peers<'_> {
     }
 
     pub(super) fn directory(&self, replica: &Replica, tokens: &Replica, notices: &Replica) -> String {
-        let (key, chain) = identity(self.identities, replica);
+        let (key, chain) = identity(self.identities, DIRECTORY);
         format!(
             "database = {:?}\n{}[peers]\nauthentication = {:?}\ndelivery = {:?}\nissuer = {:?}\nkey = {key:?}\n\
              certificate = {chain:?}\n",
@@ -52,7 +52,7 @@ impl Peers<'_> {
     }
 
     pub(super) fn delivery(&self, replica: &Replica, tokens: &Replica) -> String {
-        let (key, chain) = identity(self.identities, replica);
+        let (key, chain) = identity(self.identities, DELIVERY);
         format!(
             "database = {:?}\nkey_file = {key:?}\nchain_file = {chain:?}\nauthentication_url = {:?}\n\
              token_issuer = {:?}\n{}[redis]\n{}",
@@ -73,8 +73,8 @@ fn server(replica: &Replica) -> String {
     format!("[server]\nlisten = \"127.0.0.1:{}\"\n", replica.port())
 }
 
-/// The files with a replica's key and certificate.
-pub(super) fn identity(identities: &Path, replica: &Replica) -> (PathBuf, PathBuf) {
-    let file = |what: &str| identities.join(format!("{}.{what}.pem", replica.name()));
+/// The files with a service's key and certificate. Its replicas share them: groups know the delivery service by its key.
+pub(super) fn identity(identities: &Path, program: &str) -> (PathBuf, PathBuf) {
+    let file = |what: &str| identities.join(format!("{program}.{what}.pem"));
     (file("key"), file("chain"))
 }

@@ -108,6 +108,13 @@ async fn a_log_that_went_back_and_has_grown_again_is_frozen() {
     assert!(log.repair(other).await.unwrap().is_none());
     let head = log.repair(changed).await.unwrap().unwrap();
     assert_eq!((head.position, head.epoch.0), (Position(12), 1));
+    // Nothing of it is in Redis, and all of it is read.
+    eventually("the mark gone", async || {
+        (!log.watch.is_regressed(changed)).then_some(())
+    })
+    .await;
+    let read = read_all(log, changed, Position::NONE).await;
+    assert_eq!(positions(&read), (1..=12).collect::<Vec<_>>());
     let next = eventually("an entry taken again", async || {
         log.append(message(changed, alice, 1, "next")).await.unwrap().ok()
     })
