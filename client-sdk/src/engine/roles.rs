@@ -48,7 +48,11 @@ impl Engine {
                     authority.may_remove(own, &member.identity.user)?;
                 }
             }
-            Operation::Create | Operation::SelfUpdate | Operation::CommitProposals | Operation::Leave => {}
+            Operation::Create
+            | Operation::SelfUpdate
+            | Operation::CommitProposals
+            | Operation::Leave
+            | Operation::Rejoin(_) => {}
         }
         Ok(())
     }

@@ -27,9 +27,10 @@ impl Engine {
     ) -> Result<(), Error> {
         let group = intent.group;
         match Operation::from_row(intent)? {
-            Operation::Send { payload } => {
+            Operation::Send { payload } | Operation::Rename { payload } => {
                 self.db.delete_intent(intent.id)?;
-                let sent = Outcome::Sent(Sent { position, epoch });
+                let id = self.own_message_id(group, &payload, position)?;
+                let sent = Outcome::Sent(Sent { id, position, epoch });
                 self.effects.push(Effect::Answer(intent.id, Ok(sent)));
                 let now: std::time::SystemTime = self.options.clock.now();
                 let entry = wire::Entry {
