@@ -27,9 +27,9 @@ use crate::{Error, Store};
 /// The SDK's migrations; the number of the last one is the schema (`user_version`).
 const MIGRATIONS: &[&str] = &[
     include_str!("store/1_initial.sql"),
-    include_str!("store/4_history.sql"),
-    include_str!("store/5_keys.sql"),
-    include_str!("store/6_roles.sql"),
+    include_str!("store/2_history.sql"),
+    include_str!("store/3_keys.sql"),
+    include_str!("store/4_roles.sql"),
 ];
 
 /// An open store.

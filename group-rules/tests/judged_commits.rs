@@ -509,7 +509,7 @@ fn the_last_owner_cannot_step_down_but_may_hand_over() {
 }
 
 #[test]
-fn who_comes_in_without_being_added_is_the_policys() {
+fn the_policy_says_who_comes_in_without_being_added() {
     let (lost, other, stranger) = ("lost its state", "another device", "a stranger");
     for (join, welcome) in [
         (ExternalJoin::Nobody, vec![]),
