@@ -199,8 +199,8 @@ async fn somebody_talks_on_the_screen_and_gets_the_terminal_back() {
     anna.shows(&format!("{}: Bonjour tout le monde", homes.user("anna")))
         .await;
     // What others send does not steer the terminal.
-    ben.write("Coucou\x1b[2J\x1b]0;title\x07 Anna\n").await;
-    let rows = anna.shows("]0;title\u{fffd} Anna").await;
+    ben.write("Cou\x1b[2J\x1b]0;t\x07 Anna\n").await;
+    let rows = anna.shows("]0;t\u{fffd} Anna").await;
     assert!(rows[0].starts_with("Valise"), "{rows:?}");
     assert!(!anna.text().contains("\x1b]0;"));
 

@@ -166,7 +166,10 @@ impl Device {
             }),
             EventKind::Joined { .. } => self.joined = true,
             EventKind::Removed { .. } => self.removed = true,
-            EventKind::MembersChanged { .. } | EventKind::GroupNamed { .. } => {}
+            // The devices of the one who makes the group are added by its first.
+            EventKind::DeviceAdded { .. }
+            | EventKind::MembersChanged { .. }
+            | EventKind::GroupNamed { .. } => {}
             trouble => return Err(CliError::failed(format!("{}: {trouble:?}", self.label))),
         }
         self.client()?.confirm(event.id).await?;
