@@ -74,10 +74,9 @@ async fn two_devices_remember_the_same() {
     assert!(matches!(pages[0][0].status, SendStatus::Accepted { position } if position == sent.position));
 
     // On Bob's device, who wrote it, it expires by his clock; Alice has not read it.
-    hand.advance(Duration::from_secs(601));
-    bobs.history().mark_read(&[]).await.unwrap();
     let another = Content::text("x").expiring(Expiry::AfterRead(Duration::from_secs(1)));
     bobs.send(another).await.unwrap();
+    hand.advance(Duration::from_secs(601));
     until("it is deleted", async || {
         let message = bobs.history().message(passing.id).await.unwrap();
         message.is_none().then_some(())
