@@ -1,7 +1,7 @@
 //! `valise history`: what was said in a group, or where certain words were said, as this device remembers it.
 
 use serde_json::{Map, Value, json};
-use valise_client_sdk::{Client, HistoryMessage, MessageId, Position, SendStatus, WhatNow};
+use valise_client_sdk::{Client, Content, HistoryMessage, MessageId, Position, SendStatus, WhatNow};
 
 use crate::args::HistoryArgs;
 use crate::error::CliError;
@@ -123,8 +123,11 @@ fn line(message: &HistoryMessage) -> String {
         let emojis = message.reactions.iter().map(|reaction| reaction.emoji.as_str());
         notes.push(emojis.collect::<Vec<_>>().join(" "));
     }
-    let reply = message.content.as_ref().and_then(|content| content.in_reply_to());
-    let notes: String = notes.iter().map(|note| format!("  [{note}]")).collect();
+    let reply = message.content.as_ref().and_then(Content::in_reply_to);
+    let notes = notes
+        .iter()
+        .flat_map(|note| ["  [", note, "]"])
+        .collect::<String>();
     printable(&format!(
         "{}  {}  {}: {}{said}{notes}",
         timestamp(message.at),

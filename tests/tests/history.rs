@@ -1,7 +1,5 @@
 //! What was said is remembered on each device: replies, reactions, edits, deletions, what expires, and what is found again.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use std::time::Duration;
 
 use serde_json::Value;

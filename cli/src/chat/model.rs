@@ -21,7 +21,7 @@ pub(super) use group::{Known, OpenGroup};
 /// Something that the model has to know of.
 pub(super) enum Happening {
     Did(Action),
-    Arrived(Event),
+    Arrived(Box<Event>),
     /// How all groups stand now.
     Groups(Vec<Known>),
     /// The user wants to see this group.

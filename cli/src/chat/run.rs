@@ -120,7 +120,10 @@ impl<'a> Talk<'a> {
                 events = self.feed.next() => {
                     let Some(events) = events else { return Err(valise_client_sdk::Error::Closed.into()) };
                     self.stale |= events.iter().any(|event| may_change_groups(&event.kind));
-                    events.into_iter().map(Happening::Arrived).collect()
+                    events
+                        .into_iter()
+                        .map(|event| Happening::Arrived(Box::new(event)))
+                        .collect()
                 }
                 changed = connection.changed() => {
                     if changed.is_err() {

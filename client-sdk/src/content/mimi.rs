@@ -307,7 +307,7 @@ impl Reader<'_> {
         let is_number = match value.len() {
             2 => {
                 let half = u16::from_be_bytes(value.try_into().ok()?);
-                half & 0x7C00 != 0x7C00 || half & 0x03FF == 0 || half == 0x7E00
+                half & 0x7C00 != 0x7C00 || half.trailing_zeros() >= 10 || half == 0x7E00
             }
             4 => !f32::from_be_bytes(value.try_into().ok()?).is_nan(),
             _ => !f64::from_be_bytes(value.try_into().ok()?).is_nan(),

@@ -48,9 +48,9 @@ impl Engine {
 
     fn take_up(&mut self, heard: &Heard<'_>) -> Result<Told, Error> {
         let unreadable = || {
-            Told::Instead(EventKind::Unreadable {
+            Told::Instead(Box::new(EventKind::Unreadable {
                 sender: Some(heard.sender.clone()),
-            })
+            }))
         };
         if heard.content.expires_too_late(heard.at / 1000) {
             return Ok(unreadable());
@@ -118,10 +118,10 @@ impl Engine {
 
     fn take_replacement(&mut self, heard: &Heard<'_>, of: MessageId) -> Result<Told, Error> {
         let user = &heard.sender.user;
-        let refused = Told::Instead(EventKind::ReplacementRefused {
+        let refused = Told::Instead(Box::new(EventKind::ReplacementRefused {
             sender: heard.sender.clone(),
             of,
-        });
+        }));
         let deletes = matches!(heard.content.kind(), Kind::Delete { .. });
         if let Some((message, by)) = self.db.reaction(heard.group, of)? {
             if by != user.as_str() {
@@ -359,7 +359,7 @@ impl Engine {
 /// What the app is told of a message.
 enum Told {
     AsItIs,
-    Instead(EventKind),
+    Instead(Box<EventKind>),
     Already,
     Nothing,
 }

@@ -36,7 +36,7 @@ impl Engine {
                 authority.may(own, Act::Send)?;
             }
             Operation::SetRole { .. } | Operation::SetPolicy { .. } => {
-                authority.may(own, Act::ChangeRoles)?
+                authority.may(own, Act::ChangeRoles)?;
             }
             Operation::Add { packages } => {
                 for package in packages {

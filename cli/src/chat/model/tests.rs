@@ -20,13 +20,13 @@ pub(in crate::chat) fn group_id(number: u8) -> GroupId {
 }
 
 pub(in crate::chat) fn event(group: u8, id: u64, kind: EventKind) -> Happening {
-    Happening::Arrived(Event {
+    Happening::Arrived(Box::new(Event {
         id: EventId(id),
         group: group_id(group),
         position: Position(id),
         at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         kind,
-    })
+    }))
 }
 
 pub(in crate::chat) fn message(group: u8, id: u64, from: &str, text: &str) -> Happening {

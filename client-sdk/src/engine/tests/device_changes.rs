@@ -60,6 +60,7 @@ fn a_device_of_ones_own_user_that_somebody_else_adds_is_told() {
     alice.events();
     log.deliver(&mut bob);
     alice.set_role(&mut log, &bob, crate::Role::Moderator);
+    alice.events();
     log.deliver(&mut bob);
     bob.add(&mut log, &mut [&mut ghost]);
     log.deliver(&mut alice);
