@@ -465,8 +465,8 @@ fn the_last_owner_cannot_step_down_but_may_hand_over() {
     let judged = scene.judge(
         0,
         Plan {
-            roles,
             removals,
+            roles,
             ..Plan::default()
         },
     );
@@ -499,8 +499,8 @@ fn the_last_owner_cannot_step_down_but_may_hand_over() {
         outcome(&scene.judge(
             0,
             Plan {
-                roles,
                 adds,
+                roles,
                 ..Plan::default()
             }
         )),
