@@ -17,7 +17,7 @@ use super::{Engine, Submission, Waiter};
 use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
 use crate::{Error, GroupStatus, Peer, Sent};
 
-/// Longest payload of a message: with padding, header and tag it stays below the service's limit.
+/// Longest payload of a message. A service may allow less (by default 256 KiB), and then refuses it.
 const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// What can be asked of a group.

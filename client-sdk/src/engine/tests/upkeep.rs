@@ -130,6 +130,7 @@ fn stale_members_are_removed_by_those_who_may() {
     let hands = [movable(&mut alice), movable(&mut carol)];
     for person in [&mut alice, &mut carol] {
         person.engine.options.key_upkeep.self_update = Duration::ZERO;
+        person.engine.options.key_upkeep.evict_stale = Some(DAY * 30);
     }
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob, &mut carol]);
