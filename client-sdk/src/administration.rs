@@ -12,11 +12,25 @@ use crate::session::Session;
 use crate::transport::{duration, time};
 
 /// Administration of the deployment. Refused (POLICY_DENIED) unless this device is an administrator's.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// for user in administrator.administration().users().await? {
+///     println!("{}: {} devices", user.user, user.active_devices);
+/// }
+/// # Ok(()) });
+/// ```
 pub struct Administration {
     pub(crate) session: Arc<Session>,
 }
 
 /// What a device that enrols with a code will be.
+///
+/// ```
+/// use valise_client_sdk::UserKind;
+///
+/// assert_eq!(UserKind::default(), UserKind::Device);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum UserKind {
     /// A device.
@@ -27,6 +41,18 @@ pub enum UserKind {
 }
 
 /// A one-time code with which one device enrols.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// use std::time::Duration;
+/// use valise_client_sdk::UserKind;
+///
+/// let code = administrator.administration()
+///     .create_enrolment_code(alice.user(), UserKind::Device, Duration::from_secs(600))
+///     .await?;
+/// assert!(code.expires_at.is_some());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnrolmentCode {
     /// The code, to be handed over on a trusted way.
@@ -36,6 +62,14 @@ pub struct EnrolmentCode {
 }
 
 /// A user, as administrators see it.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// let users = administrator.administration().users().await?;
+/// let suspended = users.iter().filter(|user| user.suspended).count();
+/// assert_eq!(suspended, 0);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UserSummary {
     /// The user.
@@ -49,6 +83,14 @@ pub struct UserSummary {
 }
 
 /// One line of the audit log.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// for line in administrator.administration().audit(0).await? {
+///     println!("{} {} {} {}", line.number, line.actor, line.action, line.subject);
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuditEvent {
     /// 1, 2, 3… without a gap.
@@ -65,6 +107,19 @@ pub struct AuditEvent {
 
 impl Administration {
     /// A code with which one device of that user enrols. Valid for 1 minute to 30 days.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// use std::time::Duration;
+    /// use valise_client_sdk::{UserId, UserKind};
+    ///
+    /// let bob: UserId = "bob@interieur.example".parse()?;
+    /// let administration = administrator.administration();
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let code = administration.create_enrolment_code(&bob, UserKind::Device, day).await?;
+    /// println!("hand this over in person: {}", code.code);
+    /// # Ok(()) });
+    /// ```
     pub async fn create_enrolment_code(
         &self,
         user: &UserId,
@@ -88,6 +143,13 @@ impl Administration {
     }
 
     /// All users, by user id.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// let users = administrator.administration().users().await?;
+    /// assert!(users.iter().any(|user| &user.user == alice.user()));
+    /// # Ok(()) });
+    /// ```
     pub async fn users(&self) -> Result<Vec<UserSummary>, Error> {
         let mut users = Vec::new();
         let mut after_user_id = String::new();
@@ -111,6 +173,16 @@ impl Administration {
     }
 
     /// Suspends a user: all services refuse its devices.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// use valise_client_sdk::Reason;
+    ///
+    /// administrator.administration().suspend(alice.user()).await?;
+    /// let refused = alice.create_group("No").await.err().and_then(|error| error.reason());
+    /// assert_eq!(refused, Some(Reason::UserSuspended));
+    /// # Ok(()) });
+    /// ```
     pub async fn suspend(&self, user: &UserId) -> Result<(), Error> {
         self.session
             .transport
@@ -122,6 +194,15 @@ impl Administration {
     }
 
     /// Ends a suspension.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// let administration = administrator.administration();
+    /// administration.suspend(alice.user()).await?;
+    /// administration.resume(alice.user()).await?;
+    /// alice.create_group("Back at work").await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn resume(&self, user: &UserId) -> Result<(), Error> {
         self.session
             .transport
@@ -134,6 +215,17 @@ impl Administration {
 
     /// Puts a group that the service has frozen back to the newest entry that is known for certain, and opens it: its position and
     /// epoch then. Devices that have seen more join again.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// use valise_client_sdk::Reason;
+    ///
+    /// # let group = alice.create_group("Sound").await?.id();
+    /// // Only a frozen group can be repaired, and this one is sound.
+    /// let refused = administrator.administration().repair_group(group).await;
+    /// assert_eq!(refused.err().and_then(|error| error.reason()), Some(Reason::PolicyDenied));
+    /// # Ok(()) });
+    /// ```
     pub async fn repair_group(&self, group: GroupId) -> Result<(Position, Epoch), Error> {
         let request = RepairGroupRequest {
             group_id: group.to_vec().into(),
@@ -143,6 +235,13 @@ impl Administration {
     }
 
     /// The audit log after that number, oldest first, at most 1,000 lines.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// let lines = administrator.administration().audit(0).await?;
+    /// assert!(lines.iter().any(|line| line.action == "device.enrolled"));
+    /// # Ok(()) });
+    /// ```
     pub async fn audit(&self, after: u64) -> Result<Vec<AuditEvent>, Error> {
         let request = wire::ListAuditEventsRequest {
             after_number: after,

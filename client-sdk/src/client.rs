@@ -24,6 +24,16 @@ impl Client {
     ///
     /// If that fails before the service has enrolled the device, the same again with the same store goes on with the same key;
     /// after that ([`Error::AlreadyEnrolled`]) [`Client::open`] goes on.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store, StoreKey};
+    ///
+    /// let key = StoreKey::random(); // keep it in the platform's key store
+    /// let alice = Client::enrol(server, code, "laptop", Store::file(folder.join("alice.valise"), key)).await?;
+    /// assert_eq!(alice.user().name(), "alice");
+    /// # Ok(()) });
+    /// ```
     pub async fn enrol(
         server: impl Into<Servers>,
         code: &str,
@@ -34,6 +44,17 @@ impl Client {
     }
 
     /// [`Client::enrol`] with options.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{CipherSuite, Client, Options, Store};
+    ///
+    /// let mut options = Options::default();
+    /// options.cipher_suite = CipherSuite::MlKem768X25519Aes128;
+    /// let alice = Client::enrol_with(server, code, "laptop", Store::memory(), options).await?;
+    /// alice.create_group("Safe from tomorrow's computers").await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn enrol_with(
         server: impl Into<Servers>,
         code: &str,
@@ -46,11 +67,37 @@ impl Client {
     }
 
     /// Opens the store of an enrolled device and starts syncing. Works without a connection.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store, StoreKey};
+    ///
+    /// let (file, key) = (folder.join("alice.valise"), StoreKey::random());
+    /// let alice = Client::enrol(server, code, "laptop", Store::file(&file, key.clone())).await?;
+    /// alice.close().await;
+    ///
+    /// let alice = Client::open(Store::file(&file, key)).await?;
+    /// alice.create_group("Budget 2027").await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn open(store: Store) -> Result<Self, Error> {
         Self::open_with(store, Options::default()).await
     }
 
     /// [`Client::open`] with options.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Options, Store, StoreKey};
+    ///
+    /// let (file, key) = (folder.join("alice.valise"), StoreKey::random());
+    /// # Client::enrol(server, code, "laptop", Store::file(&file, key.clone())).await?.close().await;
+    /// let mut options = Options::default();
+    /// options.history = false; // nothing that was said stays on the device
+    /// let alice = Client::open_with(Store::file(&file, key), options).await?;
+    /// # alice.close().await;
+    /// # Ok(()) });
+    /// ```
     pub async fn open_with(store: Store, options: Options) -> Result<Self, Error> {
         Ok(Self {
             session: Session::open(store, options).await?,
@@ -58,11 +105,23 @@ impl Client {
     }
 
     /// Whose device this is.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// assert_eq!(bob.user().name(), "bob");
+    /// # Ok(()) });
+    /// ```
     pub fn user(&self) -> &UserId {
         &self.session.user
     }
 
     /// This device.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// assert_ne!(alice.device(), bob.device());
+    /// # Ok(()) });
+    /// ```
     pub fn device(&self) -> DeviceId {
         self.session.device
     }
@@ -70,6 +129,13 @@ impl Client {
     /// Creates a group with this device as its only member. Resolves when the service has registered it.
     ///
     /// The name is told to members only, in messages: the service does not learn it. At most 256 bytes.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// let group = alice.create_group("Budget 2027").await?;
+    /// group.add(&[bob.user()]).await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn create_group(&self, name: &str) -> Result<Group, Error> {
         if name.len() > MAX_GROUP_NAME {
             return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
@@ -87,6 +153,15 @@ impl Client {
     }
 
     /// The groups of this device, oldest first, also those that it was removed from.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// for group in alice.groups().await? {
+    ///     let state = group.info().await?;
+    ///     println!("{}: {} members, {}", state.name, state.members, state.status);
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub async fn groups(&self) -> Result<Vec<Group>, Error> {
         let ids = self.session.engine.run(Engine::group_ids).await?;
         Ok(ids
@@ -99,6 +174,13 @@ impl Client {
     }
 
     /// One group of this device.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let same = alice.group(group.id()).await?.ok_or("unknown")?;
+    /// assert_eq!(same.id(), group.id());
+    /// # Ok(()) });
+    /// ```
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, Error> {
         let known = self
             .session
@@ -113,12 +195,34 @@ impl Client {
 
     /// Groups that other devices of this user are members of, and this device is not and never was, by id. It may come in
     /// ([`Client::come_in`]); how old messages get to it is another matter.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// // What another device of this user is in, and this one is not.
+    /// let mut asked_for = Vec::new();
+    /// for id in bob.groups_elsewhere().await? {
+    ///     asked_for.push(id); // an app asks the user, then: bob.come_in(id).await?
+    /// }
+    /// assert!(asked_for.is_empty());
+    /// # Ok(()) });
+    /// ```
     pub async fn groups_elsewhere(&self) -> Result<Vec<GroupId>, Error> {
         self.session.groups_elsewhere().await
     }
 
     /// Brings this device into a group of another device of this user, by an external commit. All members see that it came in.
     /// Refused (NOT_A_MEMBER) where no device of this user is a member.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::{Error, Reason};
+    ///
+    /// # let id = bob.create_group("Bob's").await?.id();
+    /// // In a group that no device of this user is in, this one has no business.
+    /// let refused = alice.come_in(id).await.err().and_then(|error| error.reason());
+    /// assert_eq!(refused, Some(Reason::NotAMember));
+    /// # Ok(()) });
+    /// ```
     pub async fn come_in(&self, id: GroupId) -> Result<Group, Error> {
         let span = tracing::info_span!("valise.come_in", group = %id);
         self.session.engine.rejoin(id, true, span).await?;
@@ -129,6 +233,22 @@ impl Client {
     }
 
     /// Events, beginning with the first that is not confirmed. Each call starts anew.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::EventKind;
+    ///
+    /// of_bob.send("Bonjour").await?;
+    /// let mut events = alice.events();
+    /// while let Some(event) = events.next().await {
+    ///     alice.confirm(event.id).await?; // until then it comes again after every restart
+    ///     if let EventKind::Message { sender, content } = event.kind {
+    ///         assert_eq!((sender.user.name(), content.as_text()), ("bob", Some("Bonjour")));
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn events(&self) -> Events {
         let (sender, receiver) = mpsc::channel(256);
         self.session.feed_events(sender);
@@ -136,11 +256,31 @@ impl Client {
     }
 
     /// Confirms all events up to and including this one: they are deleted from the store.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let event = alice.events().next().await.ok_or("closed")?;
+    /// alice.confirm(event.id).await?;
+    /// let next = alice.events().next().await.ok_or("closed")?;
+    /// assert!(next.id > event.id);
+    /// # Ok(()) });
+    /// ```
     pub async fn confirm(&self, event: EventId) -> Result<(), Error> {
         self.session.engine.run(move |engine| engine.confirm(event)).await
     }
 
     /// Waits until everything that the service had when this was called is applied, and the outbox is empty.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::SendStatus;
+    ///
+    /// let id = group.queue("Bonjour").await?;
+    /// alice.synced().await?;
+    /// let message = group.history().message(id).await?.ok_or("forgotten")?;
+    /// assert!(matches!(message.status, SendStatus::Accepted { .. }));
+    /// # Ok(()) });
+    /// ```
     pub async fn synced(&self) -> Result<(), Error> {
         self.session.synced().await
     }
@@ -149,6 +289,13 @@ impl Client {
     /// certificate at two thirds of its life, key packages with the new one, and removal of stale members
     /// ([`KeyUpkeep`](crate::KeyUpkeep)). For apps that run only now and then; what it queues in groups is done when
     /// [`Client::synced`] says so.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// alice.upkeep().await?;
+    /// alice.synced().await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn upkeep(&self) -> Result<(), Error> {
         upkeep::tend(&self.session).await
     }
@@ -156,6 +303,16 @@ impl Client {
     /// Encrypts the store with another key; from then on only that one opens it. Nothing changes where the store is in memory.
     ///
     /// If the process ends meanwhile, either the old or the new key opens it: keep both until this returns.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::StoreKey;
+    ///
+    /// let new = StoreKey::random(); // first keep it beside the old one
+    /// alice.change_store_key(new).await?;
+    /// // From here on the old one opens nothing.
+    /// # Ok(()) });
+    /// ```
     pub async fn change_store_key(&self, key: StoreKey) -> Result<(), Error> {
         self.session
             .engine
@@ -164,21 +321,61 @@ impl Client {
     }
 
     /// Is the device in touch with the service? The receiver tells each change.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::Connection;
+    ///
+    /// let mut connection = alice.connection();
+    /// connection.wait_for(|connection| *connection == Connection::Live).await?;
+    /// # Ok(()) });
+    /// ```
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.session.connection.subscribe()
     }
 
     /// Reports of long work: catching up, adding many. From now on; nothing is stored.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::Work;
+    ///
+    /// let mut progress = alice.progress();
+    /// let group = alice.create_group("Everybody").await?;
+    /// group.add(&[bob.user()]).await?;
+    /// while let Some(report) = progress.next().await {
+    ///     if report.work == Work::Adding(group.id()) && report.finished {
+    ///         assert_eq!((report.done, report.total), (1, Some(1)));
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn progress(&self) -> ProgressReports {
         self.session.long_work.subscribe()
     }
 
     /// The devices of this user, oldest first.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// for device in alice.devices().await? {
+    ///     println!("{}{}", device.name, if device.device == alice.device() { " (this one)" } else { "" });
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub async fn devices(&self) -> Result<Vec<DeviceSummary>, Error> {
         self.devices_of(self.user()).await
     }
 
     /// The devices of any user (without names), oldest first: so that a device that nobody expected is noticed.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// let devices = alice.devices_of(bob.user()).await?;
+    /// assert_eq!(devices[0].device, bob.device());
+    /// # Ok(()) });
+    /// ```
     pub async fn devices_of(&self, user: &UserId) -> Result<Vec<DeviceSummary>, Error> {
         let request = wire::ListDevicesRequest {
             user_id: user.to_string(),
@@ -188,6 +385,13 @@ impl Client {
     }
 
     /// Changes the name of a device of this user.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// alice.rename_device(alice.device(), "laptop at the office").await?;
+    /// assert_eq!(alice.devices().await?[0].name, "laptop at the office");
+    /// # Ok(()) });
+    /// ```
     pub async fn rename_device(&self, device: DeviceId, name: &str) -> Result<(), Error> {
         let request = wire::RenameDeviceRequest {
             device_id: device.to_string(),
@@ -198,6 +402,16 @@ impl Client {
     }
 
     /// Revokes a device of this user (administrators: any device), for ever.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::{Error, Reason};
+    ///
+    /// alice.revoke_device(alice.device()).await?; // it was stolen
+    /// let refused = alice.create_group("Too late").await.err().and_then(|error| error.reason());
+    /// assert_eq!(refused, Some(Reason::DeviceRevoked));
+    /// # Ok(()) });
+    /// ```
     pub async fn revoke_device(&self, device: DeviceId) -> Result<(), Error> {
         let request = wire::RevokeDeviceRequest {
             device_id: device.to_string(),
@@ -207,6 +421,16 @@ impl Client {
     }
 
     /// What an administrator's device may do.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::Reason;
+    ///
+    /// // Alice is no administrator.
+    /// let refused = alice.administration().users().await.err().and_then(|error| error.reason());
+    /// assert_eq!(refused, Some(Reason::PolicyDenied));
+    /// # Ok(()) });
+    /// ```
     pub fn administration(&self) -> Administration {
         Administration {
             session: Arc::clone(&self.session),
@@ -214,6 +438,14 @@ impl Client {
     }
 
     /// Stops syncing and closes the store. Whatever is in the outbox is sent when the store is opened again.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// let group = alice.create_group("Notes").await?;
+    /// group.queue("To be sent the next time, if not now").await?;
+    /// alice.close().await;
+    /// # Ok(()) });
+    /// ```
     pub async fn close(self) {
         self.session.close().await;
     }

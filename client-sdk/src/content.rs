@@ -64,6 +64,23 @@ pub struct Content {
 }
 
 /// What a [`Content`] is.
+///
+/// ```
+/// use valise_client_sdk::{Content, Kind};
+///
+/// fn show(content: &Content) -> String {
+///     match content.kind() {
+///         Kind::Text(text) => text.to_owned(),
+///         Kind::Reply { to, text } => format!("(to {to}) {text}"),
+///         Kind::Reaction { to, emojis } => format!("{} to {to}", emojis.join(" ")),
+///         Kind::Edit { of, text } => format!("{of} now says {text}"),
+///         Kind::Delete { of } => format!("{of} is gone"),
+///         Kind::Receipt(report) => format!("{} messages were read", report.len()),
+///         _ => format!("{} bytes of {}", content.body().len(), content.content_type()),
+///     }
+/// }
+/// assert_eq!(show(&Content::text("Bonjour")), "Bonjour");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind<'a> {
@@ -102,6 +119,17 @@ pub enum Kind<'a> {
 }
 
 /// When a message is deleted everywhere, by all who keep to it.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use valise_client_sdk::{Content, Expiry};
+///
+/// let day = Duration::from_secs(24 * 3600);
+/// let tomorrow = Content::text("Gone tomorrow").expiring(Expiry::At(SystemTime::now() + day));
+/// let once = Content::text("Gone when read").expiring(Expiry::AfterRead(Duration::from_secs(60)));
+/// assert_eq!(once.expiry(), Some(Expiry::AfterRead(Duration::from_secs(60))));
+/// # assert!(tomorrow.expiry().is_some());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiry {
     /// At that time, to the second, at most a year ahead.
@@ -112,6 +140,13 @@ pub enum Expiry {
 
 impl Content {
     /// Bytes of that media type (RFC 6838).
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// let order = Content::new("application/json", br#"{"table":4}"#);
+    /// assert_eq!(order.content_type(), "application/json");
+    /// ```
     pub fn new(content_type: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
         Self::from_part(Part::single(
             Disposition::RENDER,
@@ -121,27 +156,64 @@ impl Content {
     }
 
     /// Plain text.
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Bonjour"), Content::from("Bonjour"));
+    /// ```
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(TEXT, text.into().into_bytes())
     }
 
     /// A text in answer to a message.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let reply = Content::reply(id, "At eleven");
+    /// assert_eq!(reply.kind(), Kind::Reply { to: id, text: "At eleven" });
+    /// ```
     pub fn reply(to: MessageId, text: impl Into<String>) -> Self {
         Self::text(text).in_answer_to(to)
     }
 
     /// A reaction to a message: an emoji.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let reaction = Content::reaction(id, "👍");
+    /// assert_eq!(reaction.kind(), Kind::Reaction { to: id, emojis: vec!["👍"] });
+    /// ```
     pub fn reaction(to: MessageId, emoji: impl Into<String>) -> Self {
         let part = Part::single(Disposition::REACTION, TEXT.to_owned(), emoji.into().into_bytes());
         Self::from_part(part).in_answer_to(to)
     }
 
     /// Another text for an own message. A message that was edited before keeps its first id.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let edit = Content::edit(id, "At noon");
+    /// assert_eq!(edit.kind(), Kind::Edit { of: id, text: "At noon" });
+    /// ```
     pub fn edit(of: MessageId, text: impl Into<String>) -> Self {
         Self::text(text).in_place_of(of)
     }
 
     /// Takes an own message, or reaction, back.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// assert_eq!(Content::delete(id).kind(), Kind::Delete { of: id });
+    /// ```
     pub fn delete(of: MessageId) -> Self {
         Self::from_part(Part {
             disposition: Disposition::RENDER,
@@ -152,6 +224,13 @@ impl Content {
     }
 
     /// Tells the group that these messages (at most 1,024) were read.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId, ReceiptStatus};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// assert_eq!(Content::read_receipt(&[id]).kind(), Kind::Receipt(vec![(id, ReceiptStatus::READ)]));
+    /// ```
     pub fn read_receipt(messages: &[MessageId]) -> Self {
         let report: Vec<_> = messages
             .iter()
@@ -161,6 +240,14 @@ impl Content {
     }
 
     /// Tells the group what became of these messages (at most 1,024) here (draft-mahy-mimi-message-status-01).
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind, MessageId, ReceiptStatus};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let arrived = Content::receipt(&[(id, ReceiptStatus::DELIVERED)]);
+    /// assert_eq!(arrived.kind(), Kind::Receipt(vec![(id, ReceiptStatus::DELIVERED)]));
+    /// ```
     pub fn receipt(report: &[(MessageId, ReceiptStatus)]) -> Self {
         Self::from_part(Part::single(
             Disposition(0),
@@ -170,6 +257,22 @@ impl Content {
     }
 
     /// Any body: several parts, or something that is elsewhere.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Body, Content, Disposition, External, Part};
+    ///
+    /// let report = Content::from_part(Part {
+    ///     disposition: Disposition::ATTACHMENT,
+    ///     language: "fr".to_owned(),
+    ///     body: Body::External(Box::new(External {
+    ///         content_type: "application/pdf".to_owned(),
+    ///         url: "https://files.interieur.example/7c1e".to_owned(),
+    ///         filename: "budget.pdf".to_owned(),
+    ///         ..External::default()
+    ///     })),
+    /// });
+    /// assert_eq!(report.content_type(), "application/pdf");
+    /// ```
     pub fn from_part(part: Part) -> Self {
         Self {
             mimi: Mimi::new(part),
@@ -178,18 +281,42 @@ impl Content {
     }
 
     /// The same in answer to a message.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let picture = Content::new("image/png", [0x89, b'P', b'N', b'G']).in_answer_to(id);
+    /// assert_eq!(picture.in_reply_to(), Some(id));
+    /// ```
     pub fn in_answer_to(mut self, message: MessageId) -> Self {
         self.mimi.in_reply_to = Some(message);
         self
     }
 
     /// The same in place of an own message.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// let better = Content::new("image/png", [0x89, b'P', b'N', b'G']).in_place_of(id);
+    /// assert_eq!(better.replaces(), Some(id));
+    /// ```
     pub fn in_place_of(mut self, message: MessageId) -> Self {
         self.mimi.replaces = Some(message);
         self
     }
 
     /// The same, until then. Fractions of a second are dropped.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use valise_client_sdk::{Content, Expiry};
+    ///
+    /// let once = Content::text("Read me once").expiring(Expiry::AfterRead(Duration::from_secs(60)));
+    /// assert!(once.expiry().is_some());
+    /// ```
     pub fn expiring(mut self, expiry: Expiry) -> Self {
         let (relative, seconds) = match expiry {
             Expiry::At(at) => (false, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
@@ -203,11 +330,29 @@ impl Content {
     }
 
     /// The name of the message, once it is sent. Before, there is none: what is sent twice is two messages.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Not sent yet").id(), None);
+    /// let sent = group.send("Bonjour").await?;
+    /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+    /// assert_eq!(message.content.and_then(|content| content.id()), Some(sent.id));
+    /// # Ok(()) });
+    /// ```
     pub fn id(&self) -> Option<MessageId> {
         self.sent.map(|(id, _)| id)
     }
 
     /// What it is.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Kind};
+    ///
+    /// assert_eq!(Content::text("Bonjour").kind(), Kind::Text("Bonjour"));
+    /// assert_eq!(Content::new("image/png", []).kind(), Kind::Other);
+    /// ```
     pub fn kind(&self) -> Kind<'_> {
         if let Some(of) = self.mimi.replaces {
             return match (&self.mimi.part.body, self.as_text()) {
@@ -234,11 +379,24 @@ impl Content {
     }
 
     /// The first text in it: a message's, a reply's, an edit's, or an emoji. Markdown is a text.
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Bonjour").as_text(), Some("Bonjour"));
+    /// assert_eq!(Content::new("image/png", []).as_text(), None);
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         self.mimi.part.singles().into_iter().find_map(part::text_of)
     }
 
     /// The media type of its bytes; empty where it has none, or several.
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Bonjour").content_type(), "text/plain;charset=utf-8");
+    /// ```
     pub fn content_type(&self) -> &str {
         match &self.mimi.part.body {
             Body::Single { content_type, .. } => content_type,
@@ -248,6 +406,12 @@ impl Content {
     }
 
     /// Its bytes, where it is not in several parts, nor elsewhere.
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Bonjour").body(), b"Bonjour");
+    /// ```
     pub fn body(&self) -> &[u8] {
         match &self.mimi.part.body {
             Body::Single { content, .. } => content,
@@ -256,21 +420,47 @@ impl Content {
     }
 
     /// Its body.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, Disposition};
+    ///
+    /// assert_eq!(Content::text("Bonjour").part().disposition, Disposition::RENDER);
+    /// ```
     pub fn part(&self) -> &Part {
         &self.mimi.part
     }
 
     /// The message that it answers, or reacts to.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// assert_eq!(Content::reply(id, "Yes").in_reply_to(), Some(id));
+    /// ```
     pub fn in_reply_to(&self) -> Option<MessageId> {
         self.mimi.in_reply_to
     }
 
     /// The message in whose place it comes.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Content, MessageId};
+    ///
+    /// # let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// assert_eq!(Content::delete(id).replaces(), Some(id));
+    /// ```
     pub fn replaces(&self) -> Option<MessageId> {
         self.mimi.replaces
     }
 
     /// When it is deleted.
+    ///
+    /// ```
+    /// use valise_client_sdk::Content;
+    ///
+    /// assert_eq!(Content::text("Stays").expiry(), None);
+    /// ```
     pub fn expiry(&self) -> Option<Expiry> {
         let Expires { relative, seconds } = self.mimi.expires?;
         let seconds = Duration::from_secs(seconds.into());

@@ -10,6 +10,19 @@ use valise_proto::{GroupId, Reason, Refusal};
 use crate::GroupStatus;
 
 /// Why an operation failed.
+///
+/// ```
+/// # valise_tests::example::with_people(async |alice, bob| {
+/// use valise_client_sdk::{Error, Reason};
+///
+/// let group = alice.create_group("Budget 2027").await?;
+/// match group.add(&["not a user"]).await {
+///     Err(Error::InvalidInput(what)) => println!("{what}"),
+///     Err(error) => println!("{error}: {:?}", error.what_now()),
+///     Ok(added) => println!("{} devices", added.devices.len()),
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -71,6 +84,21 @@ pub enum Error {
 }
 
 /// What to do about an [`Error`].
+///
+/// ```
+/// use valise_client_sdk::{Error, WhatNow};
+///
+/// fn tell(error: &Error) -> &'static str {
+///     match error.what_now() {
+///         WhatNow::Retry => "The server cannot be reached. Try again later.",
+///         WhatNow::CatchUp => "Others were faster. Try again.",
+///         WhatNow::Rejoin => "This group needs to be joined again on this device.",
+///         WhatNow::Denied => "That is not possible.",
+///         WhatNow::Bug => "Something is broken. Please report it.",
+///     }
+/// }
+/// assert_eq!(tell(&Error::Unreachable), "The server cannot be reached. Try again later.");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhatNow {
     /// Try again later.
@@ -87,6 +115,13 @@ pub enum WhatNow {
 
 impl Error {
     /// What to do about it.
+    ///
+    /// ```
+    /// use valise_client_sdk::{Error, WhatNow};
+    ///
+    /// assert_eq!(Error::StoreInUse.what_now(), WhatNow::Retry);
+    /// assert_eq!(Error::Closed.what_now(), WhatNow::Denied);
+    /// ```
     pub fn what_now(&self) -> WhatNow {
         match self {
             Self::Refused(refusal) => of_reason(refusal.reason),
@@ -114,6 +149,15 @@ impl Error {
     }
 
     /// The reason that a service gave.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::Reason;
+    ///
+    /// let error = alice.administration().users().await.err().ok_or("allowed")?;
+    /// assert_eq!(error.reason(), Some(Reason::PolicyDenied));
+    /// # Ok(()) });
+    /// ```
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Refused(refusal) => Some(refusal.reason),

@@ -12,6 +12,13 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 use crate::{Content, MessageId};
 
 /// The number of an event on this device: later events have greater numbers.
+///
+/// ```
+/// use valise_client_sdk::EventId;
+///
+/// assert!(EventId(7) > EventId(6));
+/// assert!(EventId::NONE < EventId(1));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct EventId(pub u64);
 
@@ -21,6 +28,17 @@ impl EventId {
 }
 
 /// One device of a user.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::{EventKind, Peer};
+///
+/// let mut events = bob.events();
+/// let event = events.next().await.ok_or("closed")?;
+/// let EventKind::Joined { by: Peer { user, device } } = event.kind else { return Err("not joined".into()) };
+/// assert_eq!((&user, device), (alice.user(), alice.device()));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Peer {
     /// The user.
@@ -30,6 +48,13 @@ pub struct Peer {
 }
 
 /// Something that happened. Stored until the app confirms it ([`crate::Client::confirm`]).
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let event = bob.events().next().await.ok_or("closed")?;
+/// println!("event {} in {}, of entry {} of its log: {:?}", event.id.0, event.group, event.position, event.kind);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Its number.
@@ -45,6 +70,23 @@ pub struct Event {
 }
 
 /// What happened.
+///
+/// ```
+/// use valise_client_sdk::{Event, EventKind};
+///
+/// fn line(event: &Event) -> String {
+///     match &event.kind {
+///         EventKind::Message { sender, content } => {
+///             format!("{}: {}", sender.user, content.as_text().unwrap_or("(not text)"))
+///         }
+///         EventKind::Joined { by } => format!("{} invited you", by.user),
+///         EventKind::DeviceAdded { user, .. } => format!("{user} has a new device: compare safety numbers"),
+///         EventKind::OperationFailed { operation, cause } => format!("{operation} failed: {cause}"),
+///         // New kinds may come with later versions.
+///         other => format!("{other:?}"),
+///     }
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -191,6 +233,19 @@ pub enum EventKind {
 }
 
 /// Events in order, beginning with the first that is not confirmed. Ends when the client is closed.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use futures::StreamExt;
+/// use valise_client_sdk::EventKind;
+///
+/// // It is a stream, too.
+/// let joined = bob.events().filter(|event| {
+///     futures::future::ready(matches!(event.kind, EventKind::Joined { .. }))
+/// });
+/// assert_eq!(std::pin::pin!(joined).next().await.ok_or("closed")?.group, group.id());
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Events {
     pub(crate) receiver: mpsc::Receiver<Event>,
@@ -198,6 +253,14 @@ pub struct Events {
 
 impl Events {
     /// The next event; waits for it. `None` once the client is closed.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// let mut events = alice.events();
+    /// alice.close().await;
+    /// assert!(events.next().await.is_none());
+    /// # Ok(()) });
+    /// ```
     pub async fn next(&mut self) -> Option<Event> {
         self.receiver.recv().await
     }

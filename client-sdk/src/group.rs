@@ -17,6 +17,13 @@ use crate::{
 const BATCH: usize = 256;
 
 /// A group of this device. Cheap to clone.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let state = group.info().await?;
+/// assert_eq!((state.name.as_str(), state.members), ("Budget 2027", 2));
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 pub struct Group {
     pub(crate) session: Arc<Session>,
@@ -24,6 +31,16 @@ pub struct Group {
 }
 
 /// Users, as [`UserId`]s or as text.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::UserId;
+///
+/// let ids: Vec<UserId> = vec![bob.user().clone()];
+/// group.remove(&ids).await?;
+/// group.add(&["bob@interieur.example"]).await?; // the same, as text
+/// # Ok(()) });
+/// ```
 pub trait Users {
     /// The users.
     fn users(&self) -> Result<Vec<UserId>, Error>;
@@ -48,6 +65,15 @@ impl<T: AsUser, const N: usize> Users for [T; N] {
 }
 
 /// One user, as a [`UserId`] or as text.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::Role;
+///
+/// group.set_role(bob.user(), Role::Moderator).await?;
+/// group.set_role("bob@interieur.example", Role::Member).await?; // the same user, as text
+/// # Ok(()) });
+/// ```
 pub trait AsUser {
     /// The user.
     fn user(&self) -> Result<UserId, Error>;
@@ -80,16 +106,41 @@ impl AsUser for String {
 
 impl Group {
     /// Its id.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// assert_eq!(group.id(), of_bob.id());
+    /// # Ok(()) });
+    /// ```
     pub fn id(&self) -> GroupId {
         self.id
     }
 
     /// Its name; empty as long as nobody has told it, or where the store cannot be read.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// assert_eq!(group.name().await, "Budget 2027");
+    /// # Ok(()) });
+    /// ```
     pub async fn name(&self) -> String {
         self.info().await.map(|state| state.name).unwrap_or_default()
     }
 
     /// How it stands.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::GroupStatus;
+    ///
+    /// let state = group.info().await?;
+    /// assert_eq!(state.status, GroupStatus::Active);
+    /// # bob.synced().await?; alice.synced().await?;
+    /// # let state = group.info().await?;
+    /// // Equal on all devices that were shown the same log.
+    /// assert_eq!(state.epoch_authenticator, of_bob.info().await?.epoch_authenticator);
+    /// # Ok(()) });
+    /// ```
     pub async fn info(&self) -> Result<GroupState, Error> {
         let id = self.id;
         self.session
@@ -99,6 +150,14 @@ impl Group {
     }
 
     /// Its members, by leaf. Empty where the device is no member.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// for member in group.members().await? {
+    ///     println!("{} with device {}, {}", member.user, member.device, member.role);
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub async fn members(&self) -> Result<Vec<Member>, Error> {
         let id = self.id;
         self.session.engine.run(move |engine| engine.members(id)).await
@@ -106,6 +165,16 @@ impl Group {
 
     /// Sends a message. It is stored before it leaves: dropping the future, or a crash, does not take it back. Resolves when the
     /// service has accepted it.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::Content;
+    ///
+    /// let sent = group.send("Bonjour").await?;
+    /// println!("entry {} of the group's log", sent.position);
+    /// group.send(Content::new("image/png", [0x89, b'P', b'N', b'G'])).await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn send(&self, content: impl Into<Content>) -> Result<Sent, Error> {
         let payload = content.into().to_payload()?;
         let span = tracing::info_span!("valise.send", group = %self.id, bytes = payload.len());
@@ -117,6 +186,14 @@ impl Group {
 
     /// Queues a message and does not wait for the service: resolves when it is stored, also without a connection. How it fares is
     /// in [`Self::history`]; if it fails, [`crate::EventKind::OperationFailed`] tells.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let id = group.queue("Bonjour").await?;
+    /// // At once, and without a connection, it is in the history.
+    /// assert!(group.history().message(id).await?.is_some());
+    /// # Ok(()) });
+    /// ```
     pub async fn queue(&self, content: impl Into<Content>) -> Result<MessageId, Error> {
         let payload = content.into().to_payload()?;
         let id = self.id;
@@ -127,6 +204,14 @@ impl Group {
     }
 
     /// Sends a message to the devices that are connected now. It is tried once, never stored, and may be lost.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::Content;
+    ///
+    /// group.send_ephemeral(Content::new("application/vnd.example.typing", [])).await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn send_ephemeral(&self, content: impl Into<Content>) -> Result<(), Error> {
         let payload = content.into().to_payload()?;
         let id = self.id;
@@ -145,6 +230,19 @@ impl Group {
 
     /// Adds all devices of these users; says for each device what became of it. More than 256 devices are added with several
     /// commits. By default takes a moderator.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// use valise_client_sdk::AddFailure;
+    ///
+    /// let group = alice.create_group("Budget 2027").await?;
+    /// let added = group.add(&["bob@interieur.example", "nobody@interieur.example"]).await?;
+    /// assert_eq!(added.devices, [(bob.user().clone(), bob.device())]);
+    /// for (user, device, failure) in added.failed {
+    ///     assert_eq!((user.name(), device, failure), ("nobody", None, AddFailure::UnknownUser));
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
@@ -208,6 +306,13 @@ impl Group {
     }
 
     /// Removes all devices of these users. Their roles end, where this device may change roles. By default takes a moderator.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let removed = group.remove(&[bob.user()]).await?;
+    /// assert_eq!(removed.devices[0].device, bob.device());
+    /// # Ok(()) });
+    /// ```
     pub async fn remove(&self, users: &(impl Users + ?Sized)) -> Result<Removed, Error> {
         let users: HashSet<UserId> = users.users()?.into_iter().collect();
         let members = self.members().await?;
@@ -220,6 +325,14 @@ impl Group {
     }
 
     /// Removes one device.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// // One of somebody's devices, for example one that was lost.
+    /// let removed = group.remove_device(bob.device()).await?;
+    /// assert_eq!(removed.devices.len(), 1);
+    /// # Ok(()) });
+    /// ```
     pub async fn remove_device(&self, device: DeviceId) -> Result<Removed, Error> {
         self.remove_devices(vec![device]).await
     }
@@ -237,12 +350,26 @@ impl Group {
 
     /// Leaves the group: proposes the removal of this device, which another member commits. Resolves when the proposal is
     /// accepted; [`crate::EventKind::Removed`] follows.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// of_bob.leave().await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn leave(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.leave", group = %self.id);
         self.submit(Operation::Leave, span).await.map(drop)
     }
 
     /// Changes this device's keys in the group (post-compromise security) with a commit.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let before = group.info().await?.epoch;
+    /// group.self_update().await?;
+    /// assert!(group.info().await?.epoch > before);
+    /// # Ok(()) });
+    /// ```
     pub async fn self_update(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.self_update", group = %self.id);
         self.submit(Operation::SelfUpdate, span).await.map(drop)
@@ -254,12 +381,26 @@ impl Group {
     /// there on, and what was between cannot be read ([`crate::EventKind::Rejoined`]). On a group in use it does nothing.
     ///
     /// After a bad commit, first find out whether others have the group as it should be: this trusts what the service shows now.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// // A button for a group in trouble. This one is in use: nothing happens.
+    /// group.rejoin().await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn rejoin(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.rejoin", group = %self.id);
         self.session.engine.rejoin(self.id, false, span).await
     }
 
     /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// group.rename("Budget 2028").await?;
+    /// assert_eq!(group.name().await, "Budget 2028");
+    /// # Ok(()) });
+    /// ```
     pub async fn rename(&self, name: &str) -> Result<(), Error> {
         if name.len() > MAX_GROUP_NAME {
             return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
@@ -271,6 +412,16 @@ impl Group {
 
     /// Makes a user of the group something else, with a commit. Nobody raises anybody above oneself or touches who is above oneself, and
     /// the last owner stays one. By default takes an owner.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::{Reason, Role};
+    ///
+    /// group.set_role(bob.user(), Role::Reader).await?;
+    /// bob.synced().await?;
+    /// assert!(of_bob.send("May I?").await.is_err());
+    /// # Ok(()) });
+    /// ```
     pub async fn set_role(&self, user: impl AsUser, role: Role) -> Result<(), Error> {
         let user = user.user()?;
         let span = tracing::info_span!("valise.set_role", group = %self.id);
@@ -280,12 +431,30 @@ impl Group {
     }
 
     /// What roles allow.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::Role;
+    ///
+    /// assert_eq!(group.policy().await?.add, Role::Moderator);
+    /// # Ok(()) });
+    /// ```
     pub async fn policy(&self) -> Result<Policy, Error> {
         let id = self.id;
         self.session.engine.run(move |engine| engine.policy(id)).await
     }
 
     /// Changes what roles allow, with a commit. By default takes an owner.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::{Act, Role};
+    ///
+    /// // In this group every member may add.
+    /// let policy = group.policy().await?.with(Act::Add, Role::Member);
+    /// group.set_policy(policy).await?;
+    /// # Ok(()) });
+    /// ```
     pub async fn set_policy(&self, policy: Policy) -> Result<(), Error> {
         let span = tracing::info_span!("valise.set_policy", group = %self.id);
         self.submit(Operation::SetPolicy { policy }, span).await.map(drop)

@@ -27,6 +27,18 @@ pub struct History {
 }
 
 /// A message as it stands now: edited, deleted, reacted to.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::Content;
+///
+/// let sent = group.send("Let us meat at ten").await?;
+/// group.send(Content::edit(sent.id, "Let us meet at ten")).await?;
+/// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+/// assert!(message.edited);
+/// assert_eq!(message.as_text(), Some("Let us meet at ten"));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HistoryMessage {
     /// Its name.
@@ -52,6 +64,17 @@ pub struct HistoryMessage {
 }
 
 /// A reaction to a message.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::Content;
+///
+/// let sent = group.send("Done").await?;
+/// group.send(Content::reaction(sent.id, "👍")).await?;
+/// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+/// assert_eq!(message.reactions[0].emoji, "👍");
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reaction {
     /// The message that made it. Deleting that takes the reaction back.
@@ -63,6 +86,20 @@ pub struct Reaction {
 }
 
 /// How far an own message has come. Those of others are accepted.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// use valise_client_sdk::SendStatus;
+///
+/// let id = group.queue("Bonjour").await?;
+/// let message = group.history().message(id).await?.ok_or("forgotten")?;
+/// match message.status {
+///     SendStatus::Queued => println!("on its way"),
+///     SendStatus::Accepted { position } => println!("entry {position} of the log"),
+///     SendStatus::Failed { cause, what_now } => println!("not sent: {cause}; {what_now:?}"),
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SendStatus {
     /// It is stored here and not in the group's log yet, as far as this device has seen.
@@ -83,6 +120,14 @@ pub enum SendStatus {
 
 impl HistoryMessage {
     /// Where it stands in the group's log, if it does.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let sent = group.send("Bonjour").await?;
+    /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+    /// assert_eq!(message.position(), Some(sent.position));
+    /// # Ok(()) });
+    /// ```
     pub fn position(&self) -> Option<Position> {
         match self.status {
             SendStatus::Accepted { position } => Some(position),
@@ -91,6 +136,17 @@ impl HistoryMessage {
     }
 
     /// Its text, where it has one and is not deleted.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use valise_client_sdk::Content;
+    ///
+    /// let sent = group.send("Forget it").await?;
+    /// group.send(Content::delete(sent.id)).await?;
+    /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+    /// assert_eq!(message.as_text(), None);
+    /// # Ok(()) });
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         self.content.as_ref()?.as_text()
     }
@@ -99,6 +155,18 @@ impl HistoryMessage {
 impl History {
     /// The last messages (at most `limit`, and 1,000) before that position, oldest first. Without a position, the last of all,
     /// and after them own messages that are queued or have failed.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// for number in 1..=5 {
+    ///     group.send(format!("Line {number}")).await?;
+    /// }
+    /// let history = group.history();
+    /// let last = history.page(None, 2).await?;
+    /// let earlier = history.page(last[0].position(), 2).await?;
+    /// assert_eq!(earlier[1].as_text(), Some("Line 3"));
+    /// # Ok(()) });
+    /// ```
     pub async fn page(&self, before: Option<Position>, limit: usize) -> Result<Vec<HistoryMessage>, Error> {
         let group = self.group;
         self.session
@@ -114,6 +182,14 @@ impl History {
     }
 
     /// One message, by its id or that of an edit of it.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let sent = group.send("Bonjour").await?;
+    /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
+    /// assert_eq!(&message.sender.user, alice.user());
+    /// # Ok(()) });
+    /// ```
     pub async fn message(&self, id: MessageId) -> Result<Option<HistoryMessage>, Error> {
         let group = self.group;
         self.session
@@ -124,6 +200,20 @@ impl History {
 
     /// The user has read these messages: those that expire after reading begin to. Nobody is told: for that, send
     /// [`Content::read_receipt`], which does this as well, on all devices of the user.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// use std::time::Duration;
+    /// use valise_client_sdk::{Content, Expiry};
+    ///
+    /// let once = Content::text("Read me once").expiring(Expiry::AfterRead(Duration::from_secs(60)));
+    /// let sent = group.send(once).await?;
+    /// bob.synced().await?;
+    /// of_bob.history().mark_read(&[sent.id]).await?;
+    /// let message = of_bob.history().message(sent.id).await?.ok_or("forgotten")?;
+    /// assert!(message.expires_at.is_some());
+    /// # Ok(()) });
+    /// ```
     pub async fn mark_read(&self, messages: &[MessageId]) -> Result<(), Error> {
         let (group, messages) = (self.group, messages.to_vec());
         self.session
@@ -133,6 +223,14 @@ impl History {
     }
 
     /// Removes a message from this device, for good. Others keep it. Says whether there was one.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let sent = group.send("Only here").await?;
+    /// assert!(group.history().remove(sent.id).await?);
+    /// assert!(group.history().message(sent.id).await?.is_none());
+    /// # Ok(()) });
+    /// ```
     pub async fn remove(&self, id: MessageId) -> Result<bool, Error> {
         let group = self.group;
         self.session
@@ -144,6 +242,14 @@ impl History {
 
 impl Group {
     /// What was said in it.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// group.send("Bonjour").await?;
+    /// let messages = group.history().page(None, 50).await?;
+    /// assert_eq!(messages.len(), 1);
+    /// # Ok(()) });
+    /// ```
     pub fn history(&self) -> History {
         History {
             session: Arc::clone(&self.session),

@@ -10,6 +10,15 @@ use valise_clock::Clock;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The 32-byte key of a store file. It is the app's task to keep it (in the system's key store).
+///
+/// ```
+/// use valise_client_sdk::StoreKey;
+///
+/// let key = StoreKey::random();
+/// let kept = *key.as_bytes(); // in the platform's key store
+/// assert_eq!(StoreKey::from_bytes(kept).as_bytes(), key.as_bytes());
+/// assert_eq!(format!("{key:?}"), "StoreKey(…)"); // it gets into no log
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct StoreKey([u8; 32]);
 
@@ -39,6 +48,13 @@ impl fmt::Debug for StoreKey {
 }
 
 /// Where a device keeps its keys, groups, outbox and events.
+///
+/// ```
+/// use valise_client_sdk::{Store, StoreKey};
+///
+/// let on_disk = Store::file("alice.valise", StoreKey::random());
+/// let for_a_test = Store::memory();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) place: Place,
@@ -65,6 +81,21 @@ impl Store {
 }
 
 /// Where the services are. One URL for all three, or one for each.
+///
+/// ```
+/// use valise_client_sdk::Servers;
+///
+/// // A trial on one machine: one address for all three services.
+/// let trial = Servers::one("http://127.0.0.1:7400");
+///
+/// // A ministry's cluster, with its own certificate authority.
+/// let ministry = Servers::each(
+///     "https://authentication.chat.interieur.example",
+///     "https://directory.chat.interieur.example",
+///     "https://delivery.chat.interieur.example",
+/// )
+/// .with_certificate_authority("-----BEGIN CERTIFICATE-----\n…");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Servers {
     pub(crate) authentication: String,
@@ -125,6 +156,16 @@ impl From<String> for Servers {
 }
 
 /// Cipher suites that groups of Ed25519 devices may have (RFC 9420 §17.1).
+///
+/// ```
+/// use valise_client_sdk::{CipherSuite, Options};
+///
+/// let mut options = Options::default();
+/// // Groups that this device makes are safe from recorded traffic being opened by a quantum computer later…
+/// options.cipher_suite = CipherSuite::MlKem768X25519Aes128;
+/// // …and it can be added to such groups, and to others.
+/// options.key_packages.cipher_suites = vec![CipherSuite::MlKem768X25519Aes128, CipherSuite::X25519Aes128];
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum CipherSuite {
@@ -148,6 +189,16 @@ impl CipherSuite {
 }
 
 /// How many key packages are kept in stock, and for how long they live.
+///
+/// ```
+/// use valise_client_sdk::{KeyPackageOptions, Options};
+///
+/// let mut options = Options::default();
+/// options.key_packages = KeyPackageOptions {
+///     one_time: 100, // a device that is added to many groups at a time
+///     ..KeyPackageOptions::default()
+/// };
+/// ```
 #[derive(Debug, Clone)]
 pub struct KeyPackageOptions {
     /// One-time packages that are published when the stock is low; the directory keeps at most its own capacity.
@@ -169,6 +220,13 @@ impl Default for KeyPackageOptions {
 }
 
 /// What a device does by itself.
+///
+/// ```
+/// use valise_client_sdk::{ByItself, RejoinPolicy};
+///
+/// assert_eq!(RejoinPolicy::default().lost, ByItself::Always);
+/// assert_eq!(RejoinPolicy::default().bad_commit, ByItself::Never);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ByItself {
     /// Whenever there is reason to.
@@ -179,6 +237,14 @@ pub enum ByItself {
 
 /// When a device comes (back) into a group by an external commit (RFC 9420 §12.4.3.2) without being asked. It does so once it has
 /// read everything else that it missed, and tells the app. The service and every member let in only devices of users who are members.
+///
+/// ```
+/// use valise_client_sdk::{ByItself, Options};
+///
+/// let mut options = Options::default();
+/// // A tool without anybody to ask: its new devices take up the groups of the old ones.
+/// options.rejoin.other_devices = ByItself::Always;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RejoinPolicy {
@@ -205,6 +271,17 @@ impl Default for RejoinPolicy {
 }
 
 /// How a device's keys are kept fresh.
+///
+/// ```
+/// use std::time::Duration;
+/// use valise_client_sdk::{KeyUpkeep, Options};
+///
+/// let mut options = Options::default();
+/// options.key_upkeep = KeyUpkeep {
+///     self_update: Duration::from_secs(7 * 24 * 3600), // weekly
+///     ..KeyUpkeep::default()
+/// };
+/// ```
 #[derive(Debug, Clone)]
 pub struct KeyUpkeep {
     /// The device gives itself new keys in each group about this often (RFC 9750 §6.2): between three quarters of it and all of it,
@@ -229,6 +306,15 @@ impl Default for KeyUpkeep {
 }
 
 /// How a client behaves. The default is right for an app.
+///
+/// ```
+/// use std::time::Duration;
+/// use valise_client_sdk::Options;
+///
+/// let mut options = Options::default();
+/// options.history = false;
+/// options.commit_delay = Duration::from_secs(1);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {

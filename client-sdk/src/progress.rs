@@ -7,6 +7,19 @@ use valise_proto::GroupId;
 const KEPT: usize = 64;
 
 /// What takes its time.
+///
+/// ```
+/// use valise_client_sdk::Work;
+///
+/// fn label(work: Work) -> &'static str {
+///     match work {
+///         Work::CatchingUp => "Reading what you missed",
+///         Work::Adding(_) => "Inviting",
+///         _ => "Working",
+///     }
+/// }
+/// assert_eq!(label(Work::CatchingUp), "Reading what you missed");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Work {
@@ -17,6 +30,17 @@ pub enum Work {
 }
 
 /// How far a piece of long work has come.
+///
+/// ```
+/// use valise_client_sdk::Progress;
+///
+/// fn bar(progress: &Progress) -> String {
+///     match progress.total {
+///         Some(total) => format!("{} of {total}", progress.done),
+///         None => format!("{}…", progress.done),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// What it is.
@@ -30,6 +54,20 @@ pub struct Progress {
 }
 
 /// Reports of long work, as it goes on ([`crate::Client::progress`]). Who listens too slowly misses some: the newest count.
+///
+/// ```
+/// # valise_tests::example::with_people(async |alice, bob| {
+/// let mut reports = alice.progress();
+/// let group = alice.create_group("Everybody").await?;
+/// group.add(&[bob.user()]).await?;
+/// while let Some(progress) = reports.next().await {
+///     println!("{:?}: {} of {:?}", progress.work, progress.done, progress.total);
+///     if progress.finished {
+///         break;
+///     }
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct ProgressReports {
     receiver: broadcast::Receiver<Progress>,
@@ -37,6 +75,14 @@ pub struct ProgressReports {
 
 impl ProgressReports {
     /// The next report; waits for it. `None` once the client is gone.
+    ///
+    /// ```
+    /// # valise_tests::example::with_people(async |alice, bob| {
+    /// let mut reports = alice.progress();
+    /// alice.create_group("Everybody").await?.add(&[bob.user()]).await?;
+    /// assert!(reports.next().await.is_some());
+    /// # Ok(()) });
+    /// ```
     pub async fn next(&mut self) -> Option<Progress> {
         loop {
             match self.receiver.recv().await {

@@ -106,11 +106,26 @@ impl SafetyNumber {
     }
 
     /// The 60 digits without spaces.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let number = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// assert_eq!(number.digits().len(), 60);
+    /// # Ok(()) });
+    /// ```
     pub fn digits(&self) -> &str {
         &self.digits
     }
 
     /// The twelve groups of five digits.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let number = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// let read_out: Vec<_> = number.groups().collect();
+    /// assert_eq!((read_out.len(), read_out[0].len()), (12, 5));
+    /// # Ok(()) });
+    /// ```
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         (0..self.digits.len())
             .step_by(GROUP)
@@ -118,16 +133,39 @@ impl SafetyNumber {
     }
 
     /// What a QR code of it holds: characters of the alphanumeric mode (ISO/IEC 18004).
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let number = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// let shown_as_qr_code = number.qr_text();
+    /// assert!(shown_as_qr_code.starts_with("VALISE:SN:"));
+    /// # Ok(()) });
+    /// ```
     pub fn qr_text(&self) -> String {
         format!("VALISE:SN:{VERSION}:{}", self.digits)
     }
 
     /// Is this what a QR code of the other side says?
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let of_alice = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// let of_bob = of_bob.safety_number(alice.user()).await?.ok_or("no member")?;
+    /// assert!(of_bob.matches_qr_text(&of_alice.qr_text()));
+    /// # Ok(()) });
+    /// ```
     pub fn matches_qr_text(&self, text: &str) -> bool {
         self.qr_text() == text
     }
 
     /// The devices of both users that the number is about, in the order of the digits.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let number = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// assert_eq!(number.devices().len(), 2);
+    /// # Ok(()) });
+    /// ```
     pub fn devices(&self) -> &[Peer] {
         &self.devices
     }
@@ -224,6 +262,15 @@ impl Session {
 
 impl Client {
     /// The safety number with another user, over the devices in all groups that both are in. `None` where there is no such group.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let seen_by_alice = alice.safety_number(bob.user()).await?.ok_or("no group in common")?;
+    /// let seen_by_bob = bob.safety_number(alice.user()).await?.ok_or("no group in common")?;
+    /// assert_eq!(seen_by_alice, seen_by_bob);
+    /// println!("{seen_by_alice}"); // twelve groups of five digits, to be read out
+    /// # Ok(()) });
+    /// ```
     pub async fn safety_number(&self, other: &UserId) -> Result<Option<SafetyNumber>, Error> {
         self.session.safety_number(other, None).await
     }
@@ -231,6 +278,15 @@ impl Client {
 
 impl Group {
     /// The safety number with another member, over the devices in this group alone. `None` where that user is no member.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let seen_by_alice = group.safety_number(bob.user()).await?.ok_or("no member")?;
+    /// let seen_by_bob = of_bob.safety_number(alice.user()).await?.ok_or("no member")?;
+    /// assert_eq!(seen_by_alice, seen_by_bob);
+    /// println!("{seen_by_alice}"); // twelve groups of five digits, to be read out
+    /// # Ok(()) });
+    /// ```
     pub async fn safety_number(&self, other: &UserId) -> Result<Option<SafetyNumber>, Error> {
         self.session.safety_number(other, Some(self.id)).await
     }

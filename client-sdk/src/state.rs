@@ -9,6 +9,15 @@ use valise_proto::{DeviceId, Epoch, Position, Reason, UserId};
 use crate::Peer;
 
 /// What a group on this device can be used for.
+///
+/// ```
+/// use valise_client_sdk::GroupStatus;
+///
+/// fn can_write(status: GroupStatus) -> bool {
+///     matches!(status, GroupStatus::Creating | GroupStatus::Active | GroupStatus::Rejoining)
+/// }
+/// assert!(!can_write(GroupStatus::HeldByBadCommit));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum GroupStatus {
     /// Made here; the service has not registered it yet. Operations are queued.
@@ -89,6 +98,13 @@ impl fmt::Display for GroupStatus {
 }
 
 /// A group as this device knows it now.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let state = group.info().await?;
+/// println!("{} is {}, epoch {}, entry {}", state.name, state.status, state.epoch, state.position);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug)]
 pub struct GroupState {
     /// Its name; empty as long as nobody has told it.
@@ -107,6 +123,14 @@ pub struct GroupState {
 }
 
 /// A member: one device of a user.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let users: std::collections::BTreeSet<_> =
+///     group.members().await?.into_iter().map(|member| member.user).collect();
+/// assert_eq!(users.len(), 2);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
     /// The user.
@@ -120,6 +144,14 @@ pub struct Member {
 }
 
 /// An accepted message.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let first = group.send("One").await?;
+/// let second = group.send("Two").await?;
+/// assert!(second.position > first.position);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
     /// The message's name.
@@ -131,6 +163,16 @@ pub struct Sent {
 }
 
 /// What became of an [`crate::Group::add`].
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let added = group.add(&["nobody@interieur.example"]).await?;
+/// for (user, device, failure) in &added.failed {
+///     println!("{user} {device:?}: {failure:?}");
+/// }
+/// assert!(added.devices.is_empty());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Added {
     /// The devices that are members now because of it.
@@ -140,6 +182,20 @@ pub struct Added {
 }
 
 /// Why a device was not added.
+///
+/// ```
+/// use valise_client_sdk::AddFailure;
+///
+/// fn tell(failure: AddFailure) -> &'static str {
+///     match failure {
+///         AddFailure::UnknownUser => "nobody of that name",
+///         AddFailure::AlreadyMember => "is in the group already",
+///         AddFailure::RateLimited => "try again later",
+///         _ => "cannot be added now",
+///     }
+/// }
+/// assert_eq!(tell(AddFailure::UnknownUser), "nobody of that name");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AddFailure {
@@ -160,6 +216,13 @@ pub enum AddFailure {
 }
 
 /// What became of a removal.
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let removed = group.remove(&[bob.user()]).await?;
+/// assert_eq!(removed.devices.len(), 1);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Removed {
     /// The devices that are no members any more because of it.
@@ -167,6 +230,22 @@ pub struct Removed {
 }
 
 /// Is the device in touch with the service?
+///
+/// ```
+/// # valise_tests::example::with_people(async |alice, bob| {
+/// use valise_client_sdk::Connection;
+///
+/// let mut connection = alice.connection();
+/// loop {
+///     match connection.borrow_and_update().clone() {
+///         Connection::Offline { reason } => println!("offline: {reason:?}"),
+///         Connection::CatchingUp => println!("reading what was missed"),
+///         Connection::Live => break,
+///     }
+///     connection.changed().await?;
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Connection {
     /// No. The client tries again by itself, unless it was displaced or revoked.
@@ -181,6 +260,15 @@ pub enum Connection {
 }
 
 /// Why a device is not in touch.
+///
+/// ```
+/// use valise_client_sdk::OfflineReason;
+///
+/// fn goes_on_by_itself(reason: OfflineReason) -> bool {
+///     !matches!(reason, OfflineReason::Displaced | OfflineReason::Closed)
+/// }
+/// assert!(goes_on_by_itself(OfflineReason::Unreachable));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OfflineReason {
@@ -197,6 +285,15 @@ pub enum OfflineReason {
 }
 
 /// A device of a user, as the authentication service tells it.
+///
+/// ```
+/// # valise_tests::example::with_people(async |alice, bob| {
+/// let forgotten = alice.devices().await?.into_iter().find(|device| {
+///     device.active && device.device != alice.device() && device.name == "old telephone"
+/// });
+/// assert!(forgotten.is_none());
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceSummary {
     /// The device.

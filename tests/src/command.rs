@@ -17,11 +17,7 @@ pub fn binary() -> &'static Path {
 
 /// Something else that is built with the workspace. Where it is not there, cargo builds it with these arguments.
 pub fn built(path: &str, arguments: &[&str]) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .expect("a test lies in target/<profile>/deps");
+    let profile = profile_folder();
     let binary = profile.join(path);
     if !binary.exists() {
         eprintln!("building {}", binary.display());
@@ -33,6 +29,19 @@ pub fn built(path: &str, arguments: &[&str]) -> PathBuf {
         assert!(build.status().unwrap().success(), "{path} cannot be built");
     }
     binary
+}
+
+/// `target/<profile>`: what this test was built with. Tests in documentation lie elsewhere.
+fn profile_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    match test.parent() {
+        Some(folder) if folder.ends_with("deps") => folder.parent().unwrap().to_owned(),
+        _ => {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+            let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+            workspace.join(target).join("debug")
+        }
+    }
 }
 
 /// A `valise` command that is killed when it is dropped. Nothing of the caller's environment gets into it but `PATH`.

@@ -2,6 +2,7 @@
 //!
 //! - [`service`]: a `valise up` process of one's own, which can be killed and started again.
 //! - [`command`]: any other `valise` command as a process.
+//! - [`example`]: services and people for the examples in the SDK's documentation.
 //! - [`homes`]: people whose devices are profiles of that command.
 //! - [`people`]: devices that use the SDK.
 //! - [`crowd`]: many of them that talk in groups, and a log book for each, which are compared at the end.
@@ -23,6 +24,7 @@
 
 pub mod command;
 pub mod crowd;
+pub mod example;
 pub mod faults;
 pub mod homes;
 pub mod people;

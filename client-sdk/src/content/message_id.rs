@@ -17,16 +17,37 @@ pub(crate) const SALT: usize = 16;
 ///
 /// It is a hash of the sender, the group and the whole message with its random salt: nobody can make another message with the
 /// same id, and ids of messages to come cannot be foreseen.
+///
+/// ```
+/// use valise_client_sdk::MessageId;
+///
+/// let id = MessageId::from_bytes([1; 32]).unwrap();
+/// assert_eq!(id.to_string().parse::<MessageId>().ok(), Some(id)); // for links, for example
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId([u8; 32]);
 
 impl MessageId {
     /// The id with these bytes. `None` if it was made with an unknown hash algorithm: its first byte is not 1.
+    ///
+    /// ```
+    /// use valise_client_sdk::MessageId;
+    ///
+    /// assert!(MessageId::from_bytes([1; 32]).is_some());
+    /// assert!(MessageId::from_bytes([9; 32]).is_none());
+    /// ```
     pub fn from_bytes(bytes: [u8; 32]) -> Option<Self> {
         bytes.starts_with(&[SHA_256]).then_some(Self(bytes))
     }
 
     /// Its bytes.
+    ///
+    /// ```
+    /// use valise_client_sdk::MessageId;
+    ///
+    /// let id = MessageId::from_bytes([1; 32]).unwrap();
+    /// assert_eq!(id.as_bytes(), &[1; 32]);
+    /// ```
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -1,6 +1,12 @@
 //! Bodies of messages, which can be nested.
 
 /// How a part is meant (draft-ietf-mimi-content-09 §4.4, §8.2.2). Unknown values are to be treated like [`Self::RENDER`].
+///
+/// ```
+/// use valise_client_sdk::Disposition;
+///
+/// assert_ne!(Disposition::INLINE, Disposition::ATTACHMENT);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Disposition(pub u8);
 
@@ -18,6 +24,29 @@ impl Disposition {
 }
 
 /// What belongs together how (§4.4).
+///
+/// ```
+/// use valise_client_sdk::{Body, Content, Disposition, Part, Semantics};
+///
+/// let part = |content_type: &str, content: &str| Part {
+///     disposition: Disposition::RENDER,
+///     language: String::new(),
+///     body: Body::Single { content_type: content_type.to_owned(), content: content.as_bytes().to_vec() },
+/// };
+/// // The same twice: the receiver shows what it knows best.
+/// let either = Content::from_part(Part {
+///     disposition: Disposition::RENDER,
+///     language: String::new(),
+///     body: Body::Multi {
+///         semantics: Semantics::ChooseOne,
+///         parts: vec![
+///             part("text/markdown;charset=utf-8", "**Bonjour**"),
+///             part("text/plain;charset=utf-8", "Bonjour"),
+///         ],
+///     },
+/// });
+/// assert_eq!(either.as_text(), Some("**Bonjour**"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Semantics {
     /// The receiver takes one of the parts.
@@ -29,6 +58,20 @@ pub enum Semantics {
 }
 
 /// A body, or a part of one (`NestedPart`, §4.4). Parts are nested at most 4 levels deep, and a message has at most 1,024.
+///
+/// ```
+/// use valise_client_sdk::{Body, Content, Disposition, Part};
+///
+/// let french = Content::from_part(Part {
+///     disposition: Disposition::RENDER,
+///     language: "fr".to_owned(),
+///     body: Body::Single {
+///         content_type: "text/plain;charset=utf-8".to_owned(),
+///         content: b"Bonjour".to_vec(),
+///     },
+/// });
+/// assert_eq!(french.part().language, "fr");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Part {
     /// How it is meant.
@@ -40,6 +83,12 @@ pub struct Part {
 }
 
 /// What a part is.
+///
+/// ```
+/// use valise_client_sdk::{Body, Content};
+///
+/// assert!(matches!(Content::text("Bonjour").part().body, Body::Single { .. }));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub enum Body {
     /// Nothing: of a message that deletes another.
@@ -63,6 +112,19 @@ pub enum Body {
 }
 
 /// Content that is elsewhere, usually encrypted (§4.5).
+///
+/// ```
+/// use valise_client_sdk::External;
+///
+/// let file = External {
+///     content_type: "application/pdf".to_owned(),
+///     url: "https://files.interieur.example/7c1e".to_owned(),
+///     size: 123_456,
+///     filename: "budget.pdf".to_owned(),
+///     ..External::default()
+/// };
+/// assert_eq!(file.encryption, 0); // it lies there in clear: better not
+/// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct External {
     /// The media type.

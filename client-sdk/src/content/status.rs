@@ -10,6 +10,12 @@ pub(super) const MEDIA_TYPE: &str = "application/mimi-message-status";
 pub(super) const MAX_MESSAGES: usize = 1024;
 
 /// What became of a message at somebody's (draft-mahy-mimi-message-status-01 §3).
+///
+/// ```
+/// use valise_client_sdk::ReceiptStatus;
+///
+/// assert_ne!(ReceiptStatus::DELIVERED, ReceiptStatus::READ);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReceiptStatus(pub u8);
 
