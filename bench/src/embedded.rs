@@ -68,6 +68,11 @@ impl Up {
         Ok(up)
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
     /// Processor time so far, in microseconds.
     pub(crate) fn processor_micros(&self) -> f64 {
         self.child.id().map_or(0.0, machine::processor_micros)

@@ -20,6 +20,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(20);
 /// Between two looks at whether they do.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at whether a call has an aftermath, and what of it, in microseconds, is none.
+const AFTERWARDS: Duration = Duration::from_millis(2);
+const QUIET: f64 = 50.0;
 /// What idle servers use of one core.
 const IDLE: f64 = 0.2;
 
@@ -159,6 +162,38 @@ impl Server {
                     own,
                 }
             }
+        }
+    }
+
+    /// Processor time of the delivery service so far, to the nanosecond; and of Redis, if there is one.
+    pub(crate) async fn exactly_used(&self) -> Used {
+        match self {
+            Self::Embedded(up) => Used {
+                service: machine::exact_micros(up.id()),
+                ..Used::default()
+            },
+            Self::Production(stack) => {
+                let id = stack.delivery(0).id().await;
+                let redis = stack.redis_ids().into_iter();
+                Used {
+                    service: id.map_or(0.0, machine::exact_micros),
+                    redis: redis.map(machine::exact_micros).sum(),
+                    ..Used::default()
+                }
+            }
+        }
+    }
+
+    /// The same, once the first replica has nothing left to do for what it has answered already.
+    pub(crate) async fn used_when_done(&self) -> Used {
+        let mut before = self.exactly_used().await;
+        loop {
+            sleep(AFTERWARDS).await;
+            let now = self.exactly_used().await;
+            if now.service - before.service < QUIET {
+                return now;
+            }
+            before = now;
         }
     }
 

@@ -174,15 +174,36 @@ impl GroupStates {
 
     /// The group's state, folded up to the log's newest handshake.
     pub(crate) async fn hold(&self, group: GroupId) -> Result<Held, Refusal> {
+        let mut held = self.lock(group).await?;
+        self.catch_up(group, &mut held).await?;
+        Ok(held)
+    }
+
+    /// The group's state as it is known here: the log may have more. Whoever appends on its strength learns that then.
+    pub(crate) async fn hold_as_known(&self, group: GroupId) -> Result<Held, Refusal> {
+        let mut held = self.lock(group).await?;
+        if held.guard.is_none() {
+            self.catch_up(group, &mut held).await?;
+        }
+        Ok(held)
+    }
+
+    async fn lock(&self, group: GroupId) -> Result<Held, Refusal> {
         let slot = match self.slots.get(&group) {
             Some(slot) => slot,
             // An unknown id must not take a place in the cache.
             None if self.log.head(group).await?.is_none() => return Err(Reason::GroupNotFound.into()),
             None => self.slots.get_with(group, Arc::default),
         };
-        let mut guard = Arc::clone(&slot.state).lock_owned().await;
+        let guard = Arc::clone(&slot.state).lock_owned().await;
+        Ok(Held { guard, slot })
+    }
+
+    /// Folds what the log has more than the state, and says whether that was anything.
+    pub(crate) async fn catch_up(&self, group: GroupId, held: &mut Held) -> Result<bool, Refusal> {
+        let before = held.guard.as_ref().map(|state| state.position);
         // Taken out while it changes: a cancelled or failed fold leaves nothing half-done behind.
-        let state = match guard.take() {
+        let state = match held.guard.take() {
             Some(state) => state,
             None => {
                 let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
@@ -190,10 +211,10 @@ impl GroupStates {
             }
         };
         let state = self.fold_forward(group, state, None).await?;
-        *guard = Some(state);
-        let held = Held { guard, slot };
+        let moved = before != Some(state.position);
+        *held.guard = Some(state);
         held.show();
-        Ok(held)
+        Ok(moved)
     }
 
     /// What is known of a group is of a log that was lost, or is no more: it is read anew.

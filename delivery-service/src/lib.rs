@@ -4,13 +4,14 @@
 //! (`group_state.rs`), and appends to the log ([`log`]); after the fsync the log tells `subscribe/fan_out.rs`, which puts the entry into the
 //! mailbox of each stream that follows the group; `subscribe/stream.rs` sends it on.
 //!
-//! The way of a commit: `submit_commit.rs` holds the group's state, folded up to the log's end, verifies the commit with openmls
-//! and with the rules of groups (`valise-group-rules`), checks that GroupInfo and Welcome belong to it, appends all as one step, and
-//! merges it into the state. The log decides which commit of an epoch wins.
+//! The way of a commit: `submit_commit.rs` holds the group's state, verifies the commit with openmls and with the rules of groups
+//! (`valise-group-rules`), checks that GroupInfo and Welcome belong to it, appends all as one step, and merges it into the state. The log
+//! decides which commit of an epoch wins; who is refused is judged once more if the state was behind the log.
 //!
 //! What the service knows is what the log says: everything else is a cache.
 
 mod authentication_link;
+mod certificate_verdicts;
 mod command;
 mod config;
 mod create_group;

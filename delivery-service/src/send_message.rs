@@ -114,7 +114,8 @@ impl Delivery {
     }
 }
 
-fn refusal(refused: Refused) -> Refusal {
+/// In the callers' words.
+pub(crate) fn refusal(refused: Refused) -> Refusal {
     let (reason, current, winner): (_, Option<Epoch>, Option<Position>) = match refused {
         Refused::GroupNotFound => (Reason::GroupNotFound, None, None),
         Refused::Frozen => (Reason::LogRegressed, None, None),

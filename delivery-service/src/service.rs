@@ -20,6 +20,7 @@ use valise_proto::{Epoch, GroupId};
 use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
 
 use crate::authentication_link;
+use crate::certificate_verdicts::CertificateVerdicts;
 use crate::config::{Config, Limits, SettingError};
 use crate::group_state::GroupStates;
 use crate::grpc::Grpc;
@@ -86,6 +87,7 @@ pub(crate) struct Delivery {
     pub(crate) states: GroupStates,
     pub(crate) fan_out: FanOut,
     pub(crate) verifier: Verifier,
+    pub(crate) certificates: Arc<CertificateVerdicts>,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) retention_seconds: u64,
@@ -127,6 +129,7 @@ impl Service {
             log,
             fan_out: FanOut::default(),
             verifier,
+            certificates: Arc::new(CertificateVerdicts::new()),
             clock,
             limits: config.limits,
             retention_seconds: config.retention_seconds,

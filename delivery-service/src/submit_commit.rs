@@ -1,20 +1,30 @@
 //! Appends a commit with the GroupInfo of the epoch that it begins and the Welcome for those it adds, as one bundle.
 //!
-//! The commits of one group go one after the other through this service: state folded up to the log's end, commit verified against it,
-//! bundle checked, appended, merged. The log decides all the same, as another replica may append in between.
+//! The commits of one group go one after the other through this service: commit verified against the group's state, bundle checked,
+//! appended, merged. The state is the one that is known here: as a rule nobody else has appended since, and the log takes a commit only
+//! in its own epoch and with all proposals seen. Whoever is refused was perhaps judged by a state of yesterday, so that is folded up to the
+//! log's end and, if that was news, the commit is judged once more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn, Sender};
-use valise_group_rules::{CommitSummary, Committer, RuleViolation, judge_credentials};
+use valise_access_token::Verifier;
+use valise_group_rules::{CommitSummary, Committer, GroupLimits, RuleViolation, judge_credentials_with};
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal, UserId};
 
+use crate::certificate_verdicts::CertificateVerdicts;
 use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
-use crate::group_state::{Held, MlsCommit, Verified, judge_group_info};
+use crate::group_state::{GroupState, Held, MlsCommit, StateError, Verified, judge_group_info};
 use crate::log::{Append, Appended, CommitEffects, EntryKind};
+use crate::send_message;
 use crate::service::Delivery;
+
+/// A commit of a group of at most so many members, of at most so many bytes, is verified and merged where it is: that takes about a
+/// millisecond at most, and another thread would have to be woken for it.
+const SMALL_GROUP: usize = 128;
+const SMALL_COMMIT: usize = 10 * 1024;
 
 pub(crate) struct SubmitCommit {
     pub(crate) commit: Bytes,
@@ -24,6 +34,26 @@ pub(crate) struct SubmitCommit {
     pub(crate) submission: Submission,
     /// The commit must be of this kind: a door for members' commits, and one for external ones.
     pub(crate) external: bool,
+}
+
+impl SubmitCommit {
+    fn read(&self) -> Result<MlsCommit, Refusal> {
+        MlsCommit::read(&self.commit, ContentType::Commit).map_err(unreadable("commit"))
+    }
+}
+
+/// Who submits it.
+struct Submitter<'a> {
+    user: &'a UserId,
+    device: DeviceId,
+}
+
+/// What became of a commit that was judged by one state.
+enum Outcome {
+    Appended(Appended, Box<Verified>),
+    /// Of another epoch, or not the sender's to make. If it was accepted earlier its epoch has ended.
+    NotAdmitted(Refusal),
+    Refused(Refusal),
 }
 
 impl Delivery {
@@ -39,38 +69,56 @@ impl Delivery {
         if request.welcome.len() > limit {
             return Err(Refusal::too_large("welcome", limit));
         }
-        let commit = MlsCommit::read(&request.commit, ContentType::Commit).map_err(unreadable("commit"))?;
+        let commit = request.read()?;
         if matches!(commit.sender, Sender::NewMemberCommit) != request.external {
             return Err(broken(Reason::InvalidCommit)(RuleViolation("sender")));
         }
-
-        let mut held = self.states.hold(commit.group).await?;
-        let pending = match self.admit(&mut held, &commit, user, device).await {
-            Ok(pending) => pending,
-            // It may have been accepted earlier: then its epoch has ended.
-            Err(refusal) => {
-                return self
-                    .log
-                    .repeat(commit.group, request.submission.key, Some(device))
-                    .await?
-                    .ok_or(refusal);
-            }
-        };
         let group = commit.group;
-        let epoch = commit.epoch;
-        let tag = commit.tag_bytes().map_err(broken(Reason::InvalidCommit))?;
-        let (mut held, verified) = self.verify(held, commit).await?;
-        if verified.summary.committer_identity.device != device {
-            return Err(broken(Reason::InvalidCommit)(RuleViolation("sender")));
-        }
-        let state = held.state()?;
-        if let Some(undone) = state.undone_by(&verified.summary).filter(|_| !request.external) {
-            return Err(Refusal::new(Reason::ProposalsMissing).with("position", undone.position));
-        }
-        judge_group_info(&request.group_info, &tag, &verified, state)
-            .map_err(broken(Reason::InvalidGroupInfo))?;
-        judge_welcome(&request.welcome, &verified.summary)?;
+        let by = Submitter { user, device };
 
+        let held = self.states.hold_as_known(group).await?;
+        let (mut held, mut outcome) = self.attempt(held, commit, &by, &request).await?;
+        if !matches!(outcome, Outcome::Appended(..)) && self.states.catch_up(group, &mut held).await? {
+            (held, outcome) = self.attempt(held, request.read()?, &by, &request).await?;
+        }
+        match outcome {
+            Outcome::Appended(appended, verified) => {
+                // To a repeat the state has come, or will come, by the log: its key does not say that it is the same commit.
+                if !appended.repeated {
+                    self.merge_behind(held, group, *verified, appended, request.external);
+                }
+                Ok(appended)
+            }
+            Outcome::NotAdmitted(refusal) => {
+                drop(held);
+                let first = self
+                    .log
+                    .repeat(group, request.submission.key, Some(device))
+                    .await?;
+                first.ok_or(refusal)
+            }
+            Outcome::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// Judges the commit by the state that is held, and appends it.
+    async fn attempt(
+        &self,
+        mut held: Held,
+        commit: MlsCommit,
+        by: &Submitter<'_>,
+        request: &SubmitCommit,
+    ) -> Result<(Held, Outcome), Refusal> {
+        let seen_proposal = match self.admit(&mut held, &commit, by).await {
+            Ok(seen) => seen,
+            Err(refusal) => return Ok((held, Outcome::NotAdmitted(refusal))),
+        };
+        let (group, epoch) = (commit.group, commit.epoch);
+        let (held, judged) = self.judge(held, commit, by.device, request).await?;
+        let verified = match judged {
+            Ok(verified) => verified,
+            Err(refusal) => return Ok((held, Outcome::Refused(refusal))),
+        };
         let append = Append {
             group,
             key: request.submission.key,
@@ -78,28 +126,16 @@ impl Delivery {
             kind: EntryKind::Commit,
             epoch,
             id: new_entry_id(),
-            sender: Some(device),
-            bytes: request.commit,
+            sender: Some(by.device),
+            bytes: request.commit.clone(),
             at: self.clock.unix_millis(),
-            commit: Some(effects(
-                &verified.summary,
-                pending,
-                request.group_info,
-                request.welcome,
-            )),
+            commit: Some(effects(&verified.summary, seen_proposal, request)),
         };
-        let appended = self.append(append).await?;
-        // Accepted: the answer need not wait for what follows, and a caller that goes away must not stop it.
-        let delivery = Arc::clone(self);
-        self.lifecycle.spawn("merge", async move {
-            delivery.merge(held, group, verified, appended).await;
-            if request.external
-                && let Err(refusal) = delivery.remove_revoked(group).await
-            {
-                tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
-            }
-        });
-        Ok(appended)
+        let outcome = match self.log.append(append).await? {
+            Ok(appended) => Outcome::Appended(appended, verified),
+            Err(refused) => Outcome::Refused(send_message::refusal(refused)),
+        };
+        Ok((held, outcome))
     }
 
     /// Right epoch, right sender? Says up to which proposal the state knows the log.
@@ -107,14 +143,13 @@ impl Delivery {
         &self,
         held: &mut Held,
         commit: &MlsCommit,
-        user: &UserId,
-        device: DeviceId,
+        by: &Submitter<'_>,
     ) -> Result<Position, Refusal> {
         let state = held.state()?;
         // A stranger learns nothing of the epoch.
         let known = match commit.sender {
-            Sender::NewMemberCommit => state.roster.has_user(user),
-            _ => state.roster.device(device).is_some(),
+            Sender::NewMemberCommit => state.roster.has_user(by.user),
+            _ => state.roster.device(by.device).is_some(),
         };
         if !known {
             return Err(Reason::NotAMember.into());
@@ -125,7 +160,7 @@ impl Delivery {
         }
         match &commit.sender {
             Sender::Member(leaf) => {
-                let member = state.roster.device(device).ok_or(Reason::NotAMember)?;
+                let member = state.roster.device(by.device).ok_or(Reason::NotAMember)?;
                 if member.leaf != *leaf {
                     return Err(broken(Reason::InvalidCommit)(RuleViolation("sender")));
                 }
@@ -139,40 +174,66 @@ impl Delivery {
             .map_or(Position::NONE, |pending| pending.position))
     }
 
-    /// Verification is arithmetic, up to 100 ms in large groups: not on the threads that serve others.
-    async fn verify(&self, mut held: Held, commit: MlsCommit) -> Result<(Held, Verified), Refusal> {
-        let limits = self.limits.group();
-        let verifier = self.verifier.clone();
-        let bundle = verifier.trust_bundle();
-        let now = self.clock.unix_seconds();
-        let retention = self.retention_seconds;
+    /// Verification is arithmetic, up to 100 ms in large groups: then not on the threads that serve others.
+    async fn judge(
+        &self,
+        mut held: Held,
+        commit: MlsCommit,
+        device: DeviceId,
+        request: &SubmitCommit,
+    ) -> Result<(Held, Result<Box<Verified>, Refusal>), Refusal> {
+        let judge = Judge {
+            device,
+            group_info: request.group_info.clone(),
+            welcome: request.welcome.clone(),
+            external: request.external,
+            limits: self.limits.group(),
+            retention: self.retention_seconds,
+            now: self.clock.unix_seconds(),
+            verifier: self.verifier.clone(),
+            certificates: Arc::clone(&self.certificates),
+        };
+        let state = held.state()?;
+        if state.roster.len() <= SMALL_GROUP && request.commit.len() <= SMALL_COMMIT {
+            let verified = judge.judge(state, commit);
+            return Ok((held, verified));
+        }
         tokio::task::spawn_blocking(move || {
-            let state = held.state()?;
-            let verified = state.verify_commit(commit, limits).map_err(refusal)?;
-            judge_credentials(&verified.summary, &bundle, now, retention)
-                .map_err(broken(Reason::InvalidCommit))?;
-            for added in &verified.summary.added {
-                // It may have been revoked after its key package was claimed.
-                if verifier
-                    .refusal_for(&added.identity.user, added.identity.device)
-                    .is_some()
-                {
-                    return Err(broken(Reason::PolicyDenied)(RuleViolation("device_revoked")));
-                }
-            }
+            let verified = judge.judge(held.state()?, commit);
             Ok((held, verified))
         })
         .await
         .map_err(|_| Reason::Internal)?
     }
 
+    /// Accepted: the answer need not wait for what follows, and a caller that goes away must not stop it.
+    fn merge_behind(
+        self: &Arc<Self>,
+        held: Held,
+        group: GroupId,
+        verified: Verified,
+        appended: Appended,
+        external: bool,
+    ) {
+        let delivery = Arc::clone(self);
+        self.lifecycle.spawn("merge", async move {
+            delivery.merge(held, group, verified, appended).await;
+            if external && let Err(refusal) = delivery.remove_revoked(group).await {
+                tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
+            }
+        });
+    }
+
     /// The log has it; now the cached state follows. If that fails the state is dropped and rebuilt from the log.
     async fn merge(&self, mut held: Held, group: GroupId, verified: Verified, appended: Appended) {
         let adds = !verified.summary.added.is_empty();
-        let merged = tokio::task::spawn_blocking(move || {
+        let small = held.state().is_ok_and(|state| {
+            state.roster.len() <= SMALL_GROUP && verified.summary.added.len() <= SMALL_GROUP
+        });
+        let merge = move || {
             let result = held.state().and_then(|state| {
                 if state.position >= appended.position {
-                    return Err(crate::group_state::StateError::Damaged("merge order"));
+                    return Err(StateError::Damaged("merge order"));
                 }
                 state.merge(verified.staged, appended.position)?;
                 state.due_snapshot(adds, appended.id)
@@ -182,8 +243,12 @@ impl Delivery {
             }
             held.show();
             result
-        })
-        .await;
+        };
+        let merged = if small {
+            Ok(merge())
+        } else {
+            tokio::task::spawn_blocking(merge).await
+        };
         match merged {
             Ok(Ok(Some(snapshot))) => {
                 if let Err(error) = self.log.put_snapshot(group, snapshot).await {
@@ -197,6 +262,53 @@ impl Delivery {
     }
 }
 
+/// What a commit is judged by, besides the group's state.
+struct Judge {
+    device: DeviceId,
+    group_info: Bytes,
+    welcome: Bytes,
+    external: bool,
+    limits: GroupLimits,
+    retention: u64,
+    /// In seconds since 1970-01-01 UTC.
+    now: u64,
+    verifier: Verifier,
+    certificates: Arc<CertificateVerdicts>,
+}
+
+impl Judge {
+    fn judge(&self, state: &GroupState, commit: MlsCommit) -> Result<Box<Verified>, Refusal> {
+        let tag = commit.tag_bytes().map_err(broken(Reason::InvalidCommit))?;
+        let verified = state.verify_commit(commit, self.limits).map_err(refusal)?;
+        let summary = &verified.summary;
+        let bundle = self.verifier.trust_bundle();
+        judge_credentials_with(
+            summary,
+            |credential, key| self.certificates.judge(credential, key, &bundle, self.now),
+            self.now,
+            self.retention,
+        )
+        .map_err(broken(Reason::InvalidCommit))?;
+        for added in &summary.added {
+            // It may have been revoked after its key package was claimed.
+            let (user, device) = (&added.identity.user, added.identity.device);
+            if self.verifier.refusal_for(user, device).is_some() {
+                return Err(broken(Reason::PolicyDenied)(RuleViolation("device_revoked")));
+            }
+        }
+        if summary.committer_identity.device != self.device {
+            return Err(broken(Reason::InvalidCommit)(RuleViolation("sender")));
+        }
+        if let Some(undone) = state.undone_by(summary).filter(|_| !self.external) {
+            return Err(Refusal::new(Reason::ProposalsMissing).with("position", undone.position));
+        }
+        judge_group_info(&self.group_info, &tag, &verified, state)
+            .map_err(broken(Reason::InvalidGroupInfo))?;
+        judge_welcome(&self.welcome, summary)?;
+        Ok(Box::new(verified))
+    }
+}
+
 /// Rules of who may do what are policy; all others make a commit invalid.
 fn refusal(violation: RuleViolation) -> Refusal {
     let reason = if violation.is_policy() {
@@ -207,12 +319,7 @@ fn refusal(violation: RuleViolation) -> Refusal {
     broken(reason)(violation)
 }
 
-fn effects(
-    summary: &CommitSummary,
-    seen_proposal: Position,
-    group_info: Bytes,
-    welcome: Bytes,
-) -> CommitEffects {
+fn effects(summary: &CommitSummary, seen_proposal: Position, request: &SubmitCommit) -> CommitEffects {
     let mut joined: Vec<_> = summary
         .added
         .iter()
@@ -226,14 +333,14 @@ fn effects(
     }
     CommitEffects {
         seen_proposal,
-        group_info,
+        group_info: request.group_info.clone(),
         joined,
         left: summary
             .removed
             .iter()
             .map(|(_, identity)| identity.device)
             .collect(),
-        welcome: (!welcome.is_empty()).then_some(welcome),
+        welcome: (!request.welcome.is_empty()).then(|| request.welcome.clone()),
     }
 }
 

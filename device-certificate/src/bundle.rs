@@ -1,6 +1,7 @@
 //! The trust anchors and what chains to them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +130,22 @@ impl TrustBundle {
     }
 }
 
+/// The seconds since 1970-01-01 UTC in which all certificates of a chain are valid; may be none. A chain that
+/// [`TrustBundle::verify`] found good at one of them is good at all of them.
+pub fn common_validity(chain: &[Vec<u8>]) -> Result<RangeInclusive<u64>, CertificateError> {
+    let (mut from, mut until) = (0, u64::MAX);
+    for der in chain {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Encoding)?;
+        from = from.max(seconds(certificate.validity.not_before));
+        until = until.min(seconds(certificate.validity.not_after));
+    }
+    Ok(from..=until)
+}
+
+fn seconds(time: x509_parser::time::ASN1Time) -> u64 {
+    u64::try_from(time.timestamp()).unwrap_or(0)
+}
+
 /// What the first certificate of a chain says, **without** judging whether to believe it.
 pub fn read(chain: &[Vec<u8>]) -> Result<VerifiedCertificate, CertificateError> {
     if chain.is_empty()
@@ -150,7 +167,6 @@ pub fn read(chain: &[Vec<u8>]) -> Result<VerifiedCertificate, CertificateError> 
     if key.unused_bits != 0 {
         return Err(CertificateError::Key);
     }
-    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     Ok(VerifiedCertificate {
         subject,
         public_key: key.data.to_vec(),

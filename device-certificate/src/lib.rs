@@ -8,7 +8,9 @@ mod bundle;
 mod request;
 mod service;
 
-pub use bundle::{MAX_CERTIFICATE_BYTES, MAX_CHAIN, Subject, TrustBundle, VerifiedCertificate, read};
+pub use bundle::{
+    MAX_CERTIFICATE_BYTES, MAX_CHAIN, Subject, TrustBundle, VerifiedCertificate, common_validity, read,
+};
 pub use request::certification_request;
 pub use service::{ServiceIdentity, ServiceKey, service_uri};
 

@@ -285,6 +285,14 @@ fn judge_membership(
             return Err(RuleViolation("duplicate_remove"));
         }
     }
+    if added.is_empty() && joiner.is_none() {
+        // Nobody comes in: no device can be there twice.
+        return if roster.len().saturating_sub(gone.len()) > limits.members {
+            Err(RuleViolation("too_many_members"))
+        } else {
+            Ok(())
+        };
+    }
     let mut devices: HashSet<DeviceId> = roster
         .members()
         .filter(|member| !gone.contains(&member.leaf))
@@ -309,16 +317,25 @@ pub fn judge_credentials(
     accepted_at_unix_seconds: u64,
     minimum_remaining: u64,
 ) -> Result<(), RuleViolation> {
+    let judge = |credential: &Credential, key: &[u8]| {
+        identify(credential, key, bundle, accepted_at_unix_seconds).map(|_| ())
+    };
+    judge_credentials_with(summary, judge, accepted_at_unix_seconds, minimum_remaining)
+}
+
+/// The same, for callers that remember what they have judged: `judge` says of a credential and a leaf's signature key what
+/// [`identify`] would say at the time of acceptance.
+pub fn judge_credentials_with(
+    summary: &CommitSummary,
+    judge: impl Fn(&Credential, &[u8]) -> Result<(), RuleViolation>,
+    accepted_at_unix_seconds: u64,
+    minimum_remaining: u64,
+) -> Result<(), RuleViolation> {
     if let Some((credential, key)) = &summary.new_credential {
-        identify(credential, key, bundle, accepted_at_unix_seconds)?;
+        judge(credential, key)?;
     }
     for added in &summary.added {
-        identify(
-            &added.credential,
-            &added.signature_key,
-            bundle,
-            accepted_at_unix_seconds,
-        )?;
+        judge(&added.credential, &added.signature_key)?;
         if added.lifetime_not_after < accepted_at_unix_seconds.saturating_add(minimum_remaining) {
             return Err(RuleViolation("lifetime_too_short"));
         }

@@ -24,7 +24,10 @@ mod roles;
 mod roster;
 
 pub use authority::{Authority, RolesChange};
-pub use commit::{Added, CommitSummary, Committer, GroupLimits, judge_commit, judge_credentials, may_join};
+pub use commit::{
+    Added, CommitSummary, Committer, GroupLimits, judge_commit, judge_credentials, judge_credentials_with,
+    may_join,
+};
 pub use config::{
     GROUP_EXTENSIONS, PADDING, capabilities, create_config, group_context_extensions, is_allowed_suite,
     join_config, judge_group_context, suites,

@@ -55,13 +55,17 @@ pub(crate) enum Failure {
 impl Directory {
     /// Hands out one package for each device.
     pub(crate) async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Refusal> {
-        let found = self
-            .store
-            .find_devices(&claim.users, &claim.devices, MAX_CLAIMS + 1)
-            .await?;
-        if found.len() > MAX_CLAIMS as usize {
-            return Err(Refusal::too_large("user_ids", MAX_CLAIMS as usize));
-        }
+        // Which devices a user has changes; whose a device is does not.
+        let remembered = if claim.users.is_empty() {
+            self.known_devices.all(&claim.devices)
+        } else {
+            None
+        };
+        let from_memory = remembered.is_some();
+        let found = match remembered {
+            Some(found) => found,
+            None => self.look_up(&claim.users, &claim.devices).await?,
+        };
         let mut claimed = resolve(&claim, found);
         let cost = u32::try_from(claimed.len()).unwrap_or(u32::MAX);
         // What was not found costs as much: nobody finds out cheaply who exists.
@@ -83,8 +87,41 @@ impl Directory {
                 self.notices.claimed(handed.device, claim.suite);
             }
             fill_in(&mut claimed, handed);
+            if from_memory {
+                self.say_who_is_revoked(&mut claimed).await?;
+            }
         }
         Ok(claimed)
+    }
+
+    async fn look_up(&self, users: &[UserId], devices: &[DeviceId]) -> Result<Vec<KnownDevice>, Refusal> {
+        let found = self.store.find_devices(users, devices, MAX_CLAIMS + 1).await?;
+        if found.len() > MAX_CLAIMS as usize {
+            return Err(Refusal::too_large("user_ids", MAX_CLAIMS as usize));
+        }
+        self.known_devices.remember(&found);
+        Ok(found)
+    }
+
+    /// Devices that were taken from memory and have nothing left: exhausted, or purged since they were looked up?
+    async fn say_who_is_revoked(&self, claimed: &mut [Claimed]) -> Result<(), Refusal> {
+        let without: Vec<_> = claimed.iter().filter_map(Claimed::is_wanted).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let found = self.look_up(&[], &without).await?;
+        let revoked: HashSet<_> = found
+            .iter()
+            .filter(|known| known.revoked)
+            .map(|known| known.device)
+            .collect();
+        for claimed in claimed {
+            if let Some(device) = claimed.is_wanted().filter(|device| revoked.contains(device)) {
+                self.known_devices.forget(device);
+                claimed.result = Err(Failure::Revoked);
+            }
+        }
+        Ok(())
     }
 
     /// Is the target's package to be served at all, and to this user?
@@ -184,8 +221,18 @@ fn fill_in(claimed: &mut [Claimed], handed: Vec<Handed>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, PKCS_ED25519};
+    use valise_access_token::{Verifier, VerifierFeed};
+    use valise_clock::Clock;
+    use valise_device_certificate::TrustBundle;
+
     use super::*;
+    use crate::Config;
+    use crate::notices::Notices;
     use crate::store::conformance::device;
+    use crate::store::{self, NewPackage, Publication, Store, Usable};
 
     fn user(name: &str) -> UserId {
         format!("{name}@interieur.example").parse().unwrap()
@@ -268,5 +315,80 @@ mod tests {
         );
         let lines = resolved(&[], &[8], found());
         assert_eq!(lines, [(Some(user("bob")), Some(device(8)), Failure::Revoked)]);
+    }
+
+    /// A directory with an embedded store, in which bob's device 2 has published so many packages.
+    async fn directory(
+        folder: &tempfile::TempDir,
+        one_time: u64,
+    ) -> (Directory, Arc<dyn Store>, VerifierFeed) {
+        let config = Config {
+            database: folder.path().join("directory.db").into(),
+            ..Config::default()
+        };
+        let store = store::open(&config.database).await.unwrap();
+        let clock = Clock::system();
+        let usable = clock.unix_seconds() + 100 * 24 * 3600;
+        let packages = (0..one_time).map(|number| NewPackage {
+            suite: 1,
+            last_resort: false,
+            not_after: usable,
+            certificate_not_after: usable,
+            init_key_digest: [number as u8; 32],
+            message: number.to_be_bytes().to_vec(),
+        });
+        let publication = Publication {
+            user: user("bob"),
+            device: device(2),
+            signature_key: vec![7; 32],
+            packages: packages.collect(),
+            usable: Usable {
+                not_after_from: 0,
+                certificate_not_after_from: 0,
+            },
+            capacity: 100,
+        };
+        store.publish(publication).await.unwrap();
+        let anchor = CertifiedIssuer::self_signed(
+            CertificateParams::default(),
+            KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+        );
+        let bundle = TrustBundle::from_der([anchor.unwrap().der().to_vec()]).unwrap();
+        let (verifier, feed) = Verifier::new("issuer", clock.clone(), bundle);
+        let directory = Directory::new(&config, Arc::clone(&store), verifier, clock, Notices::none());
+        (directory, store, feed)
+    }
+
+    async fn claim_bobs(directory: &Directory, feed: &VerifierFeed) -> Result<(), Failure> {
+        feed.heard(0).unwrap();
+        let alice = user("alice");
+        let claim = Claim {
+            user: &alice,
+            device: device(1),
+            users: Vec::new(),
+            devices: vec![device(2)],
+            suite: 1,
+        };
+        let mut claimed = directory.claim(claim).await.unwrap();
+        let claimed = claimed.pop().unwrap();
+        assert_eq!(claimed.user, Some(user("bob")));
+        claimed.result.map(drop)
+    }
+
+    #[tokio::test]
+    async fn of_a_device_that_is_remembered_one_is_told_what_became_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, store, feed) = directory(&folder, 2).await;
+        assert!(directory.known_devices.all(&[device(2)]).is_none());
+        assert_eq!(claim_bobs(&directory, &feed).await, Ok(()));
+        assert!(directory.known_devices.all(&[device(2)]).is_some());
+        assert_eq!(claim_bobs(&directory, &feed).await, Ok(()));
+        assert_eq!(claim_bobs(&directory, &feed).await, Err(Failure::Exhausted));
+        // As another replica does it.
+        store.purge(vec![device(2)]).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(claim_bobs(&directory, &feed).await, Err(Failure::Revoked));
+            assert!(directory.known_devices.all(&[device(2)]).is_none());
+        }
     }
 }

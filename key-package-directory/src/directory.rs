@@ -9,6 +9,7 @@ use valise_proto::{DeviceId, Reason, Refusal, UserId};
 use valise_service_runtime::KeyedLimiter;
 
 use crate::config::{Config, PackageConfig};
+use crate::known_devices::KnownDevices;
 use crate::notices::Notices;
 use crate::store::{Store, Usable};
 
@@ -23,6 +24,7 @@ const LIMITED_PAIRS: u64 = 200_000;
 /// The store, and all that is asked before it is.
 pub(crate) struct Directory {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) known_devices: KnownDevices,
     pub(crate) verifier: Verifier,
     pub(crate) clock: Clock,
     pub(crate) packages: PackageConfig,
@@ -56,6 +58,7 @@ impl Directory {
         };
         Self {
             store,
+            known_devices: KnownDevices::new(),
             verifier,
             clock,
             packages: config.packages.clone(),

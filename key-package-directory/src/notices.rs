@@ -213,14 +213,7 @@ fn wire((device, suite, day): Occasion, notice: LowStock) -> DeviceNotice {
     };
     DeviceNotice {
         device_id: device.to_string(),
-        deduplication_key: format!(
-            "low-stock:{device}:{suite}:{day}{}",
-            if std::env::var("BREAK").as_deref() == Ok("10") {
-                std::process::id()
-            } else {
-                0
-            }
-        ),
+        deduplication_key: format!("low-stock:{device}:{suite}:{day}"),
         notice: Some(device_notice::Notice::LowStock(item)),
     }
 }

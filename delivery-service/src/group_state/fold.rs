@@ -113,20 +113,35 @@ impl GroupState {
 
     /// The group after a commit that the log has accepted at that position.
     pub(crate) fn merge(&mut self, staged: StagedCommit, position: Position) -> Result<(), StateError> {
+        let only_keys = self.only_changes_keys(&staged);
         self.group
             .merge_commit(&NoStore, staged)
             .map_err(|_| StateError::Damaged("merge"))?;
-        let roster = Roster::of(self.group.members(), Some(&self.roster))
-            .map_err(|_| StateError::Damaged("roster"))?;
-        let authority =
-            Authority::of(self.group.group_context(), &roster).map_err(|_| StateError::Damaged("roles"))?;
-        self.roster = Arc::new(roster);
-        self.authority = Arc::new(authority);
+        if !only_keys {
+            let roster = Roster::of(self.group.members(), Some(&self.roster))
+                .map_err(|_| StateError::Damaged("roster"))?;
+            let authority = Authority::of(self.group.group_context(), &roster)
+                .map_err(|_| StateError::Damaged("roles"))?;
+            self.roster = Arc::new(roster);
+            self.authority = Arc::new(authority);
+        }
         self.position = position;
         self.pending.clear();
         self.tree = None;
         self.commits_since_snapshot += 1;
         Ok(())
+    }
+
+    /// Does a commit leave members, their credentials and roles as they are? It does where it carries no proposals and the committer's
+    /// new leaf has the credential and signature key of a leaf of the roster: its own, as no two leaves share them.
+    fn only_changes_keys(&self, staged: &StagedCommit) -> bool {
+        staged.queued_proposals().next().is_none()
+            && staged.update_path_leaf_node().is_none_or(|leaf| {
+                self.roster.members().any(|member| {
+                    member.signature_key == leaf.signature_key().as_slice()
+                        && member.credential == *leaf.credential()
+                })
+            })
     }
 
     /// The group after a proposal that the log has accepted at that position.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use valise_proto::{DeviceId, Epoch, GroupId};
@@ -14,6 +15,8 @@ use crate::log::{Entry, News};
 
 /// Items that may wait in a mailbox; beyond it the stream is told to read the log.
 const MAILBOX: usize = 256;
+/// News that are delivered before the streams are told: what comes together leaves together, with one write to each connection.
+const TOGETHER: usize = 64;
 
 /// What a stream finds in its mailbox.
 #[derive(Clone, Debug)]
@@ -64,8 +67,10 @@ impl Mailbox {
         )
     }
 
-    fn put(&self, letter: Letter) {
+    /// Puts it in. Says whether the stream has to be told: where something lies there already, it has been told, or will be.
+    fn put(&self, letter: Letter) -> bool {
         let mut letters = self.letters.lock();
+        let first = letters.queue.is_empty() && !letters.missed;
         if letters.queue.len() >= MAILBOX {
             // What is in the log will be read there; ephemeral messages may be lost.
             letters.queue.clear();
@@ -74,7 +79,10 @@ impl Mailbox {
         if !letters.missed {
             letters.queue.push_back(letter);
         }
-        drop(letters);
+        first
+    }
+
+    fn ring(&self) {
         self.arrived.notify_one();
     }
 
@@ -149,27 +157,31 @@ impl FanOut {
         self.table.lock().devices.len()
     }
 
-    fn deliver(&self, news: News) {
+    /// Puts news into mailboxes, and notes those whose streams have to be told.
+    fn deliver(&self, news: News, to_tell: &mut Vec<Arc<Mailbox>>) {
+        let mut put = |mailbox: &Arc<Mailbox>, letter| {
+            if mailbox.put(letter) {
+                to_tell.push(Arc::clone(mailbox));
+            }
+        };
         match news {
             News::Entry { entry, left } => {
                 let table = self.table.lock();
                 for mailbox in table.groups.get(&entry.group).into_iter().flatten() {
-                    mailbox.put(Letter::Entry {
-                        entry: Arc::clone(&entry),
-                        left: Arc::clone(&left),
-                    });
+                    let (entry, left) = (Arc::clone(&entry), Arc::clone(&left));
+                    put(mailbox, Letter::Entry { entry, left });
                 }
             }
             News::Behind(group) => {
                 let table = self.table.lock();
                 for mailbox in table.groups.get(&group).into_iter().flatten() {
-                    mailbox.put(Letter::Behind(group));
+                    put(mailbox, Letter::Behind(group));
                 }
             }
             News::Inbox(device) => {
                 let mailbox = self.table.lock().devices.get(&device).cloned();
                 if let Some(mailbox) = mailbox {
-                    mailbox.put(Letter::Inbox);
+                    put(&mailbox, Letter::Inbox);
                 }
             }
             News::Ephemeral {
@@ -181,11 +193,8 @@ impl FanOut {
                 let table = self.table.lock();
                 for mailbox in table.groups.get(&group).into_iter().flatten() {
                     if mailbox.device != sender {
-                        mailbox.put(Letter::Ephemeral {
-                            group,
-                            epoch,
-                            bytes: bytes.clone(),
-                        });
+                        let bytes = bytes.clone();
+                        put(mailbox, Letter::Ephemeral { group, epoch, bytes });
                     }
                 }
             }
@@ -194,22 +203,139 @@ impl FanOut {
 
     /// Until the service stops: takes the log's news and delivers them.
     pub(crate) async fn run(&self, mut news: broadcast::Receiver<News>, stopping: CancellationToken) {
+        let mut to_tell = Vec::new();
         loop {
-            let item = tokio::select! {
+            let mut item = tokio::select! {
                 () = stopping.cancelled() => return,
                 item = news.recv() => item,
             };
-            match item {
-                Ok(item) => self.deliver(item),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "live news were dropped: streams read the log");
-                    let mailboxes: Vec<_> = self.table.lock().devices.values().cloned().collect();
-                    for mailbox in mailboxes {
-                        mailbox.miss();
+            for taken in 1.. {
+                match item {
+                    Ok(item) => self.deliver(item, &mut to_tell),
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "live news were dropped: streams read the log");
+                        let mailboxes: Vec<_> = self.table.lock().devices.values().cloned().collect();
+                        for mailbox in mailboxes {
+                            mailbox.miss();
+                        }
                     }
+                    Err(RecvError::Closed) => return,
                 }
-                Err(broadcast::error::RecvError::Closed) => return,
+                if taken == 1 {
+                    // What was appended together comes at once. Where nothing more comes, this takes no time.
+                    tokio::task::yield_now().await;
+                }
+                if taken == TOGETHER {
+                    break;
+                }
+                item = match news.try_recv() {
+                    Ok(item) => Ok(item),
+                    Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                    // An end is heard of again.
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                };
+            }
+            to_tell.drain(..).for_each(|mailbox| mailbox.ring());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use valise_proto::Uuid;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId::from_bytes([7; 16]);
+
+    fn device(number: u128) -> DeviceId {
+        DeviceId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn ephemeral(number: u8) -> News {
+        News::Ephemeral {
+            group: GROUP,
+            epoch: Epoch(1),
+            sender: device(0),
+            bytes: Bytes::copy_from_slice(&[number]),
+        }
+    }
+
+    /// The numbers that were found, once told; and whether any were missed.
+    async fn told(mailbox: &Mailbox) -> (Vec<u8>, bool) {
+        let arrived = tokio::time::timeout(Duration::from_secs(20), mailbox.arrived());
+        arrived.await.unwrap();
+        let (letters, missed) = mailbox.take();
+        let numbers = letters.into_iter().map(|letter| match letter {
+            Letter::Ephemeral { bytes, .. } => bytes[0],
+            other => panic!("{other:?}"),
+        });
+        (numbers.collect(), missed)
+    }
+
+    struct Scene {
+        news: broadcast::Sender<News>,
+        mailbox: Arc<Mailbox>,
+        stop: CancellationToken,
+        running: tokio::task::JoinHandle<()>,
+    }
+
+    impl Scene {
+        /// These news wait before anybody takes them.
+        fn with(waiting: impl Iterator<Item = u8>, room: usize) -> Self {
+            let fan_out = Arc::new(FanOut::default());
+            let mailbox = fan_out.open(device(1));
+            fan_out.follow(&mailbox, GROUP);
+            let (news, receiver) = broadcast::channel(room);
+            for number in waiting {
+                news.send(ephemeral(number)).unwrap();
+            }
+            let stop = CancellationToken::new();
+            let told = stop.clone();
+            let running = tokio::spawn(async move { fan_out.run(receiver, told).await });
+            Self {
+                news,
+                mailbox,
+                stop,
+                running,
             }
         }
+
+        async fn end(self) {
+            self.stop.cancel();
+            self.running.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_together_is_told_once_and_nothing_is_lost_between() {
+        let count = TOGETHER as u8 + 3;
+        let scene = Scene::with(0..count, 256);
+        let (mut found, _) = told(&scene.mailbox).await;
+        assert!(found.len() >= TOGETHER, "{}", found.len());
+        while found.len() < usize::from(count) {
+            found.extend(told(&scene.mailbox).await.0);
+        }
+        assert_eq!(found, (0..count).collect::<Vec<_>>());
+        assert!(scene.mailbox.arrived().now_or_never().is_none(), "told once");
+
+        // Whoever has taken everything is told again.
+        for number in 0..3 {
+            scene.news.send(ephemeral(number)).unwrap();
+            assert_eq!(told(&scene.mailbox).await, (vec![number], false));
+        }
+        scene.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_lag_is_heard_of() {
+        // The oldest are gone before they are taken.
+        let scene = Scene::with(0..20, 8);
+        let (_, missed) = told(&scene.mailbox).await;
+        assert!(missed);
+        scene.end().await;
     }
 }

@@ -23,6 +23,8 @@ use crate::log::{Append, Appended, CommitEffects, Created, EntryKind, NewGroup, 
 const BATCH: usize = 64;
 /// Bytes of entries after which no other one joins a batch.
 const BATCH_BYTES: usize = 512 * 1024;
+/// Batches of a partition that are under way: while the server writes one to its disk, the next one's entries are on their way.
+const UNDER_WAY: usize = 2;
 
 type Outcome = Result<Appended, Refused>;
 
@@ -34,8 +36,22 @@ struct Waiting {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    /// A task takes from it.
-    served: bool,
+    /// Tasks that take from it.
+    servers: usize,
+    /// Entries that they have sent and that are not answered.
+    under_way: usize,
+}
+
+impl Queue {
+    /// Is what waits worth a batch? Beside another one, only if it is as large: many small ones cost more.
+    fn is_worth_a_batch(&self) -> bool {
+        !self.waiting.is_empty() && self.waiting.len() >= self.under_way
+    }
+
+    /// Does what waits need one more task? The first one takes all that is there when it comes to it.
+    fn needs_server(&self) -> bool {
+        self.servers == 0 || (self.servers < UNDER_WAY && self.under_way > 0 && self.is_worth_a_batch())
+    }
 }
 
 /// Takes appends, one batch at a time for each partition.
@@ -77,8 +93,8 @@ impl Appender {
                 return Err(stopped());
             }
             queue.waiting.push_back(Waiting { append, answer });
-            if !queue.served {
-                queue.served = true;
+            if queue.needs_server() {
+                queue.servers += 1;
                 let appender = Arc::clone(self);
                 self.tasks.spawn(async move { appender.serve(partition).await });
             }
@@ -86,7 +102,14 @@ impl Appender {
         answered.await.map_err(|_| stopped())?
     }
 
-    /// Until nothing is left in a partition's queue.
+    /// Tasks that serve a partition, entries that they have sent, and entries that wait.
+    #[cfg(test)]
+    pub(super) fn load(&self, partition: Partition) -> (usize, usize, usize) {
+        let queue = self.queues[partition.index()].lock();
+        (queue.servers, queue.under_way, queue.waiting.len())
+    }
+
+    /// Until nothing is left in a partition's queue, or what is left is another task's.
     async fn serve(&self, partition: Partition) {
         loop {
             // Requests that are here already come along: the larger a batch, the less each costs. Where there are none, this
@@ -103,6 +126,7 @@ impl Appender {
                 }
                 sent = self.send(partition, &batch) => sent,
             };
+            self.queues[partition.index()].lock().under_way -= batch.len();
             match sent {
                 Ok(outcomes) => self.answer(partition, batch, outcomes),
                 Err(error) => {
@@ -118,6 +142,10 @@ impl Appender {
 
     fn next_batch(&self, partition: Partition) -> Option<Vec<Waiting>> {
         let mut queue = self.queues[partition.index()].lock();
+        if !queue.is_worth_a_batch() {
+            queue.servers -= 1;
+            return None;
+        }
         let mut batch = Vec::new();
         let mut size = 0;
         while batch.len() < BATCH
@@ -127,10 +155,7 @@ impl Appender {
             size += waiting.append.bytes.len();
             batch.push(waiting);
         }
-        if batch.is_empty() {
-            queue.served = false;
-            return None;
-        }
+        queue.under_way += batch.len();
         Some(batch)
     }
 

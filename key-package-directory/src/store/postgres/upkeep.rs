@@ -32,14 +32,10 @@ pub(super) async fn purge(devices: &[DeviceId], connection: &mut PgConnection) -
         "UPDATE device SET revoked = true WHERE id = ANY ($1::bytea[])",
     ];
     let mut transaction = connection.begin().await?;
-    let new: Vec<Vec<u8>> = sqlx::query_scalar(if std::env::var("BREAK").as_deref() == Ok("6") {
-        "SELECT id FROM device WHERE id = ANY ($1::bytea[]) AND NOT revoked"
-    } else {
-        NEW
-    })
-    .bind(keys(devices))
-    .fetch_all(&mut *transaction)
-    .await?;
+    let new: Vec<Vec<u8>> = sqlx::query_scalar(NEW)
+        .bind(keys(devices))
+        .fetch_all(&mut *transaction)
+        .await?;
     if new.is_empty() {
         return Ok(0);
     }
@@ -76,18 +72,12 @@ pub(super) async fn sweep(
         DELETE FROM seen_init_key WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM seen_init_key WHERE not_after < $1
             ORDER BY not_after LIMIT $2 FOR UPDATE SKIP LOCKED))";
-    let mut delete = async |statement, before, limit: u64| {
-        let deleted = sqlx::query(sqlx::AssertSqlSafe(
-            if std::env::var("BREAK").as_deref() == Ok("16") {
-                String::from(statement).replace("FOR UPDATE SKIP LOCKED", "")
-            } else {
-                String::from(statement)
-            },
-        ))
-        .bind(stored(before))
-        .bind(stored(limit))
-        .execute(&mut *connection)
-        .await?;
+    let mut delete = async |statement: &'static str, before, limit: u64| {
+        let deleted = sqlx::query(statement)
+            .bind(stored(before))
+            .bind(stored(limit))
+            .execute(&mut *connection)
+            .await?;
         Ok::<_, StoreError>(deleted.rows_affected())
     };
     let limit = u64::from(limit);

@@ -13,7 +13,9 @@ local INLINE = 4096
 local NO_ID = string.rep('\0', 8)
 
 local groups, replies, entries, records = {}, {}, {}, {}
-local seq = sequence(heads, changes, inbox_changes)
+-- Every call costs about a microsecond: what many items need is asked for once, and what they change is written once.
+local kept = call('HMGET', heads, 'seq', unpack(ARGV, 3, 2 + group_count))
+local seq = sequence_of(kept[1], changes, inbox_changes)
 -- What is only written below must be of the right type, too: here, and where `sound` asks.
 call('ZCARD', changes)
 
@@ -21,10 +23,13 @@ local function load(n)
     local base = 5 + (n - 1) * 6
     local group = {
         id = ARGV[2 + n], s = KEYS[base + 1], i = KEYS[base + 2], k = KEYS[base + 3], c = KEYS[base + 4],
-        info = KEYS[base + 5], w = KEYS[base + 6], answers = {}, ended = {}, fields = {}, dirty = {},
+        info = KEYS[base + 5], w = KEYS[base + 6], answers = {}, ended = {}, fields = {}, dirty = {}, accepted = {},
+        -- Named from the beginning: a table that grows field by field is made anew again and again.
+        missing = false, damaged = false, frozen = false, sound = nil, known = nil, changed = nil, group_info = nil,
+        flags = 0, epoch = 0, position = 0, commit = 0, proposal = 0, at = 0, origin = nil, key = nil,
     }
     groups[n] = group
-    local head = call('HGET', heads, group.id)
+    local head = kept[1 + n]
     if not head then
         -- A head that was lost: the group is not to be written to, and never begins anew.
         group.damaged = call('EXISTS', group.s, group.i, group.k, group.c, group.info, group.w) > 0
@@ -35,7 +40,7 @@ local function load(n)
     flags, group.epoch, group.position, group.commit, group.proposal, group.at, group.origin, group.key = read(HEAD, head)
     group.flags, group.frozen = flags, flags % 2 == 1
     -- A stream that is ahead of its head could not be appended to.
-    local newer = try('XRANGE', group.s, '(' .. text(group.position) .. '-0', '+', 'COUNT', 1)
+    local newer = try('XRANGE', group.s, '(' .. text(group.position) .. '-0', '+', 'COUNT', '1')
     group.damaged = newer.err ~= nil or #newer > 0
     return group
 end
@@ -53,6 +58,19 @@ local function sound(group)
     return group.sound
 end
 
+-- Which of these keys are known, and their positions.
+local function look_up(group, keys)
+    group.known = {}
+    local positions = try('HMGET', group.i, unpack(keys))
+    if positions.err then
+        group.damaged = true
+        return
+    end
+    for n, position in ipairs(positions) do
+        group.known[keys[n]] = position
+    end
+end
+
 local function reply(status, a, b, c, id)
     replies[#replies + 1] = {status, a or 0, b or 0, c or 0, id or NO_ID}
 end
@@ -63,9 +81,8 @@ local function answered(group, field)
     if answer then
         return answer
     end
-    local position = try('HGET', group.i, field)
-    if type(position) ~= 'string' then
-        group.damaged = group.damaged or position ~= false
+    local position = group.known[field]
+    if not position then
         return nil
     end
     local entry = call('XRANGE', group.s, position .. '-0', position .. '-0')[1]
@@ -77,12 +94,14 @@ local function answered(group, field)
     return {tonumber(position), kind == COMMIT and epoch + 1 or epoch, at, id}
 end
 
-local function record(group, position, meta, bytes, left)
+local function tell(group, position, meta, bytes, left)
     if #bytes + #left > INLINE then
-        return pack('>BI8c16', 2, seq, group.id)
+        record(records, pack('>BI8c16', 2, seq, group.id), '')
+    else
+        local head = pack('>BI8c16I8B', 1, seq, group.id, position, #meta) .. meta .. pack('>H', #left / 16) .. left
+            .. pack('>I4', #bytes)
+        record(records, head, bytes)
     end
-    return pack('>BI8c16I8B', 1, seq, group.id, position, #meta) .. meta .. pack('>H', #left / 16) .. left
-        .. pack('>I4', #bytes) .. bytes
 end
 
 local function accept(group, item, bytes, effects)
@@ -106,9 +125,11 @@ local function accept(group, item, bytes, effects)
     group.changed = seq
     group.answers[item.field] = {position, group.epoch, group.at, item.id}
     local meta = pack('>BI8I8', item.kind, item.epoch, group.at) .. item.id .. item.field
-    item.group, item.position, item.meta, item.bytes, item.effects = group, position, meta, bytes, effects
+    item.group, item.position, item.meta = group, text(position), meta
+    group.accepted[#group.accepted + 1] = item.field
+    group.accepted[#group.accepted + 1] = item.position
     entries[#entries + 1] = item
-    records[#records + 1] = record(group, position, meta, bytes, effects and effects.left or '')
+    tell(group, position, meta, bytes, effects and effects.left or '')
     reply(ACCEPTED, position, group.epoch, group.at, item.id)
     item.reply = replies[#replies]
 end
@@ -141,31 +162,48 @@ local function decide(group, item, bytes, effects)
     return accept(group, item, bytes, effects)
 end
 
+local items, keys_of = {}, {}
+for n = 1, group_count do
+    keys_of[n] = {}
+end
 local argument, argument_count = 3 + group_count, #ARGV
 while argument <= argument_count do
-    local item = {}
-    local number, welcome, next
-    number, welcome, item.kind, item.epoch, item.at, item.seen, item.id, next = read('>HHBI8I8I8c8', ARGV[argument])
+    local item = {
+        number = 0, kind = 0, epoch = 0, at = 0, seen = 0, id = nil, field = nil, bytes = nil, effects = nil, group = nil,
+        position = nil, meta = nil, reply = nil, hand_off = nil,
+    }
+    local welcome, next
+    item.number, welcome, item.kind, item.epoch, item.at, item.seen, item.id, next = read('>HHBI8I8I8c8', ARGV[argument])
     -- Key and sender, or the key alone for the service.
     item.field = sub(ARGV[argument], next)
-    local bytes, effects = ARGV[argument + 1], nil
+    item.bytes = ARGV[argument + 1]
     argument = argument + 2
     if item.kind == COMMIT then
-        effects = {
+        item.effects = {
             group_info = ARGV[argument], welcome = ARGV[argument + 1], joined = ARGV[argument + 2],
             left = ARGV[argument + 3],
             welcome_key = welcome > 0 and KEYS[5 + group_count * 6 + welcome] or nil,
         }
         argument = argument + 4
     end
-    decide(groups[number] or load(number), item, bytes, effects)
+    items[#items + 1] = item
+    local keys = keys_of[item.number]
+    keys[#keys + 1] = item.field
+end
+for n = 1, group_count do
+    local group = load(n)
+    if not group.missing and not group.damaged then
+        look_up(group, keys_of[n])
+    end
+end
+for _, item in ipairs(items) do
+    decide(groups[item.number], item, item.bytes, item.effects)
 end
 
 -- From here on everything is written, and nothing can fail.
 for _, item in ipairs(entries) do
-    local group, position = item.group, text(item.position)
+    local group, position = item.group, item.position
     call('XADD', group.s, position .. '-0', 'm', item.meta, 'b', item.bytes)
-    call('HSET', group.i, item.field, position)
     if item.kind == COMMIT or item.kind == PROPOSAL then
         call('ZADD', group.k, position, position)
     end
@@ -189,12 +227,14 @@ for _, item in ipairs(entries) do
         item.reply[6] = call('XADD', out, '*', 'h', item.hand_off)
     end
 end
-for _, group in pairs(groups) do
+local newest = text(seq)
+for _, group in ipairs(groups) do
     if group.changed then
+        call('HSET', group.i, unpack(group.accepted))
         local head = pack(HEAD, group.flags, group.epoch, group.position, group.commit, group.proposal, group.at,
             group.origin, group.key)
-        call('HSET', heads, group.id, head, 'seq', text(seq))
-        call('ZADD', changes, text(group.changed), group.id)
+        call('HSET', heads, group.id, head, 'seq', newest)
+        call('ZADD', changes, group.changed == seq and newest or text(group.changed), group.id)
         if group.group_info then
             call('SET', group.info, group.group_info)
         end

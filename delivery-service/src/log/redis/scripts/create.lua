@@ -27,5 +27,5 @@ call('SET', KEYS[10], ARGV[5])
 write_windows(group)
 call('ZADD', changes, text(seq), id)
 local handed = call('XADD', out, '*', 'h', record)
-publish(channel, {pack('>BI8', 4, seq)})
+publish(channel, {pack('>BI8', 4, seq), ''})
 return 'y' .. handed

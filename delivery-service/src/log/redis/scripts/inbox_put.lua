@@ -37,7 +37,7 @@ for n = 1, #ARGV / 4 do
         call('PEXPIRE', marks, text(DAY + DAY))
         call('ZADD', inbox_changes, text(seq), device)
         call('HSET', heads, 'seq', text(seq))
-        records[#records + 1] = pack('>BI8', 3, seq) .. device
+        record(records, pack('>BI8', 3, seq), device)
         outcome[n] = '1'
     end
 end

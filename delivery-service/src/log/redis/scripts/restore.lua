@@ -14,5 +14,5 @@ for n = 5, #ARGV, 2 do
 end
 call('ZADD', changes, text(seq), ARGV[1])
 call('XADD', out, '*', 'h', ARGV[4])
-publish(channel, {pack('>BI8c16', 2, seq, ARGV[1])})
+publish(channel, {pack('>BI8c16', 2, seq, ARGV[1]), ''})
 return 0

@@ -271,3 +271,43 @@ async fn an_entry_takes_little_more_than_its_bytes() {
     let each = (memory().await - before) / entries;
     assert!(each <= 1280, "{each} bytes an entry of 1 KiB");
 }
+
+/// Waits until a partition's queue is so.
+async fn loaded(log: &Hot, partition: Partition, load: (usize, usize, usize)) {
+    let reached = async {
+        while log.log.appender.load(partition) != load {
+            tokio::task::yield_now().await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+    assert!(reached.is_ok(), "{:?}", log.log.appender.load(partition));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_batch_that_is_under_way_goes_another_one_as_large_and_no_third() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    let partition = Partition::of_group(&group);
+    let mut sending = tokio::task::JoinSet::new();
+    let mut send = |text: &str| {
+        let (log, message) = (Arc::clone(&log), message(group, alice, 0, text));
+        sending.spawn(async move { log.append(message).await.unwrap().unwrap().position.0 });
+    };
+    // It answers nothing, so what is sent stays under way.
+    server.pause();
+    send("first");
+    loaded(&log, partition, (1, 1, 0)).await;
+    send("second");
+    loaded(&log, partition, (2, 2, 0)).await;
+    for number in 1..=5 {
+        send("waits");
+        loaded(&log, partition, (2, 2, number)).await;
+    }
+    server.resume();
+    let mut positions = sending.join_all().await;
+    positions.sort_unstable();
+    assert_eq!(positions, [1, 2, 3, 4, 5, 6, 7]);
+    loaded(&log, partition, (0, 0, 0)).await;
+}
