@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto, dangerous, decode_header};
 use serde::{Deserialize, Serialize};
+use valise_device_certificate::KeyKind;
 
 use crate::claims::{MAX_ASSERTION_LIFETIME, MAX_CLOCK_SKEW, MAX_TOKEN_BYTES, unix_seconds};
 
@@ -25,21 +26,25 @@ struct AssertionClaims {
 /// A signed assertion of `subject` (device id or service name) for `audience`
 /// ([`ASSERTION_AUDIENCE`](crate::ASSERTION_AUDIENCE)), valid for a minute from `now`.
 ///
-/// `jti` must be 16 to 64 characters and never used before; `sign` makes an Ed25519 signature (RFC 8032).
+/// `jti` must be 16 to 64 characters and never used before; `sign` makes a signature with a key of that kind, in the form that
+/// the [kind](KeyKind) has. An assertion with one of another form is refused like any other wrong one.
 pub fn assertion(
     subject: &str,
     audience: &str,
     now: SystemTime,
     jti: &str,
+    kind: KeyKind,
     sign: impl FnOnce(&[u8]) -> Vec<u8>,
 ) -> String {
     let iat = unix_seconds(now);
     let claims = serde_json::json!({
         "iss": subject, "sub": subject, "aud": audience, "iat": iat, "exp": iat + LIFETIME.as_secs(), "jti": jti,
     });
-    let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"EdDSA","typ":"JWT"}"#);
+    let header = serde_json::json!({ "alg": kind.jws_algorithm(), "typ": "JWT" });
+    let header = URL_SAFE_NO_PAD.encode(header.to_string());
     let mut text = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-    let signature = URL_SAFE_NO_PAD.encode(sign(text.as_bytes()));
+    let signature = kind.jws_signature(sign(text.as_bytes())).unwrap_or_default();
+    let signature = URL_SAFE_NO_PAD.encode(signature);
     text.push('.');
     text.push_str(&signature);
     text
@@ -48,6 +53,7 @@ pub fn assertion(
 /// An assertion as it arrived: nothing in it is believed before [`Assertion::verify`].
 pub struct Assertion<'a> {
     text: &'a str,
+    kind: KeyKind,
     claims: AssertionClaims,
 }
 
@@ -67,15 +73,17 @@ impl<'a> Assertion<'a> {
             return Err("size");
         }
         let header = decode_header(text).map_err(|_| "encoding")?;
-        if header.alg != Algorithm::EdDSA {
-            return Err("algorithm");
-        }
+        let kind = match header.alg {
+            Algorithm::EdDSA => KeyKind::Ed25519,
+            Algorithm::ES256 => KeyKind::P256,
+            _ => return Err("algorithm"),
+        };
         // Nothing "critical" is understood here (RFC 7515 §4.1.11), and an access token is not an assertion.
         if header.crit.is_some() || header.typ.is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt")) {
             return Err("header");
         }
         let claims = dangerous::insecure_decode_claims(text).map_err(|_| "claims")?;
-        Ok(Self { text, claims })
+        Ok(Self { text, kind, claims })
     }
 
     /// Who is said to have made it: a device id or a service's name. Not believed yet.
@@ -83,20 +91,21 @@ impl<'a> Assertion<'a> {
         &self.claims.sub
     }
 
-    /// Judges it with the subject's Ed25519 public key. The error is a rule's name.
+    /// Judges it with the subject's raw public key. The error is a rule's name.
     pub fn verify(
         &self,
         public_key: &[u8],
         audience: &str,
         now: SystemTime,
     ) -> Result<VerifiedAssertion, &'static str> {
-        // The library takes the first 32 bytes of any key and panics on fewer.
-        if public_key.len() != 32 {
-            return Err("key");
-        }
+        // The library takes the first 32 bytes of any Ed25519 key and panics on fewer.
+        let (key, algorithm) = match KeyKind::of(public_key).ok_or("key")? {
+            kind if kind != self.kind => return Err("algorithm"),
+            KeyKind::Ed25519 => (DecodingKey::from_ed_der(public_key), Algorithm::EdDSA),
+            KeyKind::P256 => (DecodingKey::from_ec_der(public_key), Algorithm::ES256),
+        };
         let (message, signature) = self.text.rsplit_once('.').ok_or("encoding")?;
-        let key = DecodingKey::from_ed_der(public_key);
-        if !crypto::verify(signature, message.as_bytes(), &key, Algorithm::EdDSA).unwrap_or(false) {
+        if !crypto::verify(signature, message.as_bytes(), &key, algorithm).unwrap_or(false) {
             return Err("signature");
         }
         let AssertionClaims {
@@ -133,6 +142,7 @@ impl<'a> Assertion<'a> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{KeyPair, SigningKey as _};
     use valise_clock::Clock;
 
     use super::*;
@@ -141,8 +151,18 @@ mod tests {
 
     const JTI: &str = "0123456789abcdef";
 
+    fn by(
+        kind: KeyKind,
+        audience: &str,
+        now: SystemTime,
+        jti: &str,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> String {
+        assertion("someone", audience, now, jti, kind, sign)
+    }
+
     fn made(key: &Key, now: SystemTime) -> String {
-        assertion("someone", ASSERTION_AUDIENCE, now, JTI, |message| {
+        by(KeyKind::Ed25519, ASSERTION_AUDIENCE, now, JTI, |message| {
             key.sign(message)
         })
     }
@@ -170,9 +190,43 @@ mod tests {
     }
 
     #[test]
+    fn an_assertion_of_a_p256_key_is_es256_and_believed_with_that_key_only() {
+        let new = || KeyPair::generate_for(KeyKind::P256.algorithm()).unwrap();
+        let (now, key, other, ed25519) = (Clock::system().now(), new(), new(), Key::new(1));
+        let sign = |message: &[u8]| key.sign(message).unwrap();
+        let text = by(KeyKind::P256, ASSERTION_AUDIENCE, now, JTI, sign);
+        let verdict = |text: &str, public: &[u8]| {
+            Assertion::read(text)
+                .unwrap()
+                .verify(public, ASSERTION_AUDIENCE, now)
+                .map(drop)
+        };
+        assert_eq!(verdict(&text, key.public_key_raw()), Ok(()));
+        assert_eq!(verdict(&text, other.public_key_raw()), Err("signature"));
+        // A key is used with its own algorithm and no other.
+        assert_eq!(verdict(&text, &ed25519.public), Err("algorithm"));
+        assert_eq!(
+            verdict(&made(&ed25519, now), key.public_key_raw()),
+            Err("algorithm")
+        );
+        let no_point = [&[4; 65][..]].concat();
+        assert_eq!(verdict(&text, &no_point), Err("signature"));
+        // In DER, as X.509 has it, it is no signature of a JWS.
+        let in_der = by(KeyKind::Ed25519, ASSERTION_AUDIENCE, now, JTI, sign);
+        let in_der = in_der.split_once('.').map(|(_, rest)| rest).unwrap();
+        let header = text.split_once('.').map(|(header, _)| header).unwrap();
+        assert_eq!(
+            verdict(&format!("{header}.{in_der}"), key.public_key_raw()),
+            Err("signature")
+        );
+    }
+
+    #[test]
     fn an_assertion_looks_like_this() {
         let now = UNIX_EPOCH + Duration::from_secs(1_900_000_000);
-        let text = assertion("me", ASSERTION_AUDIENCE, now, JTI, |_| b"signature".to_vec());
+        let text = assertion("me", ASSERTION_AUDIENCE, now, JTI, KeyKind::Ed25519, |_| {
+            b"signature".to_vec()
+        });
         let parts: Vec<_> = text
             .split('.')
             .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap())
@@ -206,10 +260,12 @@ mod tests {
             verify(&text, now - Duration::from_secs(40)),
             Err("issued_in_the_future")
         );
-        let text = assertion("someone", "elsewhere", now, JTI, |message| key.sign(message));
+        let text = by(KeyKind::Ed25519, "elsewhere", now, JTI, |message| {
+            key.sign(message)
+        });
         assert_eq!(verify(&text, now), Err("audience"));
         for jti in ["short", &"x".repeat(65), "with a space inside"] {
-            let text = assertion("someone", ASSERTION_AUDIENCE, now, jti, |message| {
+            let text = by(KeyKind::Ed25519, ASSERTION_AUDIENCE, now, jti, |message| {
                 key.sign(message)
             });
             assert_eq!(verify(&text, now), Err("jti"));

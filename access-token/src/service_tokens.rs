@@ -97,7 +97,8 @@ impl Inner {
         let unusable = || Refusal::new(Reason::Internal);
         let mut signed = true;
         let jti = Uuid::new_v4().to_string();
-        let assertion = crate::assertion(self.identity.name(), ASSERTION_AUDIENCE, now, &jti, |message| {
+        let (name, kind) = (self.identity.name(), self.identity.kind());
+        let assertion = crate::assertion(name, ASSERTION_AUDIENCE, now, &jti, kind, |message| {
             self.identity.sign(message).unwrap_or_else(|_| {
                 signed = false;
                 Vec::new()

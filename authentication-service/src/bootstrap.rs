@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use valise_device_certificate::{ServiceIdentity, ServiceKey};
+use valise_device_certificate::{KeyKind, ServiceIdentity, ServiceKey};
 use valise_proto::{Reason, Refusal, UserId};
 
 use crate::audit::{self, Action, BOOTSTRAP};
@@ -50,10 +50,14 @@ impl Service {
         made.await.map_err(Refusal::from)
     }
 
-    /// A new key with a certificate for one of [`SERVICE_NAMES`](crate::SERVICE_NAMES).
-    pub async fn issue_service_identity(&self, name: &str) -> Result<ServiceIdentity, Refusal> {
+    /// A new key of that kind with a certificate for one of [`SERVICE_NAMES`](crate::SERVICE_NAMES).
+    pub async fn issue_service_identity(
+        &self,
+        name: &str,
+        kind: KeyKind,
+    ) -> Result<ServiceIdentity, Refusal> {
         let unusable = |_| Refusal::new(Reason::Internal);
-        let key = ServiceKey::generate().map_err(unusable)?;
+        let key = ServiceKey::generate_of(kind).map_err(unusable)?;
         let request = RequestedKey::read(&key.request().map_err(unusable)?)?;
         let issued = service_certificate::issue(&self.app, name, &request, BOOTSTRAP).await?;
         key.with_chain(issued.chain).map_err(unusable)

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    SanType, SerialNumber,
 };
 use valise_device_certificate::{TrustBundle, service_uri};
 use valise_proto::{DeviceId, UserId};
@@ -34,19 +34,6 @@ pub(crate) struct Issued {
     /// Leaf first, DER, without the root.
     pub(crate) chain: Vec<Vec<u8>>,
     pub(crate) expires_at: SystemTime,
-}
-
-/// A raw Ed25519 key, as rcgen wants it.
-struct RawKey<'a>(&'a [u8]);
-
-impl PublicKeyData for RawKey<'_> {
-    fn der_bytes(&self) -> &[u8] {
-        self.0
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ED25519
-    }
 }
 
 impl Authority {
@@ -133,7 +120,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params
-            .signed_by(&RawKey(key.as_bytes()), &self.issuer)
+            .signed_by(key, &self.issuer)
             .map_err(|_| Error::Signing("the root key cannot be used"))?;
         Ok(Issued {
             chain: vec![certificate.der().to_vec()],
@@ -151,6 +138,7 @@ fn serial_number() -> SerialNumber {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::PKCS_ED25519;
     use valise_clock::Clock;
     use valise_device_certificate::{CertificateError, ServiceKey, Subject};
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use valise_proto::{Refusal, UserId};
 use valise_sql_database::Database;
 
@@ -19,9 +20,12 @@ pub enum Command {
     /// `bootstrap USER`: makes a code with which the first administrator enrols, and prints it.
     Bootstrap(UserId),
     /// `identity SERVICE KEY-FILE CHAIN-FILE`: issues the key and certificate that one of the other services runs with.
+    /// `identity-p256 …`: those with which the delivery service acts in groups with a P-256 suite.
     Identity {
         /// One of [`SERVICE_NAMES`](crate::SERVICE_NAMES).
         service: String,
+        /// Of which kind the key is.
+        kind: KeyKind,
         /// Where the key goes, PEM; readable by its owner alone.
         key: PathBuf,
         /// Where the certificate chain goes, PEM.
@@ -53,15 +57,18 @@ impl Arguments {
                 let user = text(user)?.parse().map_err(|_| StartError::Usage)?;
                 (Command::Bootstrap(user), rest)
             }
-            [name, service, key, chain, rest @ ..] if name == "identity" => {
+            [name, service, key, chain, rest @ ..] if identity_kind(name).is_some() => {
                 let identity = Command::Identity {
                     service: text(service)?,
+                    kind: identity_kind(name).ok_or(StartError::Usage)?,
                     key: key.into(),
                     chain: chain.into(),
                 };
                 (identity, rest)
             }
-            [name, ..] if name == "bootstrap" || name == "identity" => return Err(StartError::Usage),
+            [name, ..] if name == "bootstrap" || identity_kind(name).is_some() => {
+                return Err(StartError::Usage);
+            }
             rest => (Command::Serve, rest),
         };
         let configuration = match rest {
@@ -73,6 +80,14 @@ impl Arguments {
             command,
             configuration,
         })
+    }
+}
+
+fn identity_kind(name: &OsString) -> Option<KeyKind> {
+    match name.to_str() {
+        Some("identity") => Some(KeyKind::Ed25519),
+        Some("identity-p256") => Some(KeyKind::P256),
+        _ => None,
     }
 }
 
@@ -91,9 +106,14 @@ impl Command {
                 })
                 .await?
             }
-            Self::Identity { service, key, chain } => {
+            Self::Identity {
+                service,
+                kind,
+                key,
+                chain,
+            } => {
                 with_service(config, async |issuer| {
-                    issue(issuer, &service, &key, &chain).await?;
+                    issue(issuer, &service, kind, &key, &chain).await?;
                     Ok(format!("issued a certificate for {service}"))
                 })
                 .await?
@@ -132,11 +152,17 @@ async fn with_service<T>(
     outcome
 }
 
-async fn issue(issuer: &Service, service: &str, key: &Path, chain: &Path) -> Result<(), StartError> {
+async fn issue(
+    issuer: &Service,
+    service: &str,
+    kind: KeyKind,
+    key: &Path,
+    chain: &Path,
+) -> Result<(), StartError> {
     if key.exists() || chain.exists() {
         return Err(StartError::IdentityExists);
     }
-    let identity = issuer.issue_service_identity(service).await?;
+    let identity = issuer.issue_service_identity(service, kind).await?;
     identity
         .save(key, chain)
         .map_err(|_| StartError::IdentityNotWritten)
@@ -161,8 +187,9 @@ mod tests {
     #[test]
     fn the_configuration_comes_last() {
         let bootstrap = Command::Bootstrap("root@interieur.example".parse().unwrap());
-        let identity = Command::Identity {
+        let identity = |kind| Command::Identity {
             service: "delivery-service".into(),
+            kind,
             key: "key.pem".into(),
             chain: "chain.pem".into(),
         };
@@ -170,7 +197,14 @@ mod tests {
             ("", Command::Serve),
             ("migrate", Command::Migrate),
             ("bootstrap root@interieur.example", bootstrap),
-            ("identity delivery-service key.pem chain.pem", identity),
+            (
+                "identity delivery-service key.pem chain.pem",
+                identity(KeyKind::Ed25519),
+            ),
+            (
+                "identity-p256 delivery-service key.pem chain.pem",
+                identity(KeyKind::P256),
+            ),
         ] {
             assert_eq!(parse(words), Some((command.clone(), None)));
             let file = Some(PathBuf::from("a.toml"));
@@ -178,7 +212,13 @@ mod tests {
             assert_eq!(parse(&format!("{words} a.toml b.toml")), None);
             assert_eq!(parse(&format!("{words} --help")), None);
         }
-        for wrong in ["bootstrap", "bootstrap a.toml", "identity", "identity s k"] {
+        for wrong in [
+            "bootstrap",
+            "bootstrap a.toml",
+            "identity",
+            "identity s k",
+            "identity-p256 s k",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 pub enum StartError {
     /// The process was asked for something else than it does.
     #[error(
-        "usage: valise-authentication-service [migrate | bootstrap USER | identity SERVICE KEY-FILE CHAIN-FILE] [CONFIGURATION]"
+        "usage: valise-authentication-service [migrate | bootstrap USER | identity SERVICE KEY-FILE CHAIN-FILE | identity-p256 SERVICE KEY-FILE CHAIN-FILE] [CONFIGURATION]"
     )]
     Usage,
     /// What was asked for is refused.

@@ -1,6 +1,7 @@
 //! A device gets a new certificate, for the same or for a new key.
 
-use valise_proto::{DeviceId, Reason, UserId};
+use valise_device_certificate::KeyKind;
+use valise_proto::{DeviceId, Reason, Refusal, UserId};
 
 use crate::app::App;
 use crate::audit::{self, Action};
@@ -9,7 +10,7 @@ use crate::enrol::key_in_use;
 use crate::error::Error;
 use crate::store::RenewOutcome;
 
-/// From now on the device's assertions are signed with that key.
+/// From now on the device's assertions are signed with that key, which is of the same kind as the one before.
 pub(crate) async fn renew(
     app: &App,
     user: &UserId,
@@ -17,6 +18,13 @@ pub(crate) async fn renew(
     key: &RequestedKey,
 ) -> Result<Issued, Error> {
     let now = app.now();
+    // Its groups are of suites that need a key of this kind.
+    let found = app.store.device(device).await?.ok_or(Reason::DeviceRevoked)?;
+    if KeyKind::of(&found.public_key) != Some(key.kind()) {
+        return Err(Refusal::new(Reason::InvalidCertificateRequest)
+            .with("rule", "key_kind")
+            .into());
+    }
     let lifetime = app.config.lifetimes.device_certificate();
     let issued = app.authority.certify_device(key, user, device, now, lifetime)?;
     let act = audit::act(now, device, Action::CertificateRenewed, device);

@@ -21,10 +21,14 @@ pub(crate) enum Row {
     B6,
     /// A commit, against openmls alone.
     B8,
+    /// A device with 200 groups and 20,000 missed messages, against reading and decrypting them alone.
+    B9,
     /// Claims of key packages on PostgreSQL, against one `DELETE` by pgbench.
     B10,
     /// Processor time of a send through one, two and three replicas.
     B11,
+    /// A group of 1,000 through the SDK, against openmls alone.
+    B12,
     /// From start to healthy.
     B13,
     /// What it costs to wait for a replica of Redis.
@@ -56,7 +60,7 @@ pub(crate) struct Args {
     /// Multiplies the work of each round.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) scale: u32,
-    /// Largest group of B5, B6 and B8. At 10,000 the group takes minutes to build.
+    /// Largest group of B5, B6, B8 and B12 (at most 1,000 there). At 10,000 the group takes minutes to build.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub(crate) max_members: u32,
     /// Where the embedded store's databases go, in a new directory that is deleted at the end. It should be on the disk that
@@ -75,7 +79,16 @@ impl Args {
     /// The rows to measure, or which of them the store does not have.
     pub(crate) fn rows(&self) -> crate::Result<Vec<Row>> {
         let all: &[Row] = match self.store {
-            Store::Embedded => &[Row::B2, Row::B3, Row::B4, Row::B6, Row::B8, Row::B13],
+            Store::Embedded => &[
+                Row::B2,
+                Row::B3,
+                Row::B4,
+                Row::B6,
+                Row::B8,
+                Row::B9,
+                Row::B12,
+                Row::B13,
+            ],
             Store::Production => &[
                 Row::B1,
                 Row::B3,
@@ -83,8 +96,10 @@ impl Args {
                 Row::B5,
                 Row::B6,
                 Row::B8,
+                Row::B9,
                 Row::B10,
                 Row::B11,
+                Row::B12,
                 Row::B14,
             ],
         };

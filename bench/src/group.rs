@@ -16,7 +16,7 @@ use crate::raw::{Device, Identity, new_key};
 use crate::{Result, say};
 
 /// Most Adds in a commit.
-const ADDS: usize = 256;
+pub(crate) const ADDS: usize = 256;
 /// Of key packages and leaves.
 const LIFETIME_SECONDS: u64 = 84 * 24 * 3600;
 /// An application message with that much text is 1 KiB, padding and all, within a few bytes.
@@ -25,7 +25,7 @@ const TEXT: usize = 900;
 /// One device's state of a group.
 pub(crate) struct Member {
     pub(crate) mls: MlsGroup,
-    provider: OpenMlsRustCrypto,
+    pub(crate) provider: OpenMlsRustCrypto,
     /// The newest commit's.
     pub(crate) position: u64,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Member {
 pub(crate) struct Built {
     pub(crate) commit: Bytes,
     group_info: Bytes,
-    welcome: Bytes,
+    pub(crate) welcome: Bytes,
     for_joiners: Option<Welcome>,
 }
 
@@ -70,6 +70,11 @@ impl Joiner {
         })
     }
 
+    /// The key package as it is published.
+    pub(crate) fn message(&self) -> Result<Bytes> {
+        bytes(&MlsMessageOut::from(self.package.clone()))
+    }
+
     /// Joins with a Welcome for this key package.
     pub(crate) fn join(self, added: &Added) -> Result<Member> {
         let staged = StagedWelcome::build_from_welcome(&self.provider, &join_config(), added.welcome.clone())
@@ -89,9 +94,9 @@ impl Joiner {
 
 /// What joiners need to know.
 pub(crate) struct Added {
-    welcome: Welcome,
-    tree: RatchetTreeIn,
-    position: u64,
+    pub(crate) welcome: Welcome,
+    pub(crate) tree: RatchetTreeIn,
+    pub(crate) position: u64,
 }
 
 impl Member {
@@ -104,6 +109,22 @@ impl Member {
             .into_inner();
         let external_sender = ExternalSender::tls_deserialize_exact_bytes(&parameters.external_sender)?;
         let identity = &device.identity;
+        let member = Self::alone(identity, external_sender)?;
+        let group_info = member
+            .mls
+            .export_group_info(member.provider.crypto(), &identity.signer, false)
+            .map_err(say)?;
+        let request = CreateGroupRequest {
+            group_info: bytes(&group_info)?,
+            ratchet_tree: member.mls.export_ratchet_tree().tls_serialize_detached()?.into(),
+            idempotency_key: new_key(),
+        };
+        device.delivery().create_group(device.request(request)).await?;
+        Ok(member)
+    }
+
+    /// A group with one member, which nobody else knows of.
+    pub(crate) fn alone(identity: &Identity, external_sender: ExternalSender) -> Result<Self> {
         let config = create_config(suites()[0], external_sender, &identity.user, lifetime())?;
         let id = GroupId::random(&mut rand::rng());
         let provider = OpenMlsRustCrypto::default();
@@ -115,15 +136,6 @@ impl Member {
             credential_of(identity),
         )
         .map_err(say)?;
-        let group_info = mls
-            .export_group_info(provider.crypto(), &identity.signer, false)
-            .map_err(say)?;
-        let request = CreateGroupRequest {
-            group_info: bytes(&group_info)?,
-            ratchet_tree: mls.export_ratchet_tree().tls_serialize_detached()?.into(),
-            idempotency_key: new_key(),
-        };
-        device.delivery().create_group(device.request(request)).await?;
         Ok(Self {
             mls,
             provider,

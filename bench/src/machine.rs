@@ -63,6 +63,11 @@ pub(crate) struct Machine {
     pub(crate) programs: Vec<String>,
 }
 
+/// What can run at the same time; 1 where it is not known.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
 impl Machine {
     pub(crate) fn look() -> Self {
         let field = |file: &str, name: &str| {
@@ -86,7 +91,7 @@ impl Machine {
                 std::env::consts::ARCH
             ),
             processor: field("/proc/cpuinfo", "model name"),
-            cores: std::thread::available_parallelism().map_or(0, Into::into),
+            cores: cores(),
             memory_mib: kib / 1024,
             sqlite: rusqlite::version(),
             programs: Vec::new(),

@@ -1,11 +1,13 @@
 //! Benchmarks, row by row. See `docs/benchmarks.md`.
 //!
-//! The servers are the real programs in processes of their own. The load comes from here, without the SDK: messages are
-//! encrypted before the clock starts. A row and its reference take turns, so that both see the same machine.
+//! The servers are the real programs in processes of their own. The load comes from here, without the SDK (but in B9 and B12, which measure it):
+//! messages are encrypted before the clock starts. A row and its reference take turns, so that both see the same machine.
 
+mod alone;
 mod args;
 mod b10_claims;
 mod b11_replicas;
+mod b12_large_group;
 mod b13_start;
 mod b14_fencing;
 mod b1_durable_sends;
@@ -15,6 +17,7 @@ mod b4_delivery;
 mod b5_fan_out;
 mod b6_group_size;
 mod b8_commit;
+mod b9_catch_up;
 mod embedded;
 mod group;
 mod machine;
@@ -105,8 +108,10 @@ async fn main() -> Result<()> {
             Row::B5 => b5_fan_out::run(&mut bench).await?,
             Row::B6 => b6_group_size::run(&mut bench).await?,
             Row::B8 => b8_commit::run(&mut bench).await?,
+            Row::B9 => b9_catch_up::run(&mut bench).await?,
             Row::B10 => b10_claims::run(&mut bench).await?,
             Row::B11 => b11_replicas::run(&mut bench).await?,
+            Row::B12 => b12_large_group::run(&mut bench).await?,
             Row::B13 => b13_start::run(&bench).await?,
             Row::B14 => b14_fencing::run(&mut bench).await?,
         };

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use valise_access_token::{ASSERTION_AUDIENCE, assertion};
 use valise_clock::Clock;
-use valise_device_certificate::certification_request;
+use valise_device_certificate::{KeyKind, certification_request};
 use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
 use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
 use valise_proto::authentication::v1::{
@@ -130,6 +130,7 @@ async fn authorization(channel: &Channel, identity: &Identity) -> Result<Metadat
         ASSERTION_AUDIENCE,
         Clock::system().now(),
         &jti,
+        KeyKind::Ed25519,
         |message| {
             signed = identity.signer.sign(message).ok();
             signed.clone().unwrap_or_default()
@@ -187,11 +188,8 @@ impl Administrator {
             {
                 identities.push(identity??);
             }
-            self.users += 1;
-            let request = self.device.request(CreateEnrolmentCodeRequest {
-                user_id: format!("user{}@{}", self.users, self.domain),
-                ..CreateEnrolmentCodeRequest::default()
-            });
+            let (_, request) = self.next_code();
+            let request = self.device.request(request);
             let channel = self.device.authentication.clone();
             enrolling.spawn(async move {
                 let mut client = AdministrationServiceClient::new(channel.clone());
@@ -207,6 +205,29 @@ impl Administrator {
             identities.push(identity??);
         }
         Ok(identities)
+    }
+
+    /// A new user, and the request for a code with which a device of theirs enrols.
+    fn next_code(&mut self) -> (String, CreateEnrolmentCodeRequest) {
+        self.users += 1;
+        let user = format!("user{}@{}", self.users, self.domain);
+        let request = CreateEnrolmentCodeRequest {
+            user_id: user.clone(),
+            ..CreateEnrolmentCodeRequest::default()
+        };
+        (user, request)
+    }
+
+    /// A new user, and a code with which a device of theirs enrols.
+    pub(crate) async fn code(&mut self) -> Result<(UserId, String)> {
+        self.device.renew().await?;
+        let (user, request) = self.next_code();
+        let request = self.device.request(request);
+        let answer = AdministrationServiceClient::new(self.device.authentication.clone())
+            .create_enrolment_code(request)
+            .await?
+            .into_inner();
+        Ok((user.parse()?, answer.enrolment_code))
     }
 
     /// The same, each with a connection and a token.

@@ -8,6 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use valise_client_sdk::Servers;
 use valise_local_stack::{LocalStack, Redis, RedisShape, StackOptions};
 
 use crate::args::{Args, Store};
@@ -120,6 +121,18 @@ impl Server {
     /// The one Redis server.
     pub(crate) fn redis(&mut self) -> Result<&mut Redis> {
         Ok(self.stack()?.standalone_redis())
+    }
+
+    /// Where the SDK finds them.
+    pub(crate) fn client_urls(&self) -> Servers {
+        match self {
+            Self::Embedded(up) => Servers::one(&up.url),
+            Self::Production(stack) => Servers::each(
+                stack.authentication(0).url(),
+                stack.directory(0).url(),
+                stack.delivery(0).url(),
+            ),
+        }
     }
 
     /// A connection to the authentication service.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use valise_client_sdk::{ExternalJoin, Role};
+use valise_client_sdk::{CipherSuite, ExternalJoin, Role};
 use valise_clock::Clock;
 use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
@@ -86,6 +86,10 @@ pub(crate) struct UpArgs {
     /// Who becomes the first administrator [default: admin@DOMAIN]
     #[arg(long)]
     administrator: Option<UserId>,
+    /// Cipher suites that new groups may have, best first, for example 0x004F,0x0001: a group made for users gets the first that
+    /// all of their devices have [default: 0x0001, 0x0003, 0x0002 and the hybrid post-quantum 0x004F]
+    #[arg(long, value_name = "SUITES", value_delimiter = ',')]
+    suites: Vec<CipherSuite>,
     /// Once the services answer, print one JSON object on one line instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -124,6 +128,10 @@ pub(crate) struct EnrolArgs {
     /// Name of the device, for its user.
     #[arg(long, default_value = "terminal")]
     pub(crate) name: String,
+    /// Cipher suites of groups that the device can be in: 0x0002, or any of 0x0001, 0x0003 and the hybrid post-quantum 0x004F.
+    /// The groups that it makes have the first.
+    #[arg(long, value_name = "SUITES", value_delimiter = ',', default_value = "0x0001")]
+    pub(crate) suites: Vec<CipherSuite>,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -157,6 +165,9 @@ pub(crate) enum GroupCommand {
     New {
         /// Its name, which only members learn.
         name: String,
+        /// Add all devices of these users; the group then has the best cipher suite that all of them can use.
+        #[arg(long, value_name = "USER", value_delimiter = ',')]
+        with: Vec<UserId>,
         /// Print a JSON object.
         #[arg(long)]
         json: bool,
@@ -403,6 +414,7 @@ impl UpArgs {
             domain,
             user,
             administrator,
+            suites,
             ..
         } = self;
         let of_domain = |given: Option<UserId>, name: &str| match given {
@@ -422,6 +434,8 @@ impl UpArgs {
             listen,
             data,
             domain,
+            cipher_suites: (!suites.is_empty())
+                .then(|| suites.iter().map(|suite| suite.number() as u16).collect()),
             clock: Clock::system(),
         })
     }

@@ -1,7 +1,7 @@
 //! `valise enrol`: makes a new device in the profile.
 
 use serde_json::json;
-use valise_client_sdk::{Client, Servers};
+use valise_client_sdk::{Client, Error, Servers};
 
 use crate::args::EnrolArgs;
 use crate::error::CliError;
@@ -16,6 +16,7 @@ pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), C
         certificate_authority,
         code,
         name,
+        suites,
         json,
     } = arguments;
     let (directory, delivery) = (
@@ -28,7 +29,19 @@ pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), C
             .map_err(CliError::io(format!("cannot read {}", file.display())))?;
         servers = servers.with_certificate_authority(pem);
     }
-    let client = Client::enrol(servers, &code, &name, profile.prepare()?).await?;
+    let store = profile.prepare()?;
+    let before = profile.suites()?;
+    // Noted first: a device without its note could not be opened.
+    profile.set_suites(&suites)?;
+    let client = match Client::enrol_with(servers, &code, &name, store, profile.options()?).await {
+        Ok(client) => client,
+        Err(error) => {
+            if matches!(error, Error::AlreadyEnrolled) {
+                profile.set_suites(&before)?;
+            }
+            return Err(error.into());
+        }
+    };
     let (user, device) = (client.user().to_string(), client.device().to_string());
     client.close().await;
     if json {

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use serde_json::json;
-use valise_client_sdk::{AddFailure, Client, Group, GroupState, GroupStatus, Member, Policy, UserId};
+use valise_client_sdk::{
+    AddFailure, Added, Client, Group, GroupState, GroupStatus, Member, NewGroup, Policy, UserId,
+};
 
 use crate::args::GroupCommand;
 use crate::error::CliError;
@@ -20,14 +22,7 @@ pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), 
 async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
     let _progress = ProgressLine::start(client);
     match command {
-        GroupCommand::New { name, json } => {
-            let group = client.create_group(&name).await?;
-            if json {
-                Out::stdout().json(&json!({ "group": group.id().to_string(), "name": name }))
-            } else {
-                Out::stdout().line(&group.id().to_string())
-            }
-        }
+        GroupCommand::New { name, with, json } => new(client, &name, &with, json).await,
         GroupCommand::Add { group, users, json } => add(&find(client, &group).await?, &users, json).await,
         GroupCommand::Remove { group, users, json } => {
             remove(&find(client, &group).await?, &users, json).await
@@ -67,8 +62,27 @@ async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
     }
 }
 
+async fn new(client: &Client, name: &str, with: &[UserId], json: bool) -> Result<(), CliError> {
+    let (group, added) = if with.is_empty() {
+        (client.create_group(name).await?, Added::default())
+    } else {
+        let NewGroup { group, added } = client.create_group_with(name, with).await?;
+        (group, added)
+    };
+    if json {
+        Out::stdout().json(&json!({ "group": group.id().to_string(), "name": name }))?;
+    } else {
+        Out::stdout().line(&group.id().to_string())?;
+    }
+    tell(&added, json)
+}
+
 async fn add(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError> {
-    let added = group.add(users).await?;
+    tell(&group.add(users).await?, json)
+}
+
+/// A line for each device, and an error where one is not in the group now.
+fn tell(added: &Added, json: bool) -> Result<(), CliError> {
     let mut out = Out::stdout();
     for (user, device) in &added.devices {
         if json {
@@ -136,6 +150,8 @@ struct Line {
     status: String,
     epoch: u64,
     position: u64,
+    /// For example `0x0001`; empty where it is not known.
+    cipher_suite: String,
     members: usize,
     /// Hex; empty where the device is no member.
     epoch_authenticator: String,
@@ -148,6 +164,9 @@ impl Line {
             status: state.status.to_string(),
             epoch: state.epoch.0,
             position: state.position.0,
+            cipher_suite: state
+                .cipher_suite
+                .map_or_else(String::new, |suite| suite.to_string()),
             members: state.members,
             epoch_authenticator: hex::encode(state.epoch_authenticator),
             name: state.name,
@@ -225,6 +244,7 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
         status,
         epoch,
         position,
+        cipher_suite,
         members,
         epoch_authenticator,
     } = line;
@@ -232,6 +252,9 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     out.line(&format!(
         "{status}, epoch {epoch}, position {position}, devices: {members}"
     ))?;
+    if !cipher_suite.is_empty() {
+        out.line(&format!("cipher suite {cipher_suite}"))?;
+    }
     if let Some(advice) = advice(state) {
         out.line(advice)?;
     }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use valise_client_sdk::{Client, Connection, OfflineReason, Store, StoreKey};
+use valise_client_sdk::{CipherSuite, Client, Connection, OfflineReason, Options, Store, StoreKey};
 
 use crate::error::CliError;
 use crate::progress::ProgressLine;
@@ -53,6 +53,39 @@ impl Profile {
         self.directory.join("device.key")
     }
 
+    /// Of the groups that the device can be in.
+    fn suites_file(&self) -> PathBuf {
+        self.directory.join("suites")
+    }
+
+    /// Notes which cipher suites the device is enrolled with, the one of its own groups first.
+    pub(crate) fn set_suites(&self, suites: &[CipherSuite]) -> Result<(), CliError> {
+        let file = self.suites_file();
+        let lines: String = suites.iter().map(|suite| format!("{suite}\n")).collect();
+        fs::write(&file, lines).map_err(CliError::io(format!("cannot write {}", file.display())))
+    }
+
+    /// The suites that were noted; none where nothing was.
+    pub(crate) fn suites(&self) -> Result<Vec<CipherSuite>, CliError> {
+        let file = self.suites_file();
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(text.lines().map(str::parse).collect::<Result<_, _>>()?),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(CliError::io(format!("cannot read {}", file.display()))(error)),
+        }
+    }
+
+    /// With the suites that were noted.
+    pub(crate) fn options(&self) -> Result<Options, CliError> {
+        let suites = self.suites()?;
+        let mut options = Options::default();
+        if let Some(own) = suites.first() {
+            options.cipher_suite = *own;
+        }
+        options.key_packages.cipher_suites = suites;
+        Ok(options)
+    }
+
     /// For a device that is to be enrolled: the directory and the key are made, unless an attempt before has made them.
     pub(crate) fn prepare(&self) -> Result<Store, CliError> {
         let mut builder = fs::DirBuilder::new();
@@ -87,7 +120,7 @@ impl Profile {
 
     /// The enrolled device. Works without a connection.
     pub(crate) async fn open(&self) -> Result<Client, CliError> {
-        Ok(Client::open(self.store()?).await?)
+        Ok(Client::open_with(self.store()?, self.options()?).await?)
     }
 
     /// The enrolled device, when it knows all that the service knows.
@@ -172,6 +205,20 @@ mod tests {
             assert_eq!(mode(&profile.key_file()), 0o600);
             assert_eq!(mode(profile.directory()), 0o700);
         }
+    }
+
+    #[test]
+    fn suites_are_noted_with_the_profile() {
+        let directory = tempfile::tempdir().unwrap();
+        let profile = Profile::new(Some(directory.path().to_owned())).unwrap();
+        assert_eq!(profile.options().unwrap().cipher_suite, CipherSuite::X25519Aes128);
+        let suites = [CipherSuite::MlKem768X25519Aes128, CipherSuite::X25519Aes128];
+        profile.set_suites(&suites).unwrap();
+        let options = profile.options().unwrap();
+        assert_eq!(options.cipher_suite, CipherSuite::MlKem768X25519Aes128);
+        assert_eq!(options.key_packages.cipher_suites, suites);
+        fs::write(directory.path().join("suites"), "0x0042\n").unwrap();
+        assert!(profile.options().is_err(), "pure ML-KEM");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use valise_proto::authentication::v1 as wire;
 use valise_proto::{DeviceId, GroupId, UserId};
 
-use crate::engine::{Engine, MAX_GROUP_NAME};
+use crate::engine::Engine;
 use crate::session::{Session, enrol, upkeep};
 use crate::transport::time;
 use crate::{
@@ -124,32 +124,6 @@ impl Client {
     /// ```
     pub fn device(&self) -> DeviceId {
         self.session.device
-    }
-
-    /// Creates a group with this device as its only member. Resolves when the service has registered it.
-    ///
-    /// The name is told to members only, in messages: the service does not learn it. At most 256 bytes.
-    ///
-    /// ```
-    /// # valise_tests::example::with_people(async |alice, bob| {
-    /// let group = alice.create_group("Budget 2027").await?;
-    /// group.add(&[bob.user()]).await?;
-    /// # Ok(()) });
-    /// ```
-    pub async fn create_group(&self, name: &str) -> Result<Group, Error> {
-        if name.len() > MAX_GROUP_NAME {
-            return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
-        }
-        let id = GroupId::random(&mut rand::rng());
-        let span = tracing::info_span!("valise.create_group", group = %id);
-        self.session
-            .engine
-            .create_group(id, name.to_owned(), span)
-            .await?;
-        Ok(Group {
-            session: Arc::clone(&self.session),
-            id,
-        })
     }
 
     /// The groups of this device, oldest first, also those that it was removed from.

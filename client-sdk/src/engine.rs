@@ -28,7 +28,7 @@ mod upkeep;
 use std::collections::{HashMap, HashSet};
 use std::thread;
 
-use openmls::prelude::{CredentialWithKey, ExternalSender};
+use openmls::prelude::{Ciphersuite, CredentialWithKey, ExternalSender};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use tokio::sync::{mpsc, oneshot};
@@ -250,9 +250,15 @@ impl EngineHandle {
     }
 
     /// Makes a group and waits until the service has registered it.
-    pub(crate) async fn create_group(&self, id: GroupId, name: String, span: Span) -> Result<Outcome, Error> {
+    pub(crate) async fn create_group(
+        &self,
+        id: GroupId,
+        name: String,
+        suite: Ciphersuite,
+        span: Span,
+    ) -> Result<Outcome, Error> {
         let (answer, outcome) = oneshot::channel();
-        self.run(move |engine| engine.create_group(id, &name, span, answer))
+        self.run(move |engine| engine.create_group(id, &name, suite, span, answer))
             .await?;
         outcome.await.map_err(|_| Error::Closed)?
     }

@@ -7,7 +7,7 @@ use valise_device_certificate::CertificateError;
 use valise_group_rules::RuleViolation;
 use valise_proto::{GroupId, Reason, Refusal};
 
-use crate::GroupStatus;
+use crate::{CipherSuite, GroupStatus};
 
 /// Why an operation failed.
 ///
@@ -78,6 +78,17 @@ pub enum Error {
         /// What openmls says.
         cause: String,
     },
+    /// This suite needs a signature key of another kind than the device has, or than its other suites need.
+    #[error(
+        "the cipher suite {0} does not fit the device's key: which kind it has is settled when it enrols"
+    )]
+    SuiteOfOtherKey(CipherSuite),
+    /// There is no cipher suite that this device and all devices of these users have key packages of.
+    #[error("the devices of these users share no cipher suite")]
+    NoSharedSuite,
+    /// The deployment's delivery service has no key for groups with suites that this device's key fits.
+    #[error("this deployment has no groups for devices with a key of this kind")]
+    KeyKindNotServed,
     /// The client is closed.
     #[error("the client is closed")]
     Closed,
@@ -143,6 +154,9 @@ impl Error {
             | Self::UnknownGroup(_)
             | Self::InvalidInput(_)
             | Self::Rule(_)
+            | Self::SuiteOfOtherKey(_)
+            | Self::NoSharedSuite
+            | Self::KeyKindNotServed
             | Self::Closed => WhatNow::Denied,
             Self::Store(_) | Self::Mls { .. } => WhatNow::Bug,
         }

@@ -44,6 +44,7 @@ mod event;
 mod group;
 mod history;
 mod mls;
+mod new_group;
 mod options;
 mod progress;
 mod safety_number;
@@ -61,6 +62,7 @@ pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};
 pub use history::{History, HistoryMessage, Reaction, SendStatus};
+pub use new_group::NewGroup;
 pub use options::{
     ByItself, CipherSuite, KeyPackageOptions, KeyUpkeep, Options, RejoinPolicy, Servers, Store, StoreKey,
 };

@@ -10,11 +10,13 @@ use openmls::prelude::{
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
-use openmls_traits::types::SignatureScheme;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use valise_group_rules::{GROUP_EXTENSIONS, Roles, RuleViolation, group_context_extensions};
+use valise_device_certificate::KeyKind;
+use valise_group_rules::{
+    GROUP_EXTENSIONS, Roles, RuleViolation, group_context_extensions, signature_scheme,
+};
 use valise_proto::UserId;
 
 use crate::Error;
@@ -72,8 +74,8 @@ impl<'a> OpenMlsProvider for Provider<'a> {
 }
 
 /// A new key pair of a device, kept with openmls's tables.
-pub(crate) fn new_signer(connection: &Connection) -> Result<SignatureKeyPair, Error> {
-    let signer = SignatureKeyPair::new(SignatureScheme::ED25519)
+pub(crate) fn new_signer(connection: &Connection, kind: KeyKind) -> Result<SignatureKeyPair, Error> {
+    let signer = SignatureKeyPair::new(signature_scheme(kind))
         .map_err(|error| Error::mls("making the device's key")(&format!("{error:?}")))?;
     signer.store(&Storage::new(connection))?;
     Ok(signer)
@@ -81,7 +83,10 @@ pub(crate) fn new_signer(connection: &Connection) -> Result<SignatureKeyPair, Er
 
 /// The key pair with that public key.
 pub(crate) fn load_signer(connection: &Connection, public_key: &[u8]) -> Result<SignatureKeyPair, Error> {
-    SignatureKeyPair::read(&Storage::new(connection), public_key, SignatureScheme::ED25519)
+    KeyKind::of(public_key)
+        .and_then(|kind| {
+            SignatureKeyPair::read(&Storage::new(connection), public_key, signature_scheme(kind))
+        })
         .ok_or_else(|| Error::mls("loading the device's key")(&"not found"))
 }
 

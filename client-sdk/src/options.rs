@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use openmls::prelude::Ciphersuite;
 use serde::{Deserialize, Serialize};
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::Error;
 
 /// The 32-byte key of a store file. It is the app's task to keep it (in the system's key store).
 ///
@@ -155,7 +159,10 @@ impl From<String> for Servers {
     }
 }
 
-/// Cipher suites that groups of Ed25519 devices may have (RFC 9420 §17.1).
+/// Cipher suites that groups may have (RFC 9420 §17.1).
+///
+/// A device can be in groups with suites of its key's kind: either [`P256Aes128`](Self::P256Aes128), or all the others, whose
+/// signatures are Ed25519. Which kind it has is settled when it enrols.
 ///
 /// ```
 /// use valise_client_sdk::{CipherSuite, Options};
@@ -172,6 +179,8 @@ pub enum CipherSuite {
     /// 0x0001: X25519, AES-128-GCM, SHA-256.
     #[default]
     X25519Aes128,
+    /// 0x0002: P-256, AES-128-GCM, SHA-256, ECDSA P-256 signatures.
+    P256Aes128,
     /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256.
     X25519ChaCha20,
     /// 0x004F: hybrid post-quantum, ML-KEM-768 with X25519, AES-128-GCM, SHA-256.
@@ -182,9 +191,57 @@ impl CipherSuite {
     pub(crate) const fn mls(self) -> Ciphersuite {
         match self {
             Self::X25519Aes128 => Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+            Self::P256Aes128 => Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
             Self::X25519ChaCha20 => Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
             Self::MlKem768X25519Aes128 => Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
         }
+    }
+
+    /// All that there are.
+    pub const ALL: [Self; 4] = [
+        Self::X25519Aes128,
+        Self::P256Aes128,
+        Self::X25519ChaCha20,
+        Self::MlKem768X25519Aes128,
+    ];
+
+    /// Its number (RFC 9420 §17.1).
+    pub fn number(self) -> u32 {
+        u32::from(u16::from(self.mls()))
+    }
+
+    /// The suite with that number, if it is one of these: suites with pure ML-KEM, for example, are not.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|suite| suite.number() == number)
+    }
+
+    pub(crate) const fn key_kind(self) -> KeyKind {
+        match self {
+            Self::P256Aes128 => KeyKind::P256,
+            Self::X25519Aes128 | Self::X25519ChaCha20 | Self::MlKem768X25519Aes128 => KeyKind::Ed25519,
+        }
+    }
+}
+
+/// As RFC 9420 writes numbers of suites: `0x0001`.
+impl fmt::Display for CipherSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:04X}", self.number())
+    }
+}
+
+/// Reads what [`Display`](fmt::Display) writes, also in lower case or without zeros in front.
+impl FromStr for CipherSuite {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+        digits
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            .and_then(Self::from_number)
+            .ok_or(Error::InvalidInput(
+                "cipher suites are 0x0001, 0x0002, 0x0003 and 0x004F",
+            ))
     }
 }
 
@@ -205,7 +262,7 @@ pub struct KeyPackageOptions {
     pub one_time: usize,
     /// Lifetime of a package. The directory has a ceiling of 84 days.
     pub lifetime: Duration,
-    /// For which suites packages are published: in groups of others the device can be added.
+    /// For which suites packages are published besides [`Options::cipher_suite`]: the device can be added to groups with these.
     pub cipher_suites: Vec<CipherSuite>,
 }
 
@@ -214,7 +271,7 @@ impl Default for KeyPackageOptions {
         Self {
             one_time: 20,
             lifetime: Duration::from_hours(84 * 24),
-            cipher_suites: vec![CipherSuite::default()],
+            cipher_suites: Vec::new(),
         }
     }
 }
@@ -324,7 +381,8 @@ pub struct Options {
     pub key_packages: KeyPackageOptions,
     /// Keys in groups.
     pub key_upkeep: KeyUpkeep,
-    /// The suite of groups that this device creates.
+    /// The suite of groups that this device creates ([`crate::Client::create_group`]). When it enrols, its key is made of the kind
+    /// that this suite needs; from then on only suites of that kind fit ([`Error::SuiteOfOtherKey`]).
     pub cipher_suite: CipherSuite,
     /// Keep messages on the device, to be shown and searched ([`crate::Group::history`]). Without it nothing is kept beyond
     /// unconfirmed events, what was kept before is deleted at the next start, and it cannot be checked whether edits and
@@ -347,5 +405,64 @@ impl Default for Options {
             commit_delay: Duration::from_millis(200),
             rejoin: RejoinPolicy::default(),
         }
+    }
+}
+
+impl Options {
+    /// The suites of groups that the device can be in, its own first, each once.
+    pub(crate) fn suites(&self) -> Vec<CipherSuite> {
+        let mut suites = vec![self.cipher_suite];
+        for suite in &self.key_packages.cipher_suites {
+            if !suites.contains(suite) {
+                suites.push(*suite);
+            }
+        }
+        suites
+    }
+
+    /// Do all suites fit a key of that kind?
+    pub(crate) fn fit(&self, kind: KeyKind) -> Result<(), Error> {
+        match self.suites().into_iter().find(|suite| suite.key_kind() != kind) {
+            Some(suite) => Err(Error::SuiteOfOtherKey(suite)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_read_as_they_are_written_and_pure_ml_kem_is_none() {
+        for suite in CipherSuite::ALL {
+            assert_eq!(suite.to_string().parse::<CipherSuite>().unwrap(), suite);
+            assert!(valise_group_rules::is_allowed_suite(suite.mls()));
+            assert_eq!(valise_group_rules::key_kind(suite.mls()), Some(suite.key_kind()));
+        }
+        assert_eq!(
+            "0x4f".parse::<CipherSuite>().unwrap(),
+            CipherSuite::MlKem768X25519Aes128
+        );
+        for text in [
+            "0x0042", "0x0050", "0x0051", "0x0906", "0x0907", "0xF042", "1", "0x", "0x+1", "", "x25519",
+        ] {
+            assert!(text.parse::<CipherSuite>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn suites_of_one_device_are_of_one_kind_of_key() {
+        let mut options = Options::default();
+        options.key_packages.cipher_suites = vec![CipherSuite::X25519ChaCha20, CipherSuite::X25519Aes128];
+        assert_eq!(
+            options.suites(),
+            [CipherSuite::X25519Aes128, CipherSuite::X25519ChaCha20]
+        );
+        assert!(options.fit(KeyKind::Ed25519).is_ok());
+        assert!(options.fit(KeyKind::P256).is_err());
+        options.key_packages.cipher_suites.push(CipherSuite::P256Aes128);
+        let refused = options.fit(KeyKind::Ed25519).unwrap_err();
+        assert!(matches!(refused, Error::SuiteOfOtherKey(CipherSuite::P256Aes128)));
     }
 }

@@ -76,6 +76,7 @@ impl Session {
             device: enrolled.device,
             signer: mls::load_signer(&db.connection, signature_key)?,
         };
+        enrol::fit(&options, &key.signer)?;
         let device = Device::new(enrolled, mls::load_signer(&db.connection, signature_key)?)?;
         let (outlets, ends) = Outlets::new();
         let transport = Transport::new(channels, key, options.clock.clone());

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 pub use valise_group_rules::{Act, ExternalJoin, Policy, Role};
 use valise_proto::{DeviceId, Epoch, Position, Reason, UserId};
 
-use crate::Peer;
+use crate::{CipherSuite, Peer};
 
 /// What a group on this device can be used for.
 ///
@@ -115,6 +115,8 @@ pub struct GroupState {
     pub epoch: Epoch,
     /// The last entry of the group's log that this device has applied.
     pub position: Position,
+    /// Its cipher suite; `None` where this device has never been in it, or where this version cannot name it.
+    pub cipher_suite: Option<CipherSuite>,
     /// Number of members (devices).
     pub members: usize,
     /// The epoch authenticator (RFC 9420 §8.7): equal on all devices of the epoch, unless they were shown different logs.

@@ -136,6 +136,8 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use valise_device_certificate::KeyKind;
+
     use super::*;
 
     fn file() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -267,7 +269,7 @@ mod tests {
         take(&connection).unwrap();
         set_up(&mut connection).unwrap();
         let database = Database { connection };
-        let signer = crate::mls::new_signer(&database.connection).unwrap();
+        let signer = crate::mls::new_signer(&database.connection, KeyKind::Ed25519).unwrap();
         let crypto = openmls_rust_crypto::RustCrypto::default();
         let provider = crate::mls::Provider::new(&crypto, &database.connection);
         let others = secrets(&database.connection);

@@ -26,6 +26,17 @@ pub struct Config {
     pub key_file: PathBuf,
     /// The service's certificate chain, PEM, leaf first.
     pub chain_file: PathBuf,
+    /// The service's P-256 key, PKCS#8, PEM, with which it acts in groups with the suite 0x0002; without it there are none.
+    #[serde(default)]
+    pub p256_key_file: Option<PathBuf>,
+    /// The certificate chain of that key, PEM, leaf first.
+    #[serde(default)]
+    pub p256_chain_file: Option<PathBuf>,
+    /// MLS cipher suites that new groups may have (RFC 9420 §17.1), best first: of those that the devices of a group's first
+    /// members share, it gets the first of these. 0x0001, 0x0002, 0x0003, 0x004E, 0x004F; by default all of them for which the
+    /// service has a key, hybrid post-quantum ones last.
+    #[serde(default)]
+    pub cipher_suites: Option<Vec<u16>>,
     /// Where the authentication service is; not used inside `valise up`.
     #[serde(default = "default_authentication_url")]
     pub authentication_url: String,
@@ -77,6 +88,9 @@ impl Config {
             archive: ArchiveConfig::default(),
             key_file,
             chain_file,
+            p256_key_file: None,
+            p256_chain_file: None,
+            cipher_suites: None,
             authentication_url: default_authentication_url(),
             authentication_ca_certificate: None,
             token_issuer: default_token_issuer(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use openmls::prelude::{DeserializeBytes as _, ProposalStore, PublicGroup, RatchetTreeIn};
 use openmls_rust_crypto::RustCrypto;
-use valise_group_rules::{Roster, RuleViolation, identify, judge_group_context};
+use valise_group_rules::{Roster, RuleViolation, identify, judge_group_context, key_kind};
 use valise_proto::{DeviceId, GroupId, IdempotencyKey, Reason, Refusal, UserId};
 
 use crate::door::{broken, new_entry_id, sized, unreadable};
@@ -36,8 +36,13 @@ impl Delivery {
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(&request.ratchet_tree)
             .map_err(|_| Refusal::malformed("ratchet_tree"))?;
 
-        judge_group_context(read.info.group_context(), &self.external_sender, user)
-            .map_err(broken(Reason::InvalidGroupInfo))?;
+        let context = read.info.group_context();
+        let suite = context.ciphersuite();
+        let external_sender = key_kind(suite)
+            .filter(|_| self.suites.allowed().contains(&suite))
+            .and_then(|kind| self.suites.external_sender(kind))
+            .ok_or_else(|| broken(Reason::InvalidGroupInfo)(RuleViolation("cipher_suite")))?;
+        judge_group_context(context, external_sender, user).map_err(broken(Reason::InvalidGroupInfo))?;
         if read.info.epoch().as_u64() != 0 {
             return Err(broken(Reason::InvalidGroupInfo)(RuleViolation("epoch")));
         }

@@ -9,7 +9,7 @@ use futures::Stream;
 use openmls::prelude::tls_codec::Serialize as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use valise_access_token::{Caller, VerifiedToken};
-use valise_group_rules::suites;
+use valise_device_certificate::KeyKind;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::delivery_administration_service_server::DeliveryAdministrationService;
 use valise_proto::delivery::v1::delivery_internal_service_server::DeliveryInternalService;
@@ -48,15 +48,22 @@ impl DeliveryService for Grpc {
     ) -> Result<Response<wire::GetParametersResponse>, Status> {
         let limits = self.delivery.limits;
         let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
-        let external_sender = self
-            .delivery
-            .external_sender
-            .tls_serialize_detached()
-            .map_err(|_| Reason::Internal)?;
+        let suites = &self.delivery.suites;
+        let external_sender = |kind| {
+            let sender = suites
+                .external_sender(kind)
+                .map(|sender| sender.tls_serialize_detached());
+            sender
+                .transpose()
+                .map(Option::unwrap_or_default)
+                .map_err(|_| Reason::Internal)
+        };
         let retention = Duration::from_secs(self.delivery.retention_seconds);
         Ok(Response::new(wire::GetParametersResponse {
-            external_sender: external_sender.into(),
-            cipher_suites: suites()
+            external_sender: external_sender(KeyKind::Ed25519)?.into(),
+            external_sender_p256: external_sender(KeyKind::P256)?.into(),
+            cipher_suites: suites
+                .allowed()
                 .iter()
                 .map(|suite| u32::from(u16::from(*suite)))
                 .collect(),

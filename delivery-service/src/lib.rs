@@ -33,6 +33,7 @@ mod stores;
 mod submit_commit;
 mod submit_proposal;
 mod subscribe;
+mod suites;
 
 pub use command::{Arguments, migrate};
 pub use config::{ArchiveConfig, Config, Limits, SettingError};

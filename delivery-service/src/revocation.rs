@@ -18,6 +18,7 @@ use openmls_traits::types::SignatureScheme;
 use tokio::sync::broadcast::error::RecvError;
 use valise_access_token::RevocationSubject;
 use valise_device_certificate::ServiceIdentity;
+use valise_group_rules::signature_scheme;
 use valise_proto::{DeviceId, GroupId, IdempotencyKey, Reason, Refusal, UserId};
 
 use crate::door::new_entry_id;
@@ -41,7 +42,7 @@ impl Signer for ServiceSigner<'_> {
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
+        signature_scheme(self.0.kind())
     }
 }
 
@@ -119,11 +120,17 @@ impl Delivery {
     ) -> Result<(), Refusal> {
         let state = held.state()?;
         let epoch = state.epoch();
+        let suite = state.group.ciphersuite();
+        let Some(identity) = self.suites.identity(suite) else {
+            // It must not keep the device in its other groups. The next start begins anew.
+            tracing::error!(%group, suite = u16::from(suite), "there is no key for the groups of this suite: a revoked device stays in");
+            return Ok(());
+        };
         let message = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
             leaf,
             openmls::prelude::GroupId::from_slice(group.as_bytes()),
             GroupEpoch::from(epoch.0),
-            &ServiceSigner(&self.identity),
+            &ServiceSigner(identity),
             // The service is the only external sender.
             SenderExtensionIndex::new(0),
         )

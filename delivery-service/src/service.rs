@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moka::future::Cache;
-use openmls::prelude::ExternalSender;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use valise_access_token::{Feed, TokenLayer, Verifier};
 use valise_clock::Clock;
 use valise_device_certificate::{CertificateError, ServiceIdentity};
-use valise_group_rules::credential;
 use valise_proto::delivery::v1::delivery_administration_service_server::DeliveryAdministrationServiceServer;
 use valise_proto::delivery::v1::delivery_internal_service_server::DeliveryInternalServiceServer;
 use valise_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
@@ -29,6 +27,7 @@ use crate::log::production;
 use crate::log::sqlite::OpenError;
 use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
+use crate::suites::Suites;
 
 /// The service's full gRPC name, as health checks ask for it.
 pub const SERVICE_NAME: &str = "valise.delivery.v1.DeliveryService";
@@ -91,8 +90,7 @@ pub(crate) struct Delivery {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) retention_seconds: u64,
-    pub(crate) identity: ServiceIdentity,
-    pub(crate) external_sender: ExternalSender,
+    pub(crate) suites: Suites,
     pub(crate) trees: Cache<(GroupId, Epoch), Bytes>,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -106,23 +104,13 @@ pub struct Service {
 impl Service {
     /// Opens the store and starts the background tasks. It goes on until [`Service::stop`].
     pub async fn open(config: Config, verifier: Verifier, clock: Clock) -> Result<Self, StartError> {
-        let identity = identity(&config)?;
+        let suites = Suites::open(&config)?;
         let stores = Stores::open(&config).await?;
-        Ok(Self::start(&config, identity, stores, verifier, clock))
+        Ok(Self::start(&config, suites, stores, verifier, clock))
     }
 
-    fn start(
-        config: &Config,
-        identity: ServiceIdentity,
-        stores: Stores,
-        verifier: Verifier,
-        clock: Clock,
-    ) -> Self {
+    fn start(config: &Config, suites: Suites, stores: Stores, verifier: Verifier, clock: Clock) -> Self {
         let log = Arc::clone(&stores.log);
-        let external_sender = ExternalSender::new(
-            identity.public_key().to_vec().into(),
-            credential(identity.chain()),
-        );
         let weigh = |_: &(GroupId, Epoch), tree: &Bytes| u32::try_from(tree.len()).unwrap_or(u32::MAX);
         let delivery = Arc::new(Delivery {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
@@ -133,8 +121,7 @@ impl Service {
             clock,
             limits: config.limits,
             retention_seconds: config.retention_seconds,
-            identity,
-            external_sender,
+            suites,
             trees: Cache::builder()
                 .max_capacity(TREE_CACHE_BYTES)
                 .weigher(weigh)
@@ -201,6 +188,7 @@ pub async fn run(
     let channel = authentication_link::channel(&config)?;
     let issuer = config.token_issuer.clone();
     let feed_identity = identity(&config)?;
+    let suites = Suites::open(&config)?;
     // Whatever is wrong with the stores is said at once, whether or not the authentication service is there.
     let stores = Stores::open(&config).await?;
     let Some(feed) = Feed::start(
@@ -215,7 +203,7 @@ pub async fn run(
         stores.close().await;
         return Ok(());
     };
-    let service = Service::start(&config, identity(&config)?, stores, feed.verifier.clone(), clock);
+    let service = Service::start(&config, suites, stores, feed.verifier.clone(), clock);
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);
     let readiness = Readiness::new();

@@ -5,12 +5,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use valise_proto::{DeviceId, UserId};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::CertificateError;
+use crate::{CertificateError, KeyKind};
 
 /// Most certificates in a chain, without the trust anchor.
 pub const MAX_CHAIN: usize = 4;
@@ -44,7 +44,9 @@ pub enum Subject {
 pub struct VerifiedCertificate {
     /// Whose it is.
     pub subject: Subject,
-    /// The raw public key, as MLS has it: 32 bytes for Ed25519.
+    /// Of what kind its key is.
+    pub key_kind: KeyKind,
+    /// The raw public key, as MLS has it: 32 bytes for Ed25519, 65 (the uncompressed point) for P-256.
     pub public_key: Vec<u8>,
     /// First second of validity, since 1970-01-01 UTC.
     pub not_before: u64,
@@ -56,6 +58,8 @@ pub struct VerifiedCertificate {
 #[derive(Clone)]
 pub struct TrustBundle {
     anchors: Arc<Vec<Vec<u8>>>,
+    /// The same, read.
+    trusted: Arc<Vec<TrustAnchor<'static>>>,
 }
 
 impl fmt::Debug for TrustBundle {
@@ -71,11 +75,14 @@ impl TrustBundle {
         if anchors.is_empty() || anchors.len() > MAX_ANCHORS {
             return Err(CertificateError::ChainSize);
         }
-        for anchor in &anchors {
+        let read = |anchor: &Vec<u8>| {
             anchor_from_trusted_cert(&CertificateDer::from(anchor.as_slice()))
-                .map_err(|_| CertificateError::Encoding)?;
-        }
+                .map(|anchor| anchor.to_owned())
+                .map_err(|_| CertificateError::Encoding)
+        };
+        let trusted = anchors.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self {
+            trusted: Arc::new(trusted),
             anchors: Arc::new(anchors),
         })
     }
@@ -94,26 +101,33 @@ impl TrustBundle {
         at_unix_seconds: u64,
     ) -> Result<VerifiedCertificate, CertificateError> {
         let certificate = read(chain)?;
+        self.judge(chain, at_unix_seconds)?;
+        Ok(certificate)
+    }
+
+    /// The same, but a certificate that had ended by that time is judged as it was in its last second: for members who were let in
+    /// while it was valid.
+    pub fn verify_as_was(
+        &self,
+        chain: &[Vec<u8>],
+        at_unix_seconds: u64,
+    ) -> Result<VerifiedCertificate, CertificateError> {
+        let certificate = read(chain)?;
+        self.judge(chain, at_unix_seconds.min(certificate.not_after))?;
+        Ok(certificate)
+    }
+
+    fn judge(&self, chain: &[Vec<u8>], at_unix_seconds: u64) -> Result<(), CertificateError> {
         let ders: Vec<CertificateDer<'_>> = chain
             .iter()
             .map(|der| CertificateDer::from(der.as_slice()))
             .collect();
         let (leaf, intermediates) = ders.split_first().ok_or(CertificateError::ChainSize)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::Encoding)?;
-        let anchor_ders: Vec<CertificateDer<'_>> = self
-            .anchors
-            .iter()
-            .map(|der| CertificateDer::from(der.as_slice()))
-            .collect();
-        let anchors: Vec<_> = anchor_ders
-            .iter()
-            .map(anchor_from_trusted_cert)
-            .collect::<Result<_, _>>()
-            .map_err(|_| CertificateError::Encoding)?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(at_unix_seconds));
         leaf.verify_for_usage(
             ALGORITHMS,
-            &anchors,
+            &self.trusted,
             intermediates,
             at,
             KeyUsage::client_auth(),
@@ -126,7 +140,7 @@ impl TrustBundle {
             }
             _ => CertificateError::Untrusted,
         })?;
-        Ok(certificate)
+        Ok(())
     }
 }
 
@@ -163,13 +177,11 @@ pub fn read(chain: &[Vec<u8>]) -> Result<VerifiedCertificate, CertificateError> 
     let leaf = EndEntityCert::try_from(&leaf_der).map_err(|_| CertificateError::Encoding)?;
     let uris: Vec<&str> = leaf.valid_uri_names().collect();
     let subject = subject(&uris)?;
-    let key = &certificate.subject_pki.subject_public_key;
-    if key.unused_bits != 0 {
-        return Err(CertificateError::Key);
-    }
+    let (key_kind, public_key) = KeyKind::read(&certificate.subject_pki)?;
     Ok(VerifiedCertificate {
         subject,
-        public_key: key.data.to_vec(),
+        key_kind,
+        public_key: public_key.to_vec(),
         not_before: seconds(certificate.validity.not_before),
         not_after: seconds(certificate.validity.not_after),
     })

@@ -5,12 +5,14 @@
 //! Nothing here knows MLS.
 
 mod bundle;
+mod key_kind;
 mod request;
 mod service;
 
 pub use bundle::{
     MAX_CERTIFICATE_BYTES, MAX_CHAIN, Subject, TrustBundle, VerifiedCertificate, common_validity, read,
 };
+pub use key_kind::KeyKind;
 pub use request::certification_request;
 pub use service::{ServiceIdentity, ServiceKey, service_uri};
 

@@ -6,24 +6,29 @@ use std::io::Write;
 use std::path::Path;
 
 use pem::Pem;
-use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
+use rcgen::{KeyPair, SigningKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::{CertificateError, Subject, certification_request, read};
+use crate::{CertificateError, KeyKind, Subject, certification_request, read};
 
 /// The URI of a service: `valise://<domain>/s/<name>`.
 pub fn service_uri(domain: &str, name: &str) -> String {
     format!("valise://{domain}/s/{name}")
 }
 
-/// A service's Ed25519 key that has no certificate yet.
+/// A service's key that has no certificate yet.
 pub struct ServiceKey(KeyPair);
 
 impl ServiceKey {
-    /// A new key.
+    /// A new Ed25519 key.
     pub fn generate() -> Result<Self, CertificateError> {
-        KeyPair::generate_for(&PKCS_ED25519)
+        Self::generate_of(KeyKind::Ed25519)
+    }
+
+    /// A new key of that kind.
+    pub fn generate_of(kind: KeyKind) -> Result<Self, CertificateError> {
+        KeyPair::generate_for(kind.algorithm())
             .map(Self)
             .map_err(|_| CertificateError::Key)
     }
@@ -44,6 +49,7 @@ impl ServiceKey {
         }
         Ok(ServiceIdentity {
             name,
+            kind: certificate.key_kind,
             key: self.0,
             chain,
         })
@@ -53,6 +59,7 @@ impl ServiceKey {
 /// A service's key and certificate chain.
 pub struct ServiceIdentity {
     name: String,
+    kind: KeyKind,
     key: KeyPair,
     chain: Vec<Vec<u8>>,
 }
@@ -100,7 +107,12 @@ impl ServiceIdentity {
         &self.name
     }
 
-    /// The raw Ed25519 public key, 32 bytes.
+    /// Of what kind its key is.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The raw public key, in the form that its [kind](KeyKind) has.
     pub fn public_key(&self) -> &[u8] {
         self.key.public_key_raw()
     }
@@ -110,7 +122,7 @@ impl ServiceIdentity {
         &self.chain
     }
 
-    /// An Ed25519 signature (RFC 8032).
+    /// A signature, in the form that its [kind](KeyKind) has.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
         self.key.sign(message).map_err(|_| CertificateError::Key)
     }

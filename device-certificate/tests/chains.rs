@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519, PublicKeyData,
+    SanType,
 };
 use time::{Duration, OffsetDateTime};
 use valise_device_certificate::{
-    CertificateError, ServiceKey, Subject, TrustBundle, certification_request, read,
+    CertificateError, KeyKind, ServiceKey, Subject, TrustBundle, certification_request, read,
 };
 
 const USER: &str = "mimi://interieur.example/u/alice";
@@ -27,6 +28,11 @@ fn authority() -> Issuer {
 
 fn leaf(authority: &Issuer, uris: &[&str]) -> (KeyPair, Vec<Vec<u8>>) {
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let chain = vec![certificate(authority, uris, &key)];
+    (key, chain)
+}
+
+fn certificate(authority: &Issuer, uris: &[&str], key: &impl PublicKeyData) -> Vec<u8> {
     let mut params = CertificateParams::default();
     let now = OffsetDateTime::from_unix_timestamp(NOW.cast_signed()).unwrap();
     params.not_before = now - Duration::days(1);
@@ -35,8 +41,7 @@ fn leaf(authority: &Issuer, uris: &[&str]) -> (KeyPair, Vec<Vec<u8>>) {
         .iter()
         .map(|uri| SanType::URI((*uri).try_into().unwrap()))
         .collect();
-    let certificate = params.signed_by(&key, authority).unwrap();
-    (key, vec![certificate.der().to_vec()])
+    params.signed_by(key, authority).unwrap().der().to_vec()
 }
 
 fn bundle(authority: &Issuer) -> TrustBundle {
@@ -70,6 +75,22 @@ fn validity_is_judged_at_the_time_given() {
             Err(CertificateError::Expired)
         );
     }
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_judged_as_it_was() {
+    let authority = authority();
+    let (_, chain) = leaf(&authority, &[USER, DEVICE]);
+    let as_was = |at| bundle(&authority).verify_as_was(&chain, at).map(drop);
+    assert_eq!(as_was(NOW), Ok(()));
+    assert_eq!(as_was(NOW + 86_402), Ok(()));
+    assert_eq!(
+        as_was(NOW - 86_402),
+        Err(CertificateError::Expired),
+        "not valid yet"
+    );
+    let other = bundle(&self::authority()).verify_as_was(&chain, NOW + 86_402);
+    assert_eq!(other, Err(CertificateError::Untrusted));
 }
 
 #[test]
@@ -178,4 +199,39 @@ fn a_service_identity_is_kept_in_files_and_shows_no_key() {
         ServiceKey::generate().unwrap().with_chain(wrong).unwrap_err(),
         CertificateError::Key
     );
+}
+
+#[test]
+fn a_p256_key_is_certified_and_signs_like_any_other() {
+    let authority = authority();
+    let key = ServiceKey::generate_of(KeyKind::P256).unwrap();
+    let request = rcgen::CertificateSigningRequestParams::from_der(&key.request().unwrap().into()).unwrap();
+    let uri = "valise://interieur.example/s/delivery-service";
+    let chain = vec![certificate(&authority, &[uri], &request.public_key)];
+    let found = bundle(&authority).verify(&chain, NOW).unwrap();
+    assert_eq!((found.key_kind, found.public_key.len()), (KeyKind::P256, 65));
+
+    let identity = key.with_chain(chain).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (key_file, chain_file) = (folder.path().join("key.pem"), folder.path().join("chain.pem"));
+    identity.save(&key_file, &chain_file).unwrap();
+    let loaded = valise_device_certificate::ServiceIdentity::load(&key_file, &chain_file).unwrap();
+    assert_eq!(
+        (loaded.kind(), loaded.public_key()),
+        (KeyKind::P256, identity.public_key())
+    );
+    let signature = loaded.sign(b"text").unwrap();
+    assert_eq!(KeyKind::P256.jws_signature(signature).unwrap().len(), 64);
+}
+
+#[test]
+fn keys_of_other_kinds_are_not_certified() {
+    let authority = authority();
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let chain = [certificate(
+        &authority,
+        &["valise://interieur.example/s/delivery-service"],
+        &key,
+    )];
+    assert_eq!(bundle(&authority).verify(&chain, NOW), Err(CertificateError::Key));
 }

@@ -5,6 +5,8 @@ use openmls::prelude::{
     GroupContext, Lifetime, MlsGroupCreateConfig, MlsGroupJoinConfig, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
     ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration,
 };
+use openmls_traits::types::SignatureScheme;
+use valise_device_certificate::KeyKind;
 use valise_proto::UserId;
 
 use crate::{ROLES_EXTENSION, Roles, RuleViolation};
@@ -38,6 +40,24 @@ pub const fn suites() -> &'static [Ciphersuite] {
 /// May groups and key packages have this suite?
 pub fn is_allowed_suite(suite: Ciphersuite) -> bool {
     suites().contains(&suite)
+}
+
+/// The kind of signature key that all members of a group with this suite have, and the service as its external sender: a
+/// leaf's key is of its suite's scheme (RFC 9420 §5.1.2). `None` for suites with a scheme that no certificate here has.
+pub const fn key_kind(suite: Ciphersuite) -> Option<KeyKind> {
+    match suite.signature_algorithm() {
+        SignatureScheme::ED25519 => Some(KeyKind::Ed25519),
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Some(KeyKind::P256),
+        _ => None,
+    }
+}
+
+/// The signature scheme of keys of that kind.
+pub const fn signature_scheme(kind: KeyKind) -> SignatureScheme {
+    match kind {
+        KeyKind::Ed25519 => SignatureScheme::ED25519,
+        KeyKind::P256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
+    }
 }
 
 /// What every leaf supports: creators, key packages, external commits alike (openmls's default lists neither X.509 nor our
@@ -136,4 +156,23 @@ pub fn create_config(
         .with_group_context_extensions(group_context_extensions(external_sender, creator)?)
         .lifetime(leaf_lifetime)
         .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pure_ml_kem_is_not_allowed() {
+        for number in [0x0042_u16, 0x0050, 0x0051, 0x0906, 0x0907, 0xF042] {
+            let suite = Ciphersuite::try_from(number).expect("openmls knows it");
+            assert!(!is_allowed_suite(suite), "{number:#06x}");
+        }
+        for number in [0x0001_u16, 0x0002, 0x0003, 0x004E, 0x004F] {
+            assert!(is_allowed_suite(
+                Ciphersuite::try_from(number).expect("openmls knows it")
+            ));
+        }
+        assert!(suites().iter().all(|suite| key_kind(*suite).is_some()));
+    }
 }

@@ -71,6 +71,22 @@ pub fn identify(
     )
 }
 
+/// The same for somebody who is a member already: a certificate that had ended by that time is judged as it was in its last second
+/// (RFC 9420 §5.3.2), so that nobody is kept out by it.
+pub fn identify_member(
+    credential: &Credential,
+    signature_key: &[u8],
+    bundle: &TrustBundle,
+    at_unix_seconds: u64,
+) -> Result<Identity, RuleViolation> {
+    device(
+        bundle
+            .verify_as_was(&chain(credential)?, at_unix_seconds)
+            .map_err(violation)?,
+        signature_key,
+    )
+}
+
 fn device(certificate: VerifiedCertificate, signature_key: &[u8]) -> Result<Identity, RuleViolation> {
     if certificate.public_key != signature_key {
         return Err(RuleViolation("certificate_key_mismatch"));

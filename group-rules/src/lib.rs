@@ -30,9 +30,9 @@ pub use commit::{
 };
 pub use config::{
     GROUP_EXTENSIONS, PADDING, capabilities, create_config, group_context_extensions, is_allowed_suite,
-    join_config, judge_group_context, suites,
+    join_config, judge_group_context, key_kind, signature_scheme, suites,
 };
-pub use credential::{Identity, chain, claimed_identity, credential, identify};
+pub use credential::{Identity, chain, claimed_identity, credential, identify, identify_member};
 pub use key_package::{LifetimePolicy, MAX_KEY_PACKAGE_BYTES, VerifiedKeyPackage, verify_key_package};
 pub use policy::{Act, ExternalJoin, Policy};
 pub use proposal::judge_proposal;

@@ -48,16 +48,28 @@ impl Roster {
                     credential: leaf.credential,
                 }),
             };
-            if roster
-                .by_device
-                .insert(member.identity.device, member.leaf)
-                .is_some()
-            {
-                return Err(RuleViolation("duplicate_device"));
-            }
-            roster.by_leaf.insert(member.leaf, member);
+            roster.put(member)?;
         }
         Ok(roster)
+    }
+
+    /// The roster of a group with these members, whose identities somebody has read already.
+    pub fn of_members(members: impl IntoIterator<Item = Member>) -> Result<Self, RuleViolation> {
+        let mut roster = Self::default();
+        for member in members {
+            roster.put(Arc::new(member))?;
+        }
+        Ok(roster)
+    }
+
+    /// Each device once.
+    fn put(&mut self, member: Arc<Member>) -> Result<(), RuleViolation> {
+        let (device, leaf) = (member.identity.device, member.leaf);
+        if self.by_device.insert(device, leaf).is_some() {
+            return Err(RuleViolation("duplicate_device"));
+        }
+        self.by_leaf.insert(leaf, member);
+        Ok(())
     }
 
     /// Number of members (devices).

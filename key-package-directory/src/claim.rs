@@ -11,7 +11,7 @@ use crate::directory::{Directory, rate_limited};
 use crate::store::{Handed, KnownDevice, Wanted};
 
 /// The most devices in one answer.
-const MAX_CLAIMS: u32 = 4096;
+pub(crate) const MAX_CLAIMS: u32 = 4096;
 
 /// Who wants what.
 pub(crate) struct Claim<'a> {

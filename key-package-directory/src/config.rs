@@ -100,6 +100,8 @@ pub struct LimitConfig {
     pub claim: RateLimit,
     /// Packages of one device that a user claims. Default 60 an hour.
     pub claim_of_one_device: RateLimit,
+    /// Devices whose cipher suites a user asks for; users of whom nothing is known count too. Default 10,000 an hour.
+    pub find_suites: RateLimit,
 }
 
 impl Default for LimitConfig {
@@ -109,6 +111,7 @@ impl Default for LimitConfig {
             publish: RateLimit::new(2_000, HOUR),
             claim: RateLimit::new(10_000, HOUR),
             claim_of_one_device: RateLimit::new(60, HOUR),
+            find_suites: RateLimit::new(10_000, HOUR),
         }
     }
 }

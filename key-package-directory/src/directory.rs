@@ -37,6 +37,7 @@ pub(crate) struct Limits {
     pub(crate) publish: KeyedLimiter<DeviceId>,
     pub(crate) claim: KeyedLimiter<UserId>,
     pub(crate) claim_of_one_device: KeyedLimiter<(UserId, DeviceId)>,
+    pub(crate) find_suites: KeyedLimiter<UserId>,
 }
 
 impl Directory {
@@ -55,6 +56,7 @@ impl Directory {
                 LIMITED_PAIRS,
                 clock.clone(),
             ),
+            find_suites: KeyedLimiter::new(config.limits.find_suites, LIMITED_CALLERS, clock.clone()),
         };
         Self {
             store,

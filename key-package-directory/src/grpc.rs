@@ -11,12 +11,14 @@ use valise_proto::Refusal;
 use valise_proto::directory::v1::key_package_directory_service_server::KeyPackageDirectoryService;
 use valise_proto::directory::v1::{
     Claim as WireClaim, ClaimFailure, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse,
-    DeleteKeyPackagesRequest, DeleteKeyPackagesResponse, GetStockRequest, GetStockResponse,
-    PublishKeyPackagesRequest, PublishKeyPackagesResponse, Stock, claim,
+    DeleteKeyPackagesRequest, DeleteKeyPackagesResponse, DeviceCipherSuites, FindCipherSuitesRequest,
+    FindCipherSuitesResponse, GetStockRequest, GetStockResponse, PublishKeyPackagesRequest,
+    PublishKeyPackagesResponse, Stock, claim,
 };
 
 use crate::claim::{Claim, Claimed, Failure, Package};
 use crate::directory::Directory;
+use crate::find_suites::DeviceSuites;
 use crate::stock::StockStatus;
 
 /// The most users and devices in one claim.
@@ -65,6 +67,26 @@ impl KeyPackageDirectoryService for Grpc {
         };
         let claims = self.0.claim(claim).await?.into_iter().map(wire_claim).collect();
         Ok(Response::new(ClaimKeyPackagesResponse { claims }))
+    }
+
+    async fn find_cipher_suites(
+        &self,
+        request: Request<FindCipherSuitesRequest>,
+    ) -> Result<Response<FindCipherSuitesResponse>, Status> {
+        let caller = Caller::of(&request)?.clone();
+        let (user, device) = caller.device()?;
+        let texts = request.into_inner().user_ids;
+        if texts.is_empty() {
+            return Err(Refusal::malformed("user_ids").into());
+        }
+        if texts.len() > MAX_TARGETS {
+            return Err(Refusal::too_large("user_ids", MAX_TARGETS).into());
+        }
+        let users = ids(&texts, "user_ids")?;
+        let found = self.0.find_suites(user, device, users).await?;
+        Ok(Response::new(FindCipherSuitesResponse {
+            devices: found.into_iter().map(wire_suites).collect(),
+        }))
     }
 
     async fn get_stock(
@@ -121,6 +143,14 @@ fn wire_stock(stock: Vec<StockStatus>) -> Vec<Stock> {
         low: line.low,
     };
     stock.into_iter().map(line).collect()
+}
+
+fn wire_suites(found: DeviceSuites) -> DeviceCipherSuites {
+    DeviceCipherSuites {
+        user_id: found.user.into(),
+        device_id: found.device.to_string(),
+        cipher_suites: found.suites.into_iter().map(u32::from).collect(),
+    }
 }
 
 fn wire_claim(claimed: Claimed) -> WireClaim {

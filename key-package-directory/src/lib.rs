@@ -22,6 +22,7 @@ mod claim;
 mod command;
 mod config;
 mod directory;
+mod find_suites;
 mod grpc;
 mod known_devices;
 mod notices;

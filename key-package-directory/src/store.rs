@@ -78,6 +78,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// What can be handed out of a device: one line for each suite that it has published, by suite.
     async fn stock(&self, device: DeviceId, usable: Usable) -> Result<Vec<StockLine>, StoreError>;
 
+    /// Of these devices, the suites of which something can be handed out. In no particular order, each once.
+    async fn suites(&self, devices: &[DeviceId], usable: Usable) -> Result<Vec<(DeviceId, u16)>, StoreError>;
+
     /// Deletes all packages of a device and returns how many. What it has published before stays seen.
     async fn delete(&self, device: DeviceId) -> Result<u64, StoreError>;
 

@@ -9,6 +9,7 @@
 //! - [`faults`]: what goes wrong in a cluster, on purpose.
 //! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
+//! - [`retention`]: what a log has forgotten.
 //! - [`wait`]: awaiting a condition, with a deadline.
 //!
 //! `cargo nextest run --workspace` and `cargo test --workspace` build the `valise` binary on the way; where it is not there,
@@ -30,5 +31,6 @@ pub mod homes;
 pub mod people;
 pub mod proxy;
 pub mod raw;
+pub mod retention;
 pub mod service;
 pub mod wait;

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use valise_access_token::{ASSERTION_AUDIENCE, assertion};
 use valise_clock::Clock;
-use valise_device_certificate::certification_request;
+use valise_device_certificate::{KeyKind, certification_request};
 use valise_group_rules::{capabilities, create_config, credential, join_config, suites};
 use valise_proto::authentication::v1 as authentication;
 use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
@@ -353,16 +353,27 @@ impl Device {
 
     /// Registers a group.
     pub async fn register(&self, group: &MlsGroup) -> Result<(), Refusal> {
+        let (group_info, ratchet_tree) = self.registration(group);
+        self.register_bytes(group_info, ratchet_tree).await
+    }
+
+    /// The GroupInfo and the ratchet tree with which a group is registered.
+    pub fn registration(&self, group: &MlsGroup) -> (Vec<u8>, Vec<u8>) {
         let info = group
             .export_group_info(self.provider.crypto(), &self.signer, false)
             .unwrap();
+        let tree = group.export_ratchet_tree();
+        (
+            info.tls_serialize_detached().unwrap(),
+            tree.tls_serialize_detached().unwrap(),
+        )
+    }
+
+    /// Registers a group with whatever bytes.
+    pub async fn register_bytes(&self, group_info: Vec<u8>, ratchet_tree: Vec<u8>) -> Result<(), Refusal> {
         let request = wire::CreateGroupRequest {
-            group_info: info.tls_serialize_detached().unwrap().into(),
-            ratchet_tree: group
-                .export_ratchet_tree()
-                .tls_serialize_detached()
-                .unwrap()
-                .into(),
+            group_info: group_info.into(),
+            ratchet_tree: ratchet_tree.into(),
             idempotency_key: key(),
         };
         let answer = self.door.delivery().create_group(request).await;
@@ -643,6 +654,7 @@ pub fn assertion_of(subject: &str, signer: &SignatureKeyPair) -> String {
         ASSERTION_AUDIENCE,
         Clock::system().now(),
         &jti,
+        KeyKind::of(signer.public()).unwrap(),
         |message| signer.sign(message).unwrap(),
     )
 }

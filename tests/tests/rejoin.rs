@@ -3,61 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use std::time::Duration;
-
-use rusqlite::Connection;
 use valise_client_sdk::{
     ByItself, Client, DeviceId, Event, EventKind, Group, GroupId, GroupStatus, Options, Position, Reason,
     Store, StoreKey,
 };
 use valise_tests::people::{Town, event, joined, options, text};
 use valise_tests::raw::{Device, Plan};
+use valise_tests::retention::{database, forget_entries, snapshot_after};
 use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
-
-fn database(service: &Service) -> Connection {
-    let database = Connection::open(service.data().join("delivery.db")).unwrap();
-    database.busy_timeout(Duration::from_secs(10)).unwrap();
-    database
-}
-
-/// What retention does to a log, done to the store of a service that does not run: the embedded one keeps everything. The newest snapshot and
-/// what comes after it stay.
-fn forget_entries(service: &Service, group: GroupId) -> Position {
-    let database = database(service);
-    let kept: i64 = database
-        .query_row(
-            "SELECT max(position) FROM snapshots WHERE group_id = ?1",
-            [group.as_bytes()],
-            |row| row.get(0),
-        )
-        .unwrap();
-    let deleted = database
-        .execute(
-            "DELETE FROM entries WHERE position < ?2
-             AND group_number = (SELECT number FROM groups WHERE group_id = ?1)",
-            rusqlite::params![group.as_bytes(), kept],
-        )
-        .unwrap();
-    assert!(deleted > 0);
-    Position(kept.cast_unsigned())
-}
-
-/// A snapshot is written soon after a commit that adds somebody.
-async fn snapshot_after(service: &Service, group: GroupId, position: Position) {
-    let database = database(service);
-    until("a snapshot", async || {
-        let newest: Option<i64> = database
-            .query_row(
-                "SELECT max(position) FROM snapshots WHERE group_id = ?1",
-                [group.as_bytes()],
-                |row| row.get(0),
-            )
-            .unwrap();
-        newest.filter(|newest| newest.cast_unsigned() > position.0)
-    })
-    .await;
-}
 
 /// How many commits a device has in a group's log.
 fn commits(service: &Service, group: GroupId, device: DeviceId) -> i64 {

@@ -1,17 +1,21 @@
 //! What a PKCS#10 request (RFC 2986) asks for: a certificate for a key. All else in it is ignored.
 
+use rcgen::{PublicKeyData, SignatureAlgorithm};
+use valise_device_certificate::KeyKind;
 use valise_proto::{Reason, Refusal};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::{AlgorithmIdentifier, X509Version};
+use x509_parser::x509::X509Version;
 
 /// Largest request.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4096;
 
-/// An Ed25519 public key whose holder asked for a certificate, and proved that they hold it.
+/// A public key whose holder asked for a certificate, and proved that they hold it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct RequestedKey([u8; 32]);
+pub(crate) struct RequestedKey {
+    kind: KeyKind,
+    bytes: Vec<u8>,
+}
 
 impl RequestedKey {
     /// Reads a request, DER, and verifies its signature: `MESSAGE_TOO_LARGE` or `INVALID_CERTIFICATE_REQUEST` with the rule.
@@ -29,31 +33,44 @@ impl RequestedKey {
             return Err(refused("encoding"));
         }
         let key = &request.certification_request_info.subject_pki;
-        if !is_ed25519(&key.algorithm) || !is_ed25519(&request.signature_algorithm) {
-            return Err(refused("algorithm"));
-        }
-        let bits = &key.subject_public_key;
-        let bytes: [u8; 32] = bits.data.as_ref().try_into().map_err(|_| refused("key"))?;
-        if bits.unused_bits != 0 {
-            return Err(refused("key"));
-        }
+        KeyKind::of_algorithm(&key.algorithm)
+            .filter(|kind| kind.signs_as(&request.signature_algorithm))
+            .ok_or_else(|| refused("algorithm"))?;
+        let (kind, bytes) = KeyKind::read(key).map_err(|_| refused("key"))?;
         request.verify_signature().map_err(|_| refused("signature"))?;
-        Ok(Self(bytes))
+        Ok(Self {
+            kind,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// Of what kind it is.
+    pub(crate) fn kind(&self) -> KeyKind {
+        self.kind
     }
 
     /// The raw key.
-    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
-fn is_ed25519(algorithm: &AlgorithmIdentifier<'_>) -> bool {
-    algorithm.algorithm == OID_SIG_ED25519 && algorithm.parameters.is_none()
+impl PublicKeyData for RequestedKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.kind.algorithm()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use rcgen::{
+        CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+        PKCS_ED25519, SigningKey,
+    };
     use valise_device_certificate::certification_request;
 
     use super::*;
@@ -79,9 +96,71 @@ mod tests {
         );
     }
 
+    /// A key as it says that it is, and signatures as another says.
+    struct Odd<'a> {
+        algorithm: &'static SignatureAlgorithm,
+        public: &'a [u8],
+        signs: Option<&'a KeyPair>,
+    }
+
+    impl PublicKeyData for Odd<'_> {
+        fn der_bytes(&self) -> &[u8] {
+            self.public
+        }
+
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            self.algorithm
+        }
+    }
+
+    impl SigningKey for Odd<'_> {
+        fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+            self.signs.map_or(Ok(vec![0; 64]), |key| key.sign(message))
+        }
+    }
+
+    fn odd(algorithm: &'static SignatureAlgorithm, public: &[u8], signs: Option<&KeyPair>) -> String {
+        let key = Odd {
+            algorithm,
+            public,
+            signs,
+        };
+        rule(
+            CertificateParams::default()
+                .serialize_request(&key)
+                .unwrap()
+                .der(),
+        )
+    }
+
+    #[test]
+    fn keys_of_both_kinds_are_taken() {
+        for kind in [KeyKind::Ed25519, KeyKind::P256] {
+            let key = KeyPair::generate_for(kind.algorithm()).unwrap();
+            let sign = |message: &[u8]| key.sign(message).ok();
+            let request = certification_request(key.public_key_raw(), sign).unwrap();
+            let read = RequestedKey::read(&request).unwrap();
+            assert_eq!((read.kind(), read.as_bytes()), (kind, key.public_key_raw()));
+        }
+    }
+
+    #[test]
+    fn a_p256_key_must_be_a_point_whose_holder_signs() {
+        let algorithm = &PKCS_ECDSA_P256_SHA256;
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let other = KeyPair::generate_for(algorithm).unwrap();
+        assert_eq!(odd(algorithm, key.public_key_raw(), Some(&other)), "signature");
+        assert_eq!(odd(algorithm, key.public_key_raw(), None), "signature");
+        assert_eq!(odd(algorithm, &[4; 65], Some(&key)), "signature");
+        assert_eq!(odd(algorithm, &key.public_key_raw()[..64], Some(&key)), "key");
+        assert_eq!(odd(algorithm, &[2; 33], Some(&key)), "key");
+        assert_eq!(odd(algorithm, &[], Some(&key)), "key");
+        assert_eq!(odd(&PKCS_ED25519, &[7; 31], None), "key");
+    }
+
     #[test]
     fn other_keys_are_refused() {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         let request = CertificateParams::default().serialize_request(&key).unwrap();
         assert_eq!(rule(request.der()), "algorithm");
     }
@@ -102,10 +181,6 @@ mod tests {
         assert_eq!(
             rule(&certification_request(key.public_key_raw(), |_| Some(vec![])).unwrap()),
             "signature"
-        );
-        assert_eq!(
-            rule(&certification_request(&[7; 31], |_| Some(vec![0; 64])).unwrap()),
-            "key"
         );
     }
 

@@ -1,7 +1,7 @@
 //! What administrators do, and nobody else.
 
 use valise_authentication_service::Kind;
-use valise_device_certificate::ServiceKey;
+use valise_device_certificate::{KeyKind, ServiceKey};
 use valise_proto::authentication::v1::{
     AuditEvent, CreateEnrolmentCodeRequest, IssueServiceCertificateRequest, ListAuditEventsRequest,
     ListDevicesRequest, ListUsersRequest, ResumeUserRequest, RevokeDeviceRequest, SubjectKind,
@@ -17,7 +17,7 @@ async fn plain_devices_and_services_do_not_administer() {
     let device = scene.device("alice", Kind::Device).await;
     let identity = scene
         .service
-        .issue_service_identity("delivery-service")
+        .issue_service_identity("delivery-service", KeyKind::Ed25519)
         .await
         .unwrap();
     let assertion = valise_access_token::assertion(
@@ -25,6 +25,7 @@ async fn plain_devices_and_services_do_not_administer() {
         valise_access_token::ASSERTION_AUDIENCE,
         scene.clock.now(),
         &crate::support::jti(),
+        identity.kind(),
         |message| identity.sign(message).unwrap(),
     );
     let service = scene.exchange(&assertion).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384};
 use tonic::Response;
 use valise_authentication_service::Kind;
 use valise_device_certificate::{Subject, TrustBundle, certification_request};
@@ -126,7 +126,7 @@ async fn a_refused_request_does_not_use_the_code_up() {
         scene.client().enrol(request).await
     };
     let good = key.request();
-    let elliptic = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let elliptic = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
     let elliptic = CertificateParams::default()
         .serialize_request(&elliptic)
         .unwrap()

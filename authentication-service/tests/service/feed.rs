@@ -8,6 +8,7 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use valise_access_token::{Feed, RevocationSubject, ServiceTokens};
 use valise_authentication_service::{Kind, SERVICE_NAMES};
+use valise_device_certificate::KeyKind;
 use valise_proto::authentication::v1::revocation::Subject;
 use valise_proto::authentication::v1::watch_revocations_response::Event;
 use valise_proto::authentication::v1::{
@@ -48,7 +49,13 @@ async fn set_suspended(scene: &Scene, by: &Device, user: &UserId, suspended: boo
 }
 
 async fn tokens(scene: &Scene, name: &str) -> ServiceTokens {
-    let identity = Arc::new(scene.service.issue_service_identity(name).await.unwrap());
+    let identity = Arc::new(
+        scene
+            .service
+            .issue_service_identity(name, KeyKind::Ed25519)
+            .await
+            .unwrap(),
+    );
     ServiceTokens::new(scene.channel.clone(), identity, scene.clock.clone())
 }
 
@@ -165,7 +172,7 @@ async fn a_service_in_its_own_process_judges_tokens_by_itself() {
     let identity = Arc::new(
         scene
             .service
-            .issue_service_identity(SERVICE_NAMES[0])
+            .issue_service_identity(SERVICE_NAMES[0], KeyKind::Ed25519)
             .await
             .unwrap(),
     );
@@ -242,7 +249,7 @@ async fn a_service_takes_the_feed_up_again_where_it_left_off() {
     let identity = Arc::new(
         scene
             .service
-            .issue_service_identity(SERVICE_NAMES[0])
+            .issue_service_identity(SERVICE_NAMES[0], KeyKind::Ed25519)
             .await
             .unwrap(),
     );

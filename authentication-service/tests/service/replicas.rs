@@ -16,6 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use valise_access_token::ServiceTokens;
 use valise_authentication_service::{Config, Kind, Service, migrate, run};
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use valise_local_stack::Postgres;
 use valise_proto::Reason;
 use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
@@ -156,7 +157,10 @@ async fn a_service_that_moves_to_another_replica_is_not_ahead_of_it() {
     let server = Postgres::start().await;
     let (first, second) = replicas(&server).await;
     let root = first.device("root", Kind::Administrator).await;
-    let identity = first.service.issue_service_identity("delivery-service").await;
+    let identity = first
+        .service
+        .issue_service_identity("delivery-service", KeyKind::Ed25519)
+        .await;
     let tokens = ServiceTokens::new(
         first.channel.clone(),
         identity.unwrap().into(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
+use rcgen::{KeyPair, SigningKey};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use valise_access_token::{ASSERTION_AUDIENCE, TokenLayer, assertion};
 use valise_authentication_service::{Config, Kind, OPEN_PATHS, Service};
 use valise_clock::{Clock, ManualClock};
-use valise_device_certificate::certification_request;
+use valise_device_certificate::{KeyKind, certification_request};
 use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
 use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
 use valise_proto::authentication::v1::enrol_request::Proof;
@@ -179,7 +179,15 @@ pub(crate) struct Key(pub(crate) KeyPair);
 
 impl Key {
     pub(crate) fn generate() -> Self {
-        Self(KeyPair::generate_for(&PKCS_ED25519).unwrap())
+        Self::generate_of(KeyKind::Ed25519)
+    }
+
+    pub(crate) fn generate_of(kind: KeyKind) -> Self {
+        Self(KeyPair::generate_for(kind.algorithm()).unwrap())
+    }
+
+    fn kind(&self) -> KeyKind {
+        KeyKind::of(self.0.public_key_raw()).unwrap()
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -187,7 +195,7 @@ impl Key {
     }
 
     pub(crate) fn assertion(&self, subject: &str, at: SystemTime) -> String {
-        assertion(subject, ASSERTION_AUDIENCE, at, &jti(), |message| {
+        assertion(subject, ASSERTION_AUDIENCE, at, &jti(), self.kind(), |message| {
             self.sign(message)
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use valise_access_token::{ASSERTION_AUDIENCE, Caller, assertion};
 use valise_authentication_service::Kind;
+use valise_device_certificate::KeyKind;
 use valise_proto::authentication::v1::{
     GetJwksRequest, IssueTokenRequest, ListDevicesRequest, ListUsersRequest, RenewCertificateRequest,
 };
@@ -131,8 +132,11 @@ async fn assertions_of_others_for_others_or_of_another_time_are_refused() {
     // An access token is not an assertion.
     assert_eq!(rule(scene.exchange(&alice.token).await), invalid("header"));
 
-    let sign =
-        |audience, at, jti: &str| assertion(&alice.id, audience, at, jti, |message| alice.key.sign(message));
+    let sign = |audience, at, jti: &str| {
+        assertion(&alice.id, audience, at, jti, KeyKind::Ed25519, |message| {
+            alice.key.sign(message)
+        })
+    };
     let now = scene.clock.now();
     assert_eq!(
         rule(scene.exchange(&sign("valise", now, &jti())).await),
@@ -217,5 +221,47 @@ async fn after_a_renewal_the_new_key_counts() {
         rule(renew(b"garbage".to_vec()).await),
         (Reason::InvalidCertificateRequest, "encoding".into())
     );
+    // Its groups are of suites for a key of the kind that it has.
+    let other_kind = Key::generate_of(KeyKind::P256);
+    assert_eq!(
+        rule(renew(other_kind.request()).await),
+        (Reason::InvalidCertificateRequest, "key_kind".into())
+    );
     scene.token(&device.id, &new).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_with_a_p256_key_enrols_gets_tokens_and_renews() {
+    let scene = Scene::new().await;
+    let code = scene.code("alice", Kind::Device).await;
+    let (key, new) = (Key::generate_of(KeyKind::P256), Key::generate_of(KeyKind::P256));
+    let enrolled = scene.try_enrol(&code, &key).await.unwrap();
+    let bundle = scene.service.verifier().trust_bundle();
+    let certificates = enrolled.chain.unwrap().certificates;
+    let certificate = bundle.verify(&certificates, scene.clock.unix_seconds()).unwrap();
+    assert_eq!(certificate.key_kind, KeyKind::P256);
+    assert_eq!(certificate.public_key, key.0.public_key_raw());
+
+    let token = scene.token(&enrolled.device_id, &key).await.unwrap();
+    assert_eq!(
+        rule(scene.token(&enrolled.device_id, &new).await),
+        (Reason::InvalidAssertion, "signature".into())
+    );
+    let ed25519 = Key::generate();
+    assert_eq!(
+        rule(scene.token(&enrolled.device_id, &ed25519).await),
+        (Reason::InvalidAssertion, "algorithm".into())
+    );
+    let renew = async |key: &Key| {
+        let request = RenewCertificateRequest {
+            certification_request: key.request(),
+        };
+        scene.client().renew_certificate(with(&token, request)).await
+    };
+    assert_eq!(
+        rule(renew(&ed25519).await),
+        (Reason::InvalidCertificateRequest, "key_kind".into())
+    );
+    renew(&new).await.unwrap();
+    scene.token(&enrolled.device_id, &new).await.unwrap();
 }

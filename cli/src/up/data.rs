@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use valise_authentication_service::Service;
 use valise_clock::Clock;
-use valise_device_certificate::{CertificateError, ServiceIdentity};
+use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity};
 use valise_proto::Refusal;
 
 /// Why a data directory cannot be used. One line each.
@@ -123,22 +123,23 @@ impl DataDirectory {
         self.directory.join(name)
     }
 
-    pub(super) fn key_file(&self, service: &str) -> PathBuf {
-        self.file(&format!("{service}.key.pem"))
+    pub(super) fn key_file(&self, service: &str, kind: KeyKind) -> PathBuf {
+        self.file(&format!("{service}{}.key.pem", suffix(kind)))
     }
 
-    pub(super) fn chain_file(&self, service: &str) -> PathBuf {
-        self.file(&format!("{service}.chain.pem"))
+    pub(super) fn chain_file(&self, service: &str, kind: KeyKind) -> PathBuf {
+        self.file(&format!("{service}{}.chain.pem", suffix(kind)))
     }
 
-    /// The service's key and certificate; issued at the first start.
+    /// The service's key of that kind and its certificate; issued at the first start.
     pub(super) async fn identity(
         &self,
         service: &'static str,
+        kind: KeyKind,
         authentication: &Service,
         clock: &Clock,
     ) -> Result<ServiceIdentity, DataError> {
-        let (key, chain) = (self.key_file(service), self.chain_file(service));
+        let (key, chain) = (self.key_file(service, kind), self.chain_file(service, kind));
         let unusable = |source| DataError::Identity {
             file: key.clone(),
             source,
@@ -146,7 +147,7 @@ impl DataDirectory {
         // The chain is put there last: with it, the key is there too.
         if !chain.exists() {
             let identity = authentication
-                .issue_service_identity(service)
+                .issue_service_identity(service, kind)
                 .await
                 .map_err(|refusal| DataError::NotIssued { service, refusal })?;
             let part = |file: &Path| file.with_extension("part");
@@ -162,6 +163,13 @@ impl DataDirectory {
             .verify(identity.chain(), clock.unix_seconds())
             .map_err(|source| DataError::Foreign { file: chain, source })?;
         Ok(identity)
+    }
+}
+
+fn suffix(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Ed25519 => "",
+        KeyKind::P256 => ".p256",
     }
 }
 

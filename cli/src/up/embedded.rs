@@ -34,6 +34,8 @@ pub struct Options {
     pub administrator: UserId,
     /// For whom an enrolment code is made at the start.
     pub user: UserId,
+    /// MLS cipher suites that new groups may have, best first; `None` for all that the services know.
+    pub cipher_suites: Option<Vec<u16>>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -48,6 +50,7 @@ impl Options {
             domain: "valise.example".to_owned(),
             administrator: user("admin@valise.example")?,
             user: user("alice@valise.example")?,
+            cipher_suites: None,
             clock: Clock::system(),
         })
     }

@@ -9,6 +9,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use valise_access_token::{ServiceTokens, TokenLayer};
 use valise_authentication_service as authentication;
 use valise_delivery_service as delivery;
+use valise_device_certificate::KeyKind;
 use valise_key_package_directory as directory;
 use valise_proto::{Reason, Refusal};
 use valise_service_runtime::{Readiness, ServerConfig, serve};
@@ -71,8 +72,12 @@ impl Services {
         authentication: &authentication::Service,
     ) -> Result<(directory::Service, delivery::Service), UpError> {
         let clock = &options.clock;
-        data.identity(DELIVERY, authentication, clock).await?;
-        let identity = data.identity(DIRECTORY, authentication, clock).await?;
+        for kind in [KeyKind::Ed25519, KeyKind::P256] {
+            data.identity(DELIVERY, kind, authentication, clock).await?;
+        }
+        let identity = data
+            .identity(DIRECTORY, KeyKind::Ed25519, authentication, clock)
+            .await?;
         // The directory tells devices of low stock through their inboxes: a call like that of another process.
         let channel = tonic::transport::Endpoint::from_shared(url(address))
             .map_err(|_| delivery::StartError::AuthenticationUrl)?
@@ -87,11 +92,16 @@ impl Services {
         };
         let verifier = authentication.verifier();
         let directory = directory::Service::open(config, verifier.clone(), clock.clone(), Some(link)).await?;
-        let config = delivery::Config::new(
-            data.file("delivery.db"),
-            data.key_file(DELIVERY),
-            data.chain_file(DELIVERY),
-        );
+        let config = delivery::Config {
+            p256_key_file: Some(data.key_file(DELIVERY, KeyKind::P256)),
+            p256_chain_file: Some(data.chain_file(DELIVERY, KeyKind::P256)),
+            cipher_suites: options.cipher_suites.clone(),
+            ..delivery::Config::new(
+                data.file("delivery.db"),
+                data.key_file(DELIVERY, KeyKind::Ed25519),
+                data.chain_file(DELIVERY, KeyKind::Ed25519),
+            )
+        };
         match delivery::Service::open(config, verifier, clock.clone()).await {
             Ok(delivery) => Ok((directory, delivery)),
             Err(error) => {

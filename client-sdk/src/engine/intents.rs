@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use openmls::prelude::MlsGroup;
 use openmls::prelude::tls_codec::Serialize as _;
+use openmls::prelude::{Ciphersuite, MlsGroup};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -258,12 +258,12 @@ impl Engine {
         &mut self,
         id: GroupId,
         name: &str,
+        suite: Ciphersuite,
         span: Span,
         answer: oneshot::Sender<Result<super::Outcome, Error>>,
     ) -> Result<(), Error> {
         const DOING: &str = "making a group";
         self.transaction(|engine| {
-            let suite = engine.options.cipher_suite.mls();
             let lifetime = crate::mls::lifetime(engine.now(), engine.options.key_packages.lifetime.as_secs());
             let config = valise_group_rules::create_config(
                 suite,

@@ -5,7 +5,7 @@ use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     Member, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome,
 };
-use valise_group_rules::{Identity, claimed_identity, identify, join_config};
+use valise_group_rules::{Identity, Roster, identify_member, join_config};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position, Refusal};
 
@@ -22,6 +22,7 @@ use crate::{Error, EventKind, GroupStatus, Peer};
 /// A group that a Welcome leads into, built but not yet entered.
 struct Joining {
     mls: MlsGroup,
+    roster: Roster,
     by: Peer,
     last_resort: bool,
     /// Of the key package that was used.
@@ -128,10 +129,11 @@ impl Engine {
             .skip_lifetime_validation()
             .build()
             .map_err(unusable)?;
-        let by = self.judge_welcome(group, welcome, &staged, at)?;
+        let (roster, by) = self.judge_welcome(group, welcome, &staged, at)?;
         let mls = staged.into_group(&provider).map_err(unusable)?;
         Ok(Joining {
             mls,
+            roster,
             by,
             last_resort,
             reference,
@@ -146,32 +148,37 @@ impl Engine {
         welcome: &wire::WelcomeItem,
         staged: &StagedWelcome,
         at: u64,
-    ) -> Result<Peer, Fault> {
+    ) -> Result<(Roster, Peer), Fault> {
         let context = staged.group_context();
         if context.group_id().as_slice() != group.as_bytes() || context.epoch().as_u64() != welcome.epoch {
             return Err(Error::Rule("welcome_group").into());
         }
         crate::mls::judge_joined_context(context, &self.device.external_sender, &self.device.user)
             .map_err(Error::from)?;
-        let mut by = None;
+        let mut members = Vec::new();
         for member in staged.members() {
-            let identity = self.judge_member(&member, at)?;
-            if member.index == staged.welcome_sender_index() {
-                by = Some(peer(&identity));
-            }
+            members.push(valise_group_rules::Member {
+                leaf: member.index,
+                identity: self.judge_member(&member, at)?,
+                signature_key: member.signature_key,
+                credential: member.credential,
+            });
         }
-        by.ok_or_else(|| Error::Rule("welcome_sender").into())
+        let roster = Roster::of_members(members).map_err(Error::from)?;
+        let by = roster
+            .at(staged.welcome_sender_index())
+            .map(|member| peer(&member.identity));
+        let by = by.ok_or(Error::Rule("welcome_sender"))?;
+        Ok((roster, by))
     }
 
     /// A certificate that ended since its device joined does not keep others out: it is judged as when it was valid.
     pub(super) fn judge_member(&self, member: &Member, at: u64) -> Result<Identity, Error> {
-        let claimed = claimed_identity(&member.credential, &member.signature_key)?;
-        let judged_at = (at / 1000).min(claimed.certificate_not_after);
-        Ok(identify(
+        Ok(identify_member(
             &member.credential,
             &member.signature_key,
             &self.device.bundle,
-            judged_at,
+            at / 1000,
         )?)
     }
 
@@ -184,12 +191,13 @@ impl Engine {
     ) -> Result<(), Error> {
         let Joining {
             mls,
+            roster,
             by,
             last_resort,
             reference,
         } = joining;
         let suite = mls.ciphersuite();
-        let live = LiveGroup::new(mls)?;
+        let live = LiveGroup::with(mls, roster)?;
         let position = Position(commit.position);
         let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
         self.db.put_group(&GroupRow {

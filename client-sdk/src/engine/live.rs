@@ -25,6 +25,11 @@ pub(super) struct LiveGroup {
 impl LiveGroup {
     pub(super) fn new(mls: MlsGroup) -> Result<Self, Error> {
         let roster = Roster::of(mls.members(), None)?;
+        Self::with(mls, roster)
+    }
+
+    /// With its roster, which was read before.
+    pub(super) fn with(mls: MlsGroup, roster: Roster) -> Result<Self, Error> {
         let authority = Authority::of(mls.public_group().group_context(), &roster)?;
         Ok(Self {
             mls,

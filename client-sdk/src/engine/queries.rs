@@ -7,7 +7,7 @@ use valise_proto::{Epoch, GroupId, Position};
 use super::Engine;
 use super::live::{self, LiveGroup};
 use crate::store::GroupRow;
-use crate::{Error, Event, EventId, GroupState, GroupStatus, Member};
+use crate::{CipherSuite, Error, Event, EventId, GroupState, GroupStatus, Member};
 
 /// Where the device stands in all its logs.
 pub(crate) struct Cursors {
@@ -51,6 +51,7 @@ impl Engine {
             status: row.status,
             epoch: Epoch(0),
             position: row.position,
+            cipher_suite: CipherSuite::from_number(row.suite.into()),
             members: 0,
             epoch_authenticator: Vec::new(),
         };

@@ -261,6 +261,9 @@ impl Engine {
             return Err(Error::Rule("group_info_epoch"));
         }
         let suite = u16::from(context.ciphersuite());
+        if context.ciphersuite().signature_algorithm() != self.device.signer.signature_scheme() {
+            return Err(Error::Rule("cipher_suite"));
+        }
         if row.suite != 0 && row.suite != suite {
             return Err(Error::Rule("cipher_suite"));
         }

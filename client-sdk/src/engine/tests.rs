@@ -2,6 +2,7 @@
 
 mod device_changes;
 mod history;
+mod padding;
 mod people;
 mod rejoin;
 mod roles;

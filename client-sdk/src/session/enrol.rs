@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer as _;
-use valise_device_certificate::{TrustBundle, certification_request};
+use valise_device_certificate::{KeyKind, TrustBundle, certification_request};
 use valise_group_rules::{credential, identify};
 use valise_proto::authentication::v1 as wire;
 use valise_proto::delivery::v1::GetParametersRequest;
@@ -24,7 +24,7 @@ pub(crate) async fn enrol(
 ) -> Result<Arc<Session>, Error> {
     let channels = Channels::new(&servers)?;
     let db = blocking(move || Database::open(&store)).await?;
-    let signer = device_key(&db, &servers)?;
+    let signer = device_key(&db, &servers, &options)?;
     let request = certification_request(signer.public(), |message| signer.sign(message).ok())?;
     let answer = call(
         &channels,
@@ -67,24 +67,44 @@ pub(super) async fn complete(
         enrolled.retention = parameters
             .retention
             .map_or(0, |retention| u64::try_from(retention.seconds).unwrap_or(0));
-        mls::external_sender(&parameters.external_sender)?;
-        enrolled.external_sender = parameters.external_sender.to_vec();
+        // All groups that the device can be in have suites for keys of its kind.
+        let external_sender = match KeyKind::of(signature_key) {
+            Some(KeyKind::P256) => parameters.external_sender_p256,
+            Some(KeyKind::Ed25519) | None => parameters.external_sender,
+        };
+        if external_sender.is_empty() {
+            return Err(Error::KeyKindNotServed);
+        }
+        mls::external_sender(&external_sender)?;
+        enrolled.external_sender = external_sender.to_vec();
         db.put_enrolled(&enrolled)?;
     }
     Ok((db, enrolled))
 }
 
 /// The key is stored before anybody is asked: an enrolment whose answer was lost goes on with the same key.
-fn device_key(db: &Database, servers: &Servers) -> Result<SignatureKeyPair, Error> {
+fn device_key(db: &Database, servers: &Servers, options: &Options) -> Result<SignatureKeyPair, Error> {
+    let kind = options.cipher_suite.key_kind();
+    options.fit(kind)?;
+    let same = |key: &[u8]| KeyKind::of(key) == Some(kind);
     match db.device()? {
         Some(row) if row.enrolled.is_some() => Err(Error::AlreadyEnrolled),
-        Some(row) if row.servers == *servers => mls::load_signer(&db.connection, &row.signature_key),
+        Some(row) if row.servers == *servers && same(&row.signature_key) => {
+            mls::load_signer(&db.connection, &row.signature_key)
+        }
         _ => {
-            let signer = mls::new_signer(&db.connection)?;
+            let signer = mls::new_signer(&db.connection, kind)?;
             db.put_new_device(servers, signer.public())?;
             Ok(signer)
         }
     }
+}
+
+/// Are all suites of the options for a key like the device's?
+pub(super) fn fit(options: &Options, signer: &SignatureKeyPair) -> Result<(), Error> {
+    let kind =
+        KeyKind::of(signer.public()).ok_or_else(|| Error::mls("loading the device's key")(&"of no kind"))?;
+    options.fit(kind)
 }
 
 /// The certificate is for this key, is trusted, and says what the answer says.

@@ -45,7 +45,7 @@ pub(super) async fn publish(session: &Session) -> Result<(), Error> {
     let _turn = session.publishing.lock().await;
     session.engine.run(Engine::sweep_key_packages).await?;
     let stock = session.transport.get_stock(GetStockRequest {}).await?;
-    for suite in &session.options.key_packages.cipher_suites {
+    for suite in session.options.suites() {
         make(session, suite.mls(), &stock).await?;
     }
     let mut refused = false;

@@ -49,6 +49,7 @@ calls! {
     publish_key_packages(directory: directory::PublishKeyPackagesRequest) -> directory::PublishKeyPackagesResponse;
     claim_key_packages(directory: directory::ClaimKeyPackagesRequest) -> directory::ClaimKeyPackagesResponse;
     delete_key_packages(directory: directory::DeleteKeyPackagesRequest) -> directory::DeleteKeyPackagesResponse;
+    find_cipher_suites(directory: directory::FindCipherSuitesRequest) -> directory::FindCipherSuitesResponse;
     get_stock(directory: directory::GetStockRequest) -> directory::GetStockResponse;
     get_parameters(delivery: delivery::GetParametersRequest) -> delivery::GetParametersResponse;
     read_entries(delivery: delivery::ReadEntriesRequest) -> delivery::ReadEntriesResponse;

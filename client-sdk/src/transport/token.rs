@@ -9,6 +9,7 @@ use serde::Serialize;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
 use valise_proto::authentication::v1::{IssueTokenRequest, IssueTokenResponse};
 use valise_proto::{DeviceId, Reason, Refusal};
@@ -106,10 +107,13 @@ impl Tokens {
 
     async fn issue(&self) -> Result<IssueTokenResponse, Status> {
         let device = self.key.device.to_string();
-        let assertion = assertion(&device, self.clock.unix_seconds(), |message| {
-            self.key.signer.sign(message).ok()
-        })
-        .ok_or_else(|| Status::from(Refusal::new(Reason::InvalidAssertion)))?;
+        let signer = &self.key.signer;
+        let assertion = KeyKind::of(signer.public()).and_then(|kind| {
+            assertion(&device, self.clock.unix_seconds(), kind, |message| {
+                signer.sign(message).ok()
+            })
+        });
+        let assertion = assertion.ok_or_else(|| Status::from(Refusal::new(Reason::InvalidAssertion)))?;
         let mut request = Request::new(IssueTokenRequest { assertion });
         request.set_timeout(DEADLINE);
         valise_trace_context::inject(request.metadata_mut());
@@ -131,8 +135,13 @@ struct Claims<'a> {
     jti: String,
 }
 
-/// A compact JWS (RFC 7515) with EdDSA (RFC 8037).
-fn assertion(device: &str, now: u64, sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<String> {
+/// A compact JWS (RFC 7515) with EdDSA (RFC 8037) or ES256 (RFC 7518 §3.4).
+fn assertion(
+    device: &str,
+    now: u64,
+    kind: KeyKind,
+    sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+) -> Option<String> {
     let claims = Claims {
         iss: device,
         sub: device,
@@ -141,10 +150,10 @@ fn assertion(device: &str, now: u64, sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>
         exp: now + ASSERTION_LIFETIME,
         jti: uuid::Uuid::new_v4().to_string(),
     };
-    let header = BASE64.encode(br#"{"alg":"EdDSA","typ":"JWT"}"#);
+    let header = BASE64.encode(format!(r#"{{"alg":"{}","typ":"JWT"}}"#, kind.jws_algorithm()));
     let claims = BASE64.encode(serde_json::to_vec(&claims).ok()?);
     let signed = format!("{header}.{claims}");
-    let signature = BASE64.encode(sign(signed.as_bytes())?);
+    let signature = BASE64.encode(kind.jws_signature(sign(signed.as_bytes())?)?);
     Some(format!("{signed}.{signature}"))
 }
 
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn an_assertion_is_a_signed_jwt_of_the_device() {
-        let text = assertion("device", 1000, |message| Some(message.to_vec())).unwrap();
+        let sign = |message: &[u8]| Some(message.to_vec());
+        let text = assertion("device", 1000, KeyKind::Ed25519, sign).unwrap();
         let (signed, signature) = text.rsplit_once('.').unwrap();
         assert_eq!(BASE64.decode(signature).unwrap(), signed.as_bytes());
         let (_, claims) = signed.split_once('.').unwrap();

@@ -106,6 +106,7 @@ pub(crate) async fn run<S: Store>(store: &Arc<S>) {
     those_that_end_first_go_first_and_unusable_ones_never(&**store).await;
     a_claim_serves_many_devices_and_leaves_out_those_without(&**store).await;
     suites_are_apart(&**store).await;
+    suites_are_named_while_something_is_left(&**store).await;
     an_init_key_is_accepted_once(&**store).await;
     capacity_counts_usable_one_time_packages_of_a_suite(&**store).await;
     another_signature_key_replaces_all(&**store).await;
@@ -249,6 +250,36 @@ async fn suites_are_apart(store: &impl Store) {
         .map(|line| (line.suite, line.one_time))
         .collect();
     assert_eq!(lines, [(SUITE, 0), (OTHER_SUITE, 1)]);
+}
+
+async fn suites_are_named_while_something_is_left(store: &impl Store) {
+    const OF: [u128; 3] = [450, 451, 452];
+    let of_other_suite = |package| NewPackage {
+        suite: OTHER_SUITE,
+        ..package
+    };
+    publish(store, OF[0], vec![package(1), of_other_suite(last_resort(2))]).await;
+    let ends = NewPackage {
+        certificate_not_after: NOW + 10,
+        ..of_other_suite(package(2))
+    };
+    publish(store, OF[1], vec![package(1), package(3), ends]).await;
+    let named = async |now| {
+        let devices = OF.map(device);
+        let mut found = store.suites(&devices, usable_at(now)).await.unwrap();
+        found.sort_unstable();
+        let name = |(of, suite)| (OF.iter().position(|known| device(*known) == of).unwrap(), suite);
+        found.into_iter().map(name).collect::<Vec<_>>()
+    };
+    let all = [(0, SUITE), (0, OTHER_SUITE), (1, SUITE), (1, OTHER_SUITE)];
+    assert_eq!(named(NOW).await, all);
+    assert_eq!(named(NOW + 10).await, all, "the bounds are inclusive");
+    assert_eq!(named(NOW + 11).await, all[..3], "a certificate has ended");
+    assert_eq!(named(END - WINDOW + 1).await, [], "the window has begun");
+    // The last one-time package goes; a last-resort package stays.
+    claim(store, OF[0]).await.unwrap();
+    assert_eq!(named(NOW).await, all[1..]);
+    assert_eq!(store.suites(&[], usable_at(NOW)).await.unwrap(), []);
 }
 
 async fn an_init_key_is_accepted_once(store: &impl Store) {

@@ -110,6 +110,10 @@ impl Store for PostgresStore {
         within(async { stock::stock(device, usable, &mut *self.pool.acquire().await?).await }).await
     }
 
+    async fn suites(&self, devices: &[DeviceId], usable: Usable) -> Result<Vec<(DeviceId, u16)>, StoreError> {
+        within(async { stock::suites(devices, usable, &mut *self.pool.acquire().await?).await }).await
+    }
+
     async fn delete(&self, device: DeviceId) -> Result<u64, StoreError> {
         within(async { upkeep::delete(device, &mut *self.pool.acquire().await?).await }).await
     }

@@ -225,6 +225,23 @@ impl Store for SqliteStore {
             .collect()
     }
 
+    async fn suites(&self, devices: &[DeviceId], usable: Usable) -> Result<Vec<(DeviceId, u16)>, StoreError> {
+        const SUITES: &str = "
+            SELECT s.device, s.suite FROM published_suite s
+            WHERE s.device IN (SELECT unhex(value) FROM json_each(?1))
+              AND EXISTS (SELECT 1 FROM key_package k WHERE k.device = s.device AND k.suite = s.suite
+                          AND k.not_after >= ?2 AND k.certificate_not_after >= ?3)";
+        let rows = sqlx::query(SUITES)
+            .bind(json_devices(devices))
+            .bind(stored(usable.not_after_from))
+            .bind(stored(usable.certificate_not_after_from))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((self::device(row, "device")?, row.try_get("suite")?)))
+            .collect()
+    }
+
     async fn delete(&self, device: DeviceId) -> Result<u64, StoreError> {
         self.writer.write(upkeep::Delete(device)).await
     }

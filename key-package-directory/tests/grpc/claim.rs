@@ -91,7 +91,19 @@ async fn suites_are_not_confused() {
     };
     let claims = scene.claim(&bob, of_suite(3)).await.unwrap();
     assert_eq!(given(claims[0].clone()), EXHAUSTED);
-    for unknown in [0, 6, 0x1_0001, u32::MAX] {
+    // No suites, pure ML-KEM, and no numbers of suites.
+    for unknown in [
+        0,
+        6,
+        0x0042,
+        0x0050,
+        0x0051,
+        0x0906,
+        0x0907,
+        0xF042,
+        0x1_0001,
+        u32::MAX,
+    ] {
         let refused = scene.claim(&bob, of_suite(unknown)).await.unwrap_err();
         assert_eq!(
             (refused.reason, refused.metadata["field"].as_str()),

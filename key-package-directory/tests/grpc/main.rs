@@ -17,3 +17,4 @@ mod replicas;
 mod revocation;
 mod scene;
 mod start_errors;
+mod suites;

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use valise_access_token::Caller;
 use valise_clock::Clock;
-use valise_device_certificate::{ServiceIdentity, ServiceKey, TrustBundle, service_uri};
-use valise_group_rules::{capabilities, credential, suites};
+use valise_device_certificate::{KeyKind, ServiceIdentity, ServiceKey, TrustBundle, service_uri};
+use valise_group_rules::{capabilities, credential, signature_scheme, suites};
 use valise_proto::{DeviceId, UserId};
 
 pub(crate) const DAY: u64 = 24 * 3600;
@@ -77,7 +77,7 @@ impl PublicKeyData for LeafKey {
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ED25519
+        KeyKind::of(&self.0).unwrap().algorithm()
     }
 }
 
@@ -101,8 +101,26 @@ impl Device {
         Self::of(authority, user, device, not_after)
     }
 
+    /// With a key of that kind.
+    pub(crate) fn of_kind(authority: &Authority, name: &str, kind: KeyKind) -> Self {
+        let user: UserId = format!("{name}@interieur.example").parse().unwrap();
+        let device = DeviceId::from_uuid(Uuid::new_v4());
+        let not_after = Clock::system().unix_seconds() + 365 * DAY;
+        Self::with_key(authority, user, device, not_after, kind)
+    }
+
     fn of(authority: &Authority, user: UserId, device: DeviceId, not_after: u64) -> Self {
-        let key = SignatureKeyPair::new(suites()[0].signature_algorithm()).unwrap();
+        Self::with_key(authority, user, device, not_after, KeyKind::Ed25519)
+    }
+
+    fn with_key(
+        authority: &Authority,
+        user: UserId,
+        device: DeviceId,
+        not_after: u64,
+        kind: KeyKind,
+    ) -> Self {
+        let key = SignatureKeyPair::new(signature_scheme(kind)).unwrap();
         let uris = [user.uri(), device.uri(&user)];
         let chain = authority.sign(
             &device.to_string(),
@@ -190,7 +208,11 @@ impl Device {
 
     /// Signed with this device's key, with the other's certificate.
     pub(crate) fn package_with_certificate_of(&self, other: &Self) -> Vec<u8> {
-        self.build(Self::builder(84 * DAY), suites()[0], credential(&other.chain))
+        self.package_with_certificate(suites()[0], other)
+    }
+
+    pub(crate) fn package_with_certificate(&self, suite: Ciphersuite, of: &Self) -> Vec<u8> {
+        self.build(Self::builder(84 * DAY), suite, credential(&of.chain))
     }
 
     pub(crate) fn package_with_basic_credential(&self) -> Vec<u8> {

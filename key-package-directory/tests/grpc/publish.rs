@@ -3,6 +3,7 @@
 use openmls::prelude::Ciphersuite;
 use valise_access_token::Caller;
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use valise_group_rules::suites;
 use valise_proto::directory::v1::GetStockRequest;
 use valise_proto::{Reason, Refusal};
@@ -142,6 +143,34 @@ async fn every_allowed_suite_of_the_devices_key_has_a_stock_of_its_own() {
         expected
     );
     assert!(stock.iter().all(|line| line.one_time == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_p256_device_publishes_for_its_suite_with_its_own_certificate() {
+    const P256: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+    let scene = Scene::new().await;
+    let alice = Device::of_kind(&scene.authority, "alice", KeyKind::P256);
+    let bob = scene.device("bob");
+    let stock = scene
+        .publish(&alice, vec![alice.package_of_suite(P256)])
+        .await
+        .unwrap();
+    assert_eq!((stock[0].cipher_suite, stock[0].one_time), (2, 1));
+    // K3: the certificate's key is the leaf's.
+    let foreign = alice.package_with_certificate(P256, &bob);
+    let refusal = scene.publish(&alice, vec![foreign]).await.unwrap_err();
+    let expected = (
+        Reason::InvalidKeyPackage,
+        Some("0"),
+        Some("certificate_key_mismatch"),
+    );
+    assert_eq!(rule(&refusal), expected);
+    // Said to be of another suite, whose signatures are made otherwise.
+    let mut other_suite = alice.package_of_suite(P256);
+    other_suite[6..8].copy_from_slice(&1_u16.to_be_bytes());
+    let refusal = scene.publish(&alice, vec![other_suite]).await.unwrap_err();
+    let expected = (Reason::InvalidKeyPackage, Some("0"), Some("key_package"));
+    assert_eq!(rule(&refusal), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

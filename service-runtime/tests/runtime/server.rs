@@ -30,7 +30,8 @@ use valise_proto::directory::v1::key_package_directory_service_server::{
 };
 use valise_proto::directory::v1::{
     ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, DeleteKeyPackagesRequest, DeleteKeyPackagesResponse,
-    GetStockRequest, GetStockResponse, PublishKeyPackagesRequest, PublishKeyPackagesResponse,
+    FindCipherSuitesRequest, FindCipherSuitesResponse, GetStockRequest, GetStockResponse,
+    PublishKeyPackagesRequest, PublishKeyPackagesResponse,
 };
 use valise_proto::{Reason, Refusal};
 use valise_service_runtime::{MapErrors, Readiness, ServeError, ServerConfig, serve};
@@ -165,6 +166,14 @@ impl KeyPackageDirectoryService for Directory {
         self.gate.entered.add_permits(1);
         self.gate.release.acquire().await.unwrap().forget();
         Ok(tonic::Response::new(ClaimKeyPackagesResponse::default()))
+    }
+
+    /// Works.
+    async fn find_cipher_suites(
+        &self,
+        _request: tonic::Request<FindCipherSuitesRequest>,
+    ) -> Result<tonic::Response<FindCipherSuitesResponse>, Status> {
+        Ok(tonic::Response::new(FindCipherSuitesResponse::default()))
     }
 
     /// Panics.

@@ -52,6 +52,7 @@ pub(in crate::chat) fn known(group: u8, name: &str, status: GroupStatus, members
             status,
             epoch: Epoch(7),
             position: Position(1),
+            cipher_suite: None,
             members: 0,
             epoch_authenticator: Vec::new(),
         },

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openmls_traits::signatures::Signer as _;
 use tokio::sync::oneshot;
-use valise_device_certificate::{TrustBundle, certification_request};
+use valise_device_certificate::{KeyKind, TrustBundle, certification_request};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Refusal, UserId};
 
@@ -88,7 +88,7 @@ impl World {
     /// Enrols a device of `name@a.example`.
     pub(super) fn person_in(&self, name: &str, store: &Store) -> Person {
         let db = Database::open(store).unwrap();
-        let signer = crate::mls::new_signer(&db.connection).unwrap();
+        let signer = crate::mls::new_signer(&db.connection, KeyKind::Ed25519).unwrap();
         db.put_new_device(&Servers::one("http://127.0.0.1:1"), signer.public())
             .unwrap();
         let user: UserId = format!("{name}@a.example").parse().unwrap();
@@ -172,7 +172,13 @@ impl Person {
         let group = GroupId::random(&mut rand::rng());
         let (answer, mut outcome) = oneshot::channel();
         self.engine
-            .create_group(group, name, tracing::Span::none(), answer)
+            .create_group(
+                group,
+                name,
+                Options::default().cipher_suite.mls(),
+                tracing::Span::none(),
+                answer,
+            )
             .unwrap();
         let upload = self.upload();
         assert_eq!(upload.kind, UploadKind::Create);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::StackOptions;
 use super::replica::Replica;
-use super::settings::{AUTHENTICATION, DELIVERY, DIRECTORY, Peers, identity};
+use super::settings::{AUTHENTICATION, DELIVERY, DIRECTORY, Peers, identity, p256_identity};
 use crate::folder::Ground;
 use crate::programs;
 
@@ -56,14 +56,18 @@ impl Services {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(identities);
         made.expect("cannot create the folder for certificates");
         let operator = &self.authentication[0];
-        for program in [DIRECTORY, DELIVERY] {
+        let files = [
+            ("identity", DIRECTORY, identity(identities, DIRECTORY)),
+            ("identity", DELIVERY, identity(identities, DELIVERY)),
+            ("identity-p256", DELIVERY, p256_identity(identities)),
+        ];
+        for (command, program, (key, chain)) in files {
             let service = program.trim_start_matches("valise-");
-            let (key, chain) = identity(identities, program);
             if !chain.exists() {
                 // Of an attempt that was not finished.
                 drop(fs::remove_file(&key));
                 let (key, chain) = (key.display().to_string(), chain.display().to_string());
-                must(operator, &["identity", service, &key, &chain]).await;
+                must(operator, &[command, service, &key, &chain]).await;
             }
         }
         match operator.operate(&["bootstrap", administrator]).await {

@@ -53,8 +53,10 @@ impl Peers<'_> {
 
     pub(super) fn delivery(&self, replica: &Replica, tokens: &Replica) -> String {
         let (key, chain) = identity(self.identities, DELIVERY);
+        let (p256_key, p256_chain) = p256_identity(self.identities);
         format!(
-            "database = {:?}\nkey_file = {key:?}\nchain_file = {chain:?}\nauthentication_url = {:?}\n\
+            "database = {:?}\nkey_file = {key:?}\nchain_file = {chain:?}\np256_key_file = {p256_key:?}\n\
+             p256_chain_file = {p256_chain:?}\nauthentication_url = {:?}\n\
              token_issuer = {:?}\n{}[redis]\n{}",
             self.databases[2],
             tokens.url(),
@@ -76,5 +78,11 @@ fn server(replica: &Replica) -> String {
 /// The files with a service's key and certificate. Its replicas share them: groups know the delivery service by its key.
 pub(super) fn identity(identities: &Path, program: &str) -> (PathBuf, PathBuf) {
     let file = |what: &str| identities.join(format!("{program}.{what}.pem"));
+    (file("key"), file("chain"))
+}
+
+/// The delivery service's second key and certificate, for groups with a P-256 suite.
+pub(super) fn p256_identity(identities: &Path) -> (PathBuf, PathBuf) {
+    let file = |what: &str| identities.join(format!("{DELIVERY}.p256.{what}.pem"));
     (file("key"), file("chain"))
 }

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Row};
 use valise_proto::DeviceId;
 
-use super::{device, key, stored, suite};
+use super::{device, key, keys, stored, suite};
 use crate::store::{LowStock, StockLine, StoreError, Usable};
 
 pub(super) const LOW: &str = "
@@ -26,6 +26,13 @@ pub(super) const STOCK: &str = "
          ON key_package.device = published_suite.device AND key_package.suite = published_suite.suite
         AND not_after >= $2 AND certificate_not_after >= $3
     WHERE published_suite.device = $1 GROUP BY published_suite.suite ORDER BY published_suite.suite";
+
+pub(super) const SUITES: &str = "
+    SELECT device, suite FROM published_suite
+    WHERE device = ANY ($1::bytea[])
+      AND EXISTS (SELECT FROM key_package
+                  WHERE key_package.device = published_suite.device AND key_package.suite = published_suite.suite
+                    AND not_after >= $2 AND certificate_not_after >= $3)";
 
 pub(super) async fn low(
     suspects: &[(DeviceId, u16)],
@@ -75,6 +82,22 @@ pub(super) async fn stock(
                 first_certificate_not_after: end("first_certificate_not_after")?,
             })
         })
+        .collect()
+}
+
+pub(super) async fn suites(
+    of: &[DeviceId],
+    usable: Usable,
+    connection: &mut PgConnection,
+) -> Result<Vec<(DeviceId, u16)>, StoreError> {
+    let rows = sqlx::query(SUITES)
+        .bind(keys(of))
+        .bind(stored(usable.not_after_from))
+        .bind(stored(usable.certificate_not_after_from))
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((device(row, "device")?, suite(row)?)))
         .collect()
 }
 

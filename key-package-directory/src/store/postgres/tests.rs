@@ -108,6 +108,7 @@ async fn no_statement_of_a_claim_reads_a_whole_table() {
         ("find", find::FIND, "'{}', 0, '{}'"),
         ("low", stock::LOW, "'{}', '{}', 0, 0, 0"),
         ("stock", stock::STOCK, "'', 0, 0"),
+        ("suites", stock::SUITES, "'{}', 0, 0"),
     ];
     for (name, statement, parameters) in statements {
         let explain = format!("PREPARE {name} AS {statement}; EXPLAIN EXECUTE {name} ({parameters})");
