@@ -155,6 +155,9 @@ struct Line {
     members: usize,
     /// Hex; empty where the device is no member.
     epoch_authenticator: String,
+    /// The newest position whose sender was shown another history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forked_at: Option<u64>,
 }
 
 impl Line {
@@ -169,6 +172,7 @@ impl Line {
                 .map_or_else(String::new, |suite| suite.to_string()),
             members: state.members,
             epoch_authenticator: hex::encode(state.epoch_authenticator),
+            forked_at: state.forked_at.map(|position| position.0),
             name: state.name,
         }
     }
@@ -247,6 +251,7 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
         cipher_suite,
         members,
         epoch_authenticator,
+        forked_at,
     } = line;
     out.line(&format!("{} ({group})", printable(&name)))?;
     out.line(&format!(
@@ -257,6 +262,11 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
     }
     if let Some(advice) = advice(state) {
         out.line(advice)?;
+    }
+    if let Some(position) = forked_at {
+        out.line(&format!(
+            "members were shown different histories: whoever sent position {position} saw another one than this device"
+        ))?;
     }
     out.line(&format!(
         "epoch authenticator (the same on all devices): {epoch_authenticator}"

@@ -168,6 +168,10 @@ fn trouble(kind: &EventKind) -> Told {
                 format!("broke the rule {rule}: it was not applied here"),
             )
         },
+        EventKind::DeliveryForked { sender, .. } => Told {
+            sender: Some(sender.clone()),
+            ..told("delivery_forked", fork(kind), FORKED.to_owned())
+        },
         EventKind::Quarantined { rule } => told(
             "quarantined",
             because(rule),
@@ -213,6 +217,29 @@ fn trouble(kind: &EventKind) -> Told {
             "something that this version does not know".into(),
         ),
     }
+}
+
+const FORKED: &str = "was shown another history of this group than this device: the service left out, added or reordered something, \
+                      or lost it. Compare what you see, and ask its operator";
+
+/// Where the histories differ, with the evidence.
+fn fork(kind: &EventKind) -> Vec<(&'static str, Value)> {
+    let EventKind::DeliveryForked {
+        position,
+        theirs,
+        ours,
+        evidence,
+        ..
+    } = kind
+    else {
+        return Vec::new();
+    };
+    vec![
+        ("read_up_to", position.0.into()),
+        ("their_chain", theirs.to_string().into()),
+        ("our_chain", ours.map(|ours| ours.to_string()).into()),
+        ("evidence_hex", hex::encode(evidence).into()),
+    ]
 }
 
 fn name(id: MessageId) -> Value {
@@ -342,7 +369,7 @@ pub(crate) fn body(event: &Event) -> String {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use valise_client_sdk::{EventId, Position};
+    use valise_client_sdk::{ChainValue, EventId, Position};
 
     use super::*;
 
@@ -401,6 +428,34 @@ mod tests {
             body(&added),
             "* bob@valise.example added a device or key of the member alice@valise.example that was not there before: \
              0a000000-0000-4000-8000-000000000001"
+        );
+    }
+
+    #[test]
+    fn another_history_is_told_with_the_evidence() {
+        let forked = |ours| {
+            event(EventKind::DeliveryForked {
+                sender: bob(),
+                position: Position(2),
+                theirs: ChainValue::from_bytes([0xAB; 32]),
+                ours,
+                evidence: vec![1, 255],
+            })
+        };
+        let value: Value = serde_json::from_str(&json(&forked(None)).unwrap()).unwrap();
+        assert_eq!(value["kind"], "delivery_forked");
+        assert_eq!(value["sender"]["user"], "bob@valise.example");
+        assert_eq!((&value["position"], &value["read_up_to"]), (&json!(3), &json!(2)));
+        assert_eq!(value["their_chain"], "ab".repeat(32));
+        assert_eq!(value["our_chain"], Value::Null);
+        assert_eq!(value["evidence_hex"], "01ff");
+        let ours = Some(ChainValue::from_bytes([1; 32]));
+        let value: Value = serde_json::from_str(&json(&forked(ours)).unwrap()).unwrap();
+        assert_eq!(value["our_chain"], "01".repeat(32));
+        let line = body(&forked(None));
+        assert!(
+            line.starts_with("* bob@valise.example was shown another history of this group"),
+            "{line}"
         );
     }
 

@@ -3,6 +3,7 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod delivery_chain;
 mod device_changes;
 mod effects;
 mod entry;

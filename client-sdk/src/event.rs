@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
-use crate::{Content, MessageId};
+use crate::{ChainValue, Content, MessageId};
 
 /// The number of an event on this device: later events have greater numbers.
 ///
@@ -158,6 +158,22 @@ pub enum EventKind {
         rule: String,
         /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf). Empty for what is in
         /// no log.
+        evidence: Vec<u8>,
+    },
+    /// Somebody was shown another history of the group than this device: what they sent says so, under their signature
+    /// (`docs/verifiable-delivery.md`). The service dropped, added, reordered or changed something for one of the two, or has lost
+    /// something. The entry itself is genuine and is applied: its own event, if it has one, follows. Told once for each device and epoch;
+    /// see also [`crate::GroupState::forked_at`]. An app shows it: what members see may differ until the service's operator has explained it.
+    DeliveryForked {
+        /// Whose device was shown something else.
+        sender: Peer,
+        /// How far that device had read when it sent the entry.
+        position: Position,
+        /// What it had then.
+        theirs: ChainValue,
+        /// What this device has there; `None` where for this device no entry of the epoch that it could have read is at that position.
+        ours: Option<ChainValue>,
+        /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf).
         evidence: Vec<u8>,
     },
     /// The group has a (new) name.

@@ -29,6 +29,8 @@
 //!   group's log (RFC 9420 §14); where another commit was first, the operation is built again on the new epoch.
 //! - **Inbox**: entries of a group's log are applied strictly in order, each once. A gap is read again, never skipped.
 //! - **Events** are kept until the app confirms them.
+//! - **Verifiable delivery**: what a device sends says, by a hash, what it was shown of the log. Whoever was shown something else raises
+//!   [`EventKind::DeliveryForked`] (`docs/verifiable-delivery.md`).
 //! - **Messages** are IETF MIMI content ([`Content`]): text, replies, reactions, edits, deletions, receipts, or any other type. What was
 //!   said is remembered, with the status of own messages, and can be searched ([`Group::history`]).
 //!
@@ -38,6 +40,7 @@
 mod administration;
 mod client;
 mod content;
+mod delivery_chain;
 mod engine;
 mod error;
 mod event;
@@ -58,6 +61,7 @@ pub use client::Client;
 pub use content::{
     Body, Content, Disposition, Expiry, External, Kind, MessageId, Part, ReceiptStatus, Semantics,
 };
+pub use delivery_chain::ChainValue;
 pub use error::{Error, WhatNow};
 pub use event::{Event, EventId, EventKind, Events, Peer};
 pub use group::{AsUser, Group, Users};

@@ -163,6 +163,7 @@ pub(crate) fn build_external_commit(
     credential: CredentialWithKey,
     info: VerifiableGroupInfo,
     tree: RatchetTreeIn,
+    aad: Vec<u8>,
 ) -> Result<(MlsGroup, CommitMessageBundle), Error> {
     const DOING: &str = "building an external commit";
     // openmls's default capabilities are not those that groups require.
@@ -172,6 +173,7 @@ pub(crate) fn build_external_commit(
     MlsGroup::external_commit_builder()
         .with_ratchet_tree(tree)
         .with_config(valise_group_rules::join_config())
+        .with_aad(aad)
         .skip_lifetime_validation()
         .build_group(provider, info, credential)
         .map_err(|error| Error::mls(DOING)(&error))?

@@ -122,6 +122,9 @@ pub struct GroupState {
     /// The epoch authenticator (RFC 9420 §8.7): equal on all devices of the epoch, unless they were shown different logs.
     /// Empty where the device is no member.
     pub epoch_authenticator: Vec<u8>,
+    /// The newest entry of the log whose sender was shown another history than this device, as far as this is known
+    /// ([`crate::EventKind::DeliveryForked`]). `None`, as it should be: nobody has said so since this device entered.
+    pub forked_at: Option<Position>,
 }
 
 /// A member: one device of a user.

@@ -1,5 +1,6 @@
 //! The store: one SQLite database (SQLCipher), opened exclusively, with openmls's tables and the SDK's own.
 
+mod delivery_chain;
 mod device;
 mod events;
 mod groups;
@@ -30,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/2_history.sql"),
     include_str!("store/3_keys.sql"),
     include_str!("store/4_roles.sql"),
+    include_str!("store/5_delivery_chain.sql"),
 ];
 
 /// An open store.

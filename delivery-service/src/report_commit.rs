@@ -1,4 +1,5 @@
-//! A member reports an accepted commit that it cannot process: only members can check path secrets and confirmation tags.
+//! A member reports an accepted commit that it cannot process, as only members can check path secrets and confirmation tags; or whose
+//! committer was shown another log.
 
 use valise_proto::delivery::v1::CommitFault;
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
@@ -30,13 +31,17 @@ impl Delivery {
             .first()
             .filter(|entry| entry.position == position && entry.kind == EntryKind::Commit)
             .ok_or_else(|| Refusal::malformed("position"))?;
+        let what = match fault {
+            CommitFault::DeliveryForked => "a member was shown another log than who sent an accepted commit",
+            _ => "a member cannot process an accepted commit",
+        };
         tracing::error!(
             %group,
             %position,
             epoch = %commit.epoch,
             fault = fault.as_str_name(),
             reporter = %device,
-            "a member cannot process an accepted commit"
+            "{what}"
         );
         Ok(())
     }

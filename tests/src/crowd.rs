@@ -366,6 +366,7 @@ fn note(event: &Event, book: &mut LogBook) {
         EventKind::HeldByBadCommit { .. }
         | EventKind::Quarantined { .. }
         | EventKind::LogRegressed
+        | EventKind::DeliveryForked { .. }
         | EventKind::Lost
         | EventKind::Unreadable { .. }
         | EventKind::OperationFailed { .. }

@@ -7,6 +7,7 @@
 //! - [`people`]: devices that use the SDK.
 //! - [`crowd`]: many of them that talk in groups, and a log book for each, which are compared at the end.
 //! - [`faults`]: what goes wrong in a cluster, on purpose.
+//! - [`liar`]: a delivery service that shows devices another log.
 //! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
 //! - [`retention`]: what a log has forgotten.
@@ -28,6 +29,7 @@ pub mod crowd;
 pub mod example;
 pub mod faults;
 pub mod homes;
+pub mod liar;
 pub mod people;
 pub mod proxy;
 pub mod raw;

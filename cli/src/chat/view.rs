@@ -128,7 +128,7 @@ fn group_line(group: &OpenGroup, selected: bool, columns: usize) -> Line<'static
         1..=999 => format!(" {}", group.unread),
         _ => " 999+".to_owned(),
     };
-    let mark = if has_trouble(group.status) { "! " } else { "" };
+    let mark = if has_trouble(group) { "! " } else { "" };
     let title = cut(
         &format!("{mark}{}", group.title()),
         columns.saturating_sub(width(&count)),
@@ -136,7 +136,7 @@ fn group_line(group: &OpenGroup, selected: bool, columns: usize) -> Line<'static
     let gap = columns.saturating_sub(width(&title) + width(&count));
     let style = match (selected, group.status) {
         (true, _) => bold().add_modifier(Modifier::REVERSED),
-        (false, status) if has_trouble(status) => error(),
+        (false, _) if has_trouble(group) => error(),
         (false, Some(GroupStatus::Removed)) => dim(),
         (false, _) if group.unread > 0 => bold(),
         (false, _) => Style::new(),
@@ -145,13 +145,14 @@ fn group_line(group: &OpenGroup, selected: bool, columns: usize) -> Line<'static
 }
 
 /// The user should look at it.
-fn has_trouble(status: Option<GroupStatus>) -> bool {
-    !matches!(
-        status,
+fn has_trouble(group: &OpenGroup) -> bool {
+    let usual = matches!(
+        group.status,
         None | Some(
             GroupStatus::Creating | GroupStatus::Active | GroupStatus::Leaving | GroupStatus::Removed
         )
-    )
+    );
+    group.forked || !usual
 }
 
 fn draw_history(model: &Model, frame: &mut Frame<'_>, area: Rect) -> Rect {
@@ -189,7 +190,16 @@ fn history_title(group: &OpenGroup, columns: usize) -> String {
         0 => String::new(),
         below => format!(", {below} more below"),
     };
-    let rest = format!(" ({}) {status}, epoch {}{below}", group.short_id(), group.epoch);
+    let forked = if group.forked {
+        ", members saw different histories"
+    } else {
+        ""
+    };
+    let rest = format!(
+        " ({}) {status}, epoch {}{forked}{below}",
+        group.short_id(),
+        group.epoch
+    );
     let name = cut(&group.title(), columns.saturating_sub(width(&rest) + 2).max(4));
     format!("{name}{rest}")
 }

@@ -38,11 +38,13 @@ impl Engine {
             .process_message(&provider, message)
             .map_err(unprocessable)?;
         let sender = processed.sender().clone();
+        self.compare_chains(group, entry, &processed)?;
         match processed.into_content() {
             ProcessedMessageContent::ApplicationMessage(message) => {
                 let Sender::Member(leaf) = sender else {
                     return Err(bad(&"the sender is no member"));
                 };
+                let live = live::get(&mut self.live, &self.db, group)?;
                 let sender = live.peer(leaf).ok_or_else(|| bad(&"the sender is no member"))?;
                 self.received(group, entry, sender, &message.into_bytes())
             }

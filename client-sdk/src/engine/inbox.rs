@@ -207,6 +207,7 @@ impl Engine {
         row.position = position;
         row.entry_id = entry.entry_id.to_vec();
         self.db.put_cursor(group, position, &entry.entry_id)?;
+        self.move_chain(group, entry)?;
         // The entry may have changed it.
         if let Some(now) = self.db.group(group)? {
             row.status = now.status;
@@ -227,6 +228,7 @@ impl Engine {
     /// This device is no member any more: the group's keys go (RFC 9420 §12.4.2), its row stays.
     pub(super) fn drop_membership(&mut self, group: GroupId) -> Result<(), Error> {
         live::delete(&mut self.live, &self.db, group)?;
+        self.db.delete_chain(group)?;
         self.ephemeral.remove(&group);
         self.awaiting_proposal.remove(&group);
         self.db.put_status(group, GroupStatus::Removed)?;

@@ -10,6 +10,7 @@ use tracing::Span;
 use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
+use super::delivery_chain::Beginning;
 use super::effects::{Effect, Follow, UploadKind};
 use super::live::{LiveGroup, digest};
 use super::rejoin::Rejoin;
@@ -299,6 +300,7 @@ impl Engine {
                 position: Position::NONE,
                 entry_id: Vec::new(),
             })?;
+            engine.begin_chain(id, Beginning::default())?;
             engine.plan_next_update(id)?;
             let intent = engine.queue(id, &Operation::Create, true)?;
             engine.waiters.insert(intent, Waiter { span, answer });

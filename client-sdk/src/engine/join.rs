@@ -10,6 +10,7 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position, Refusal};
 
 use super::Engine;
+use super::delivery_chain::Beginning;
 use super::effects::{Chore, Effect, Follow, UploadJob};
 use super::inbox::{Fault, accepted_at};
 use super::intents::Operation;
@@ -210,6 +211,14 @@ impl Engine {
         })?;
         self.db.put_added_by(group, Some(by.device))?;
         self.live.insert(group, live);
+        self.begin_chain(
+            group,
+            Beginning {
+                position,
+                accepted_at: at,
+                entry_id: &commit.entry_id,
+            },
+        )?;
         self.ephemeral.remove(&group);
         self.needs_no_rejoin(group)?;
         if self.db.unprepare(group)? {

@@ -101,11 +101,14 @@ impl Engine {
     }
 
     fn encrypt(&mut self, group: GroupId, payload: &[u8]) -> Result<Prepared, Error> {
+        let claim = self.claim(group)?;
         let live = live::get(&mut self.live, &self.db, group)?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
-        let message = live
-            .mls
-            .create_message(&provider, &self.device.signer, payload)
+        live.mls.set_aad(claim);
+        let message = live.mls.create_message(&provider, &self.device.signer, payload);
+        // It goes with what was made. What was not must not leave it to the next one.
+        live.mls.set_aad(Vec::new());
+        let message = message
             .map_err(|error| Error::mls("encrypting")(&error))?
             .to_bytes()
             .map_err(|error| Error::mls("encrypting")(&error))?;
@@ -162,6 +165,7 @@ impl Engine {
         // made with another instance, and what that writes is taken back. A public message moves no ratchet.
         let epoch = live.epoch();
         let mut other = live::load(&self.db, group)?.ok_or(Error::UnknownGroup(group))?;
+        other.set_aad(self.claim(group)?);
         self.db.savepoint()?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let message = other.leave_group(&provider, &self.device.signer);
@@ -178,9 +182,12 @@ impl Engine {
                 removed: Vec::new(),
             }));
         };
+        let claim = self.claim(group)?;
         let live = live::get(&mut self.live, &self.db, group)?;
         plan.credential = self.device.successor(&live.mls);
         let provider = Provider::new(&self.crypto, &self.db.connection);
+        // Where the commit fails, so does this instance of the group.
+        live.mls.set_aad(claim);
         let bundle = build_commit(&mut live.mls, &provider, &self.device.signer, plan)?;
         judge_own(live, &self.crypto)?;
         let bytes = |message: openmls::prelude::MlsMessageOut| {

@@ -54,6 +54,7 @@ impl Engine {
             cipher_suite: CipherSuite::from_number(row.suite.into()),
             members: 0,
             epoch_authenticator: Vec::new(),
+            forked_at: self.db.newest_fork(id)?,
         };
         if let Some(live) = self.current_keys(&row)? {
             state.epoch = live.epoch();

@@ -17,6 +17,7 @@ use tracing::Span;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
 
+use super::delivery_chain::{Beginning, claim_of_joiner};
 use super::effects::{Chore, Effect, Follow, UploadJob};
 use super::inbox::{Fault, accepted_at};
 use super::intents::{Operation, Outcome};
@@ -272,8 +273,10 @@ impl Engine {
         live::delete(&mut self.live, &self.db, row.id)?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let credential = self.device.credential.clone();
+        let claim = claim_of_joiner(current.commit_position, &context)?;
         // This checks the GroupInfo's signature by a leaf of the tree, and the tree against the context's hash.
-        let (mls, bundle) = build_external_commit(&provider, &self.device.signer, credential, info, tree)?;
+        let (mls, bundle) =
+            build_external_commit(&provider, &self.device.signer, credential, info, tree, claim)?;
         // Nothing has left yet: who is in there is judged now, as after a Welcome (RFC 9420 §5.3.1).
         let now = self.options.clock.unix_millis();
         for member in mls.members() {
@@ -311,6 +314,15 @@ impl Engine {
         let position = Position(accepted.position);
         self.db.put_cursor(group, position, &accepted.entry_id)?;
         self.db.put_status(group, GroupStatus::Active)?;
+        let at = accepted_at(accepted.accepted_at.as_ref());
+        self.begin_chain(
+            group,
+            Beginning {
+                position,
+                accepted_at: at,
+                entry_id: &accepted.entry_id,
+            },
+        )?;
         self.epoch_began(group).map_err(plain)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,
@@ -319,7 +331,6 @@ impl Engine {
         ))));
         let (first, last) = (row.position.next(), Position(position.0.saturating_sub(1)));
         let missed = (first <= last).then_some((first, last));
-        let at = accepted_at(accepted.accepted_at.as_ref());
         self.emit(group, position, at, &EventKind::Rejoined { missed })?;
         self.effects
             .push(Effect::Answer(intent.id, Ok(Outcome::Rejoined)));

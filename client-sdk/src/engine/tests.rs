@@ -1,5 +1,6 @@
 //! Engines against each other: what one prepares is fed to the others as entries of a log. No service, no network.
 
+mod delivery_chain;
 mod device_changes;
 mod history;
 mod padding;

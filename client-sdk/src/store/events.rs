@@ -10,7 +10,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::Database;
 use crate::content::STORED;
-use crate::{Content, Error, Event, EventId, EventKind, MessageId, Peer};
+use crate::{ChainValue, Content, Error, Event, EventId, EventKind, MessageId, Peer};
 
 /// [`EventKind`] as it is stored. A change of it is a migration.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +51,12 @@ pub(crate) enum StoredEvent {
     RuleBreach {
         by: Option<StoredPeer>,
         rule: String,
+    },
+    DeliveryForked {
+        sender: StoredPeer,
+        position: u64,
+        theirs: [u8; 32],
+        ours: Option<[u8; 32]>,
     },
     GroupNamed {
         name: String,
@@ -176,6 +182,21 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
             };
             return Some((stored, Some(Cow::Borrowed(evidence))));
         }
+        EventKind::DeliveryForked {
+            sender,
+            position,
+            theirs,
+            ours,
+            evidence,
+        } => {
+            let stored = StoredEvent::DeliveryForked {
+                sender: sender.into(),
+                position: position.0,
+                theirs: *theirs.as_bytes(),
+                ours: ours.as_ref().map(|ours| *ours.as_bytes()),
+            };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
         EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
             name: name.clone(),
             by: by.into(),
@@ -261,6 +282,18 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
         StoredEvent::RuleBreach { by, rule } => EventKind::RuleBreach {
             by: by.map(Peer::from),
             rule,
+            evidence: body.unwrap_or_default(),
+        },
+        StoredEvent::DeliveryForked {
+            sender,
+            position,
+            theirs,
+            ours,
+        } => EventKind::DeliveryForked {
+            sender: sender.into(),
+            position: Position(position),
+            theirs: ChainValue::from_bytes(theirs),
+            ours: ours.map(ChainValue::from_bytes),
             evidence: body.unwrap_or_default(),
         },
         StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },

@@ -29,6 +29,8 @@ pub(in crate::chat) struct OpenGroup {
     /// `None` until the client has said it.
     pub(in crate::chat) status: Option<GroupStatus>,
     pub(in crate::chat) epoch: u64,
+    /// Members were shown different histories.
+    pub(in crate::chat) forked: bool,
     pub(in crate::chat) people: Vec<Person>,
     pub(in crate::chat) history: History,
     /// Messages and alarms since it was last looked at.
@@ -47,6 +49,7 @@ impl OpenGroup {
             name: String::new(),
             status: None,
             epoch: 0,
+            forked: false,
             people: Vec::new(),
             history: History::default(),
             unread: 0,
@@ -75,6 +78,7 @@ impl OpenGroup {
         self.name = clean_line(&state.name);
         self.status = Some(state.status);
         self.epoch = state.epoch.0;
+        self.forked = state.forked_at.is_some();
         self.people = people(&members);
     }
 

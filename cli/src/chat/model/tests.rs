@@ -55,6 +55,7 @@ pub(in crate::chat) fn known(group: u8, name: &str, status: GroupStatus, members
             cipher_suite: None,
             members: 0,
             epoch_authenticator: Vec::new(),
+            forked_at: None,
         },
     }
 }

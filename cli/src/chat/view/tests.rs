@@ -1,6 +1,6 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use valise_client_sdk::{OfflineReason, Progress, Role, Work};
+use valise_client_sdk::{OfflineReason, Position, Progress, Role, Work};
 
 use super::*;
 use crate::chat::input::Edit;
@@ -96,6 +96,21 @@ fn trouble_is_shown() {
         "{}",
         rows[5]
     );
+}
+
+#[test]
+fn a_group_whose_members_saw_different_histories_is_marked() {
+    let mut model = model();
+    let mut lunch = known(1, "Lunch", GroupStatus::Active, &[(ME, Role::Reader)]);
+    lunch.state.forked_at = Some(Position(4));
+    model.update(Happening::Groups(vec![lunch]));
+    let rows = drawn(&mut model, 120, 8);
+    assert!(
+        rows[1].contains("active, epoch 7, members saw different histories"),
+        "{}",
+        rows[1]
+    );
+    assert!(rows[2].starts_with("! Lunch"), "{}", rows[2]);
 }
 
 #[test]

@@ -350,10 +350,13 @@ impl Person {
             .mls
             .export_group_info(&self.engine.crypto, &self.engine.device.signer, false)
             .unwrap();
+        let epoch = live.mls.epoch().as_u64();
+        let began =
+            |entry: &&wire::Entry| entry.kind() == wire::EntryKind::Commit && entry.epoch + 1 == epoch;
         wire::GetGroupInfoResponse {
             group_info: info.to_bytes().unwrap().into(),
-            epoch: live.mls.epoch().as_u64(),
-            commit_position: 0,
+            epoch,
+            commit_position: log.entries.iter().find(began).map_or(0, |commit| commit.position),
             ratchet_tree,
         }
     }
