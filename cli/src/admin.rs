@@ -1,7 +1,7 @@
 //! `valise admin`: what an administrator's device may do.
 
 use serde_json::json;
-use valise_client_sdk::{Administration, Client, UserKind, UserSummary};
+use valise_client_sdk::{Administration, Client, Position, UserKind, UserSummary};
 
 use crate::args::{AdminCommand, AdminGroupCommand};
 use crate::error::CliError;
@@ -61,10 +61,21 @@ async fn act(command: AdminCommand, client: &Client) -> Result<(), CliError> {
             out.line(&format!("revoked {device}"))
         }
         AdminCommand::Group {
-            command: AdminGroupCommand::Repair { group },
+            command:
+                AdminGroupCommand::Repair {
+                    group,
+                    dry_run,
+                    up_to,
+                    json,
+                },
         } => {
-            let (position, epoch) = administration.repair_group(group).await?;
-            out.line(&format!("repaired {group}: position {position}, epoch {epoch}"))
+            let up_to = up_to.map(Position);
+            let repair = if dry_run {
+                administration.plan_repair(group, up_to).await?
+            } else {
+                administration.repair_group(group, up_to).await?
+            };
+            crate::repair::print(&repair, group, dry_run, json, &mut out)
         }
         AdminCommand::Audit { after, json } => audit(&administration, after, json, &mut out).await,
     }

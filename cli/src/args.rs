@@ -399,10 +399,20 @@ pub(crate) enum AdminCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminGroupCommand {
-    /// Put a group whose log went back in time (LOG_REGRESSED) back to what is certain, and open it. What came after that is lost.
+    /// Put a group whose log went back in time (LOG_REGRESSED) back to what is archived and what its devices have given back, and open
+    /// it. What came after that is lost.
     Repair {
         /// The group's id.
         group: GroupId,
+        /// Only show what would be done. Devices that come online later may know more.
+        #[arg(long)]
+        dry_run: bool,
+        /// Take nothing after this position from devices.
+        #[arg(long, value_name = "POSITION")]
+        up_to: Option<u64>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -289,7 +289,10 @@ fn advice(status: GroupStatus) -> Option<&'static str> {
         GroupStatus::HeldByBadCommit => Some(
             "held: ask another member whether the group is as it should be; if so, `valise group rejoin`",
         ),
-        GroupStatus::Lost | GroupStatus::LogRegressed | GroupStatus::WelcomeUnusable => {
+        GroupStatus::LogRegressed => Some(
+            "it goes on by itself when the service has the log again; if that cannot be, `valise group rejoin`",
+        ),
+        GroupStatus::Lost | GroupStatus::WelcomeUnusable => {
             Some("this device can come back: `valise group rejoin`")
         }
         GroupStatus::Rejoining => Some("on its way back: messages are queued"),

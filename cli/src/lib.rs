@@ -17,6 +17,7 @@ mod listen;
 mod out;
 mod profile;
 mod progress;
+mod repair;
 mod roles;
 mod safety_number;
 mod send;

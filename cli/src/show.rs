@@ -180,7 +180,12 @@ fn trouble(kind: &EventKind) -> Told {
         EventKind::LogRegressed => told(
             "log_regressed",
             vec![],
-            "the service's log went back in time: not followed any more".into(),
+            "the service's log went back in time: the group stands still until it is repaired".into(),
+        ),
+        EventKind::LogRestored => told(
+            "log_restored",
+            vec![],
+            "the service's log is as it was: the group goes on".into(),
         ),
         EventKind::Lost => told(
             "lost",

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use valise_proto::authentication::v1 as wire;
 use valise_proto::delivery::v1::RepairGroupRequest;
-use valise_proto::{Epoch, GroupId, Position, UserId};
+use valise_proto::{GroupId, Position, UserId};
 
-use crate::Error;
 use crate::session::Session;
 use crate::transport::{duration, time};
+use crate::{Error, Repair};
 
 /// Administration of the deployment. Refused (POLICY_DENIED) unless this device is an administrator's.
 ///
@@ -213,25 +213,25 @@ impl Administration {
         Ok(())
     }
 
-    /// Puts a group that the service has frozen back to the newest entry that is known for certain, and opens it: its position and
-    /// epoch then. Devices that have seen more join again.
-    ///
-    /// ```
-    /// # valise_tests::example::with_administrator(async |administrator, alice| {
-    /// use valise_client_sdk::Reason;
-    ///
-    /// # let group = alice.create_group("Sound").await?.id();
-    /// // Only a frozen group can be repaired, and this one is sound.
-    /// let refused = administrator.administration().repair_group(group).await;
-    /// assert_eq!(refused.err().and_then(|error| error.reason()), Some(Reason::PolicyDenied));
-    /// # Ok(()) });
-    /// ```
-    pub async fn repair_group(&self, group: GroupId) -> Result<(Position, Epoch), Error> {
+    /// Puts a group that the service has frozen back to the newest archived entry, goes on from there with what devices have given back,
+    /// and opens it. Devices that have seen more join again; all others go on.
+    pub async fn repair_group(&self, group: GroupId, up_to: Option<Position>) -> Result<Repair, Error> {
+        self.repair(group, up_to, false).await
+    }
+
+    /// What [`Administration::repair_group`] would do now. Devices that come online later may know more.
+    pub async fn plan_repair(&self, group: GroupId, up_to: Option<Position>) -> Result<Repair, Error> {
+        self.repair(group, up_to, true).await
+    }
+
+    async fn repair(&self, group: GroupId, up_to: Option<Position>, dry_run: bool) -> Result<Repair, Error> {
         let request = RepairGroupRequest {
             group_id: group.to_vec().into(),
+            dry_run,
+            // To take nothing at all from devices is to take nothing after the first entry, which is archived or will never be.
+            up_to_position: up_to.map_or(0, |position| position.0.max(1)),
         };
-        let repaired = self.session.transport.repair_group(request).await?;
-        Ok((Position(repaired.position), Epoch(repaired.epoch)))
+        self.session.transport.repair_group(request).await?.try_into()
     }
 
     /// The audit log after that number, oldest first, at most 1,000 lines.

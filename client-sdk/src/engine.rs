@@ -3,6 +3,7 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod copies;
 mod delivery_chain;
 mod device_changes;
 mod effects;
@@ -19,6 +20,7 @@ mod outcome;
 mod packages;
 mod prepare;
 mod queries;
+mod regressed;
 mod rejoin;
 mod roles;
 mod settle;
@@ -61,6 +63,8 @@ pub(crate) struct Device {
     pub(crate) external_sender: ExternalSender,
     /// How long the service keeps entries, in seconds: key packages must outlive it.
     pub(crate) retention: u64,
+    /// How long copies of entries are kept for the service, in seconds; 0: not at all.
+    pub(crate) entry_copies: u64,
 }
 
 impl Device {
@@ -74,6 +78,7 @@ impl Device {
             bundle: TrustBundle::from_der(enrolled.trust_bundle.iter().cloned())?,
             external_sender: crate::mls::external_sender(&enrolled.external_sender)?,
             retention: enrolled.retention,
+            entry_copies: enrolled.entry_copies,
         })
     }
 
@@ -104,6 +109,8 @@ pub(crate) struct Engine {
     waiters: HashMap<IntentId, Waiter>,
     /// Groups whose messages were refused until a proposal is committed that has not arrived here yet.
     awaiting_proposal: HashSet<GroupId>,
+    /// Bytes of copies since the old ones were last looked at.
+    copied: usize,
     /// What leaves once the running transaction is durable.
     effects: Vec<Effect>,
     outlets: Outlets,
@@ -120,6 +127,7 @@ impl Engine {
             ephemeral: HashMap::new(),
             waiters: HashMap::new(),
             awaiting_proposal: HashSet::new(),
+            copied: 0,
             effects: Vec::new(),
             outlets,
         }

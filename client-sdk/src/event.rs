@@ -203,8 +203,11 @@ pub enum EventKind {
         /// The rule.
         rule: String,
     },
-    /// The service's log of the group went back in time: the group is not followed any more.
+    /// The service's log of the group went back in time: the group stands still. It goes on by itself
+    /// ([`EventKind::LogRestored`]) if the log is repaired up to where this device is.
     LogRegressed,
+    /// The service's log of the group is as it was: the group goes on.
+    LogRestored,
     /// The service no longer keeps what this device would have to read next: the group is not followed any more. Unless
     /// [`crate::RejoinPolicy`] says otherwise, [`EventKind::Rejoining`] follows.
     Lost,

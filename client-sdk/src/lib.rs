@@ -50,6 +50,7 @@ mod mls;
 mod new_group;
 mod options;
 mod progress;
+mod repair;
 mod safety_number;
 mod session;
 mod state;
@@ -71,10 +72,11 @@ pub use options::{
     ByItself, CipherSuite, KeyPackageOptions, KeyUpkeep, Options, RejoinPolicy, Servers, Store, StoreKey,
 };
 pub use progress::{Progress, ProgressReports, Work};
+pub use repair::{Repair, RepairCandidate, RepairEnd};
 pub use safety_number::SafetyNumber;
 pub use state::{
     Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
     OfflineReason, Policy, Removed, Role, Sent,
 };
 pub use valise_clock::Clock;
-pub use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
+pub use valise_proto::{DeviceId, EntryId, Epoch, GroupId, Position, Reason, Refusal, UserId};

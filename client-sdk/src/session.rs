@@ -4,6 +4,7 @@ mod chores;
 pub(crate) mod enrol;
 mod expiry;
 mod feed;
+mod regressed;
 mod rejoin;
 mod stock;
 mod subscribe;
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     top_up: Notify,
     /// Groups are to be rejoined.
     rejoins: Notify,
+    /// The log of some group went back in time.
+    regressed: Notify,
     /// Some message expires.
     expiring: Notify,
     /// One publishes at a time.
@@ -97,6 +100,7 @@ impl Session {
             ephemeral: ends.ephemeral,
             top_up: Notify::new(),
             rejoins: Notify::new(),
+            regressed: Notify::new(),
             expiring: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             tending: tokio::sync::Mutex::new(()),
@@ -110,6 +114,7 @@ impl Session {
         session.spawn(chores::run(Arc::clone(&session), ends.chores));
         session.spawn(stock::run(Arc::clone(&session)));
         session.spawn(rejoin::run(Arc::clone(&session)));
+        session.spawn(regressed::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
         session.spawn(upkeep::run(Arc::clone(&session)));
         Ok(session)

@@ -1,5 +1,6 @@
 //! The store: one SQLite database (SQLCipher), opened exclusively, with openmls's tables and the SDK's own.
 
+mod copies;
 mod delivery_chain;
 mod device;
 mod events;
@@ -32,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/3_keys.sql"),
     include_str!("store/4_roles.sql"),
     include_str!("store/5_delivery_chain.sql"),
+    include_str!("store/6_copies.sql"),
 ];
 
 /// An open store.

@@ -158,6 +158,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// How long devices keep copies of entries: the embedded log, whose entries are where their order is decided, cannot lose any.
+    pub(crate) fn entry_copies(&self) -> Option<Duration> {
+        match self.database {
+            Database::Sqlite(_) => None,
+            Database::Postgres(_) => Some(Duration::from_secs(self.archive.device_copies_seconds)),
+        }
+    }
+}
+
 /// How the ordered log is archived, and how much of it stays in Redis.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,6 +184,9 @@ pub struct ArchiveConfig {
     pub max_unarchived_entries: u64,
     /// How often a group's old entries are looked at, in seconds; 1 to 86,400.
     pub retention_sweep_seconds: u64,
+    /// Devices keep what they have applied for so long, in seconds, to give it back if it is lost before it is archived; 60 to 604,800.
+    /// Longer than PostgreSQL may be away.
+    pub device_copies_seconds: u64,
 }
 
 impl Default for ArchiveConfig {
@@ -185,6 +198,7 @@ impl Default for ArchiveConfig {
             sweep_milliseconds: 2000,
             max_unarchived_entries: 1_000_000,
             retention_sweep_seconds: 3600,
+            device_copies_seconds: 86_400,
         }
     }
 }
@@ -229,6 +243,12 @@ impl ArchiveConfig {
                 1..=86_400,
                 "archive.retention_sweep_seconds",
                 "must be 1 to 86400",
+            ),
+            (
+                self.device_copies_seconds,
+                60..=604_800,
+                "archive.device_copies_seconds",
+                "must be 60 to 604800",
             ),
         ];
         match ranges

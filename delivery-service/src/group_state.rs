@@ -64,6 +64,22 @@ pub(crate) struct GroupState {
 }
 
 impl GroupState {
+    /// At the beginning of an epoch.
+    pub(crate) fn begin(group: PublicGroup, position: Position) -> Result<Self, StateError> {
+        let roster = Roster::of(group.members(), None).map_err(|_| StateError::Damaged("roster"))?;
+        let authority =
+            Authority::of(group.group_context(), &roster).map_err(|_| StateError::Damaged("roles"))?;
+        Ok(Self {
+            group,
+            position,
+            roster: Arc::new(roster),
+            authority: Arc::new(authority),
+            pending: Vec::new(),
+            commits_since_snapshot: 0,
+            tree: None,
+        })
+    }
+
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.group.group_context().epoch().as_u64())
     }
@@ -229,6 +245,13 @@ impl GroupStates {
         Ok(self.fold_forward(group, state, Some(epoch)).await?)
     }
 
+    /// The state at the log's end, apart from the cache: for what is tried out on it.
+    pub(crate) async fn apart(&self, group: GroupId) -> Result<GroupState, Refusal> {
+        let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
+        let state = self.load(group, &head, head.epoch).await?;
+        Ok(self.fold_forward(group, state, None).await?)
+    }
+
     async fn load(&self, group: GroupId, head: &Head, up_to: Epoch) -> Result<GroupState, StateError> {
         for snapshot in self.log.snapshots(group, up_to, SNAPSHOT_TRIES).await? {
             if self.belongs(group, head, &snapshot).await? {
@@ -237,19 +260,7 @@ impl GroupStates {
                     tokio::task::spawn_blocking(move || snapshot::decode(group, &snapshot.state))
                         .await
                         .map_err(|_| StateError::Damaged("snapshot"))??;
-                let roster =
-                    Roster::of(public_group.members(), None).map_err(|_| StateError::Damaged("roster"))?;
-                let authority = Authority::of(public_group.group_context(), &roster)
-                    .map_err(|_| StateError::Damaged("roles"))?;
-                return Ok(GroupState {
-                    group: public_group,
-                    position,
-                    roster: Arc::new(roster),
-                    authority: Arc::new(authority),
-                    pending: Vec::new(),
-                    commits_since_snapshot: 0,
-                    tree: None,
-                });
+                return GroupState::begin(public_group, position);
             }
         }
         Err(StateError::Damaged("no snapshot"))

@@ -20,6 +20,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
 use crate::create_group::CreateGroup;
 use crate::door::{Submission, group_id, idempotency_key, timestamp};
 use crate::log::{Appended, Entry, EntryKind, InboxContent, InboxItem};
+use crate::repair_group::Repair;
 use crate::service::Delivery;
 use crate::submit_commit::SubmitCommit;
 use crate::subscribe::Subscriber;
@@ -78,6 +79,10 @@ impl DeliveryService for Grpc {
                 max_unacknowledged_entries: number(limits.unacknowledged_entries),
             }),
             retention: prost_types::Duration::try_from(retention).ok(),
+            entry_copies: self
+                .delivery
+                .entry_copies
+                .and_then(|copies| prost_types::Duration::try_from(copies).ok()),
         }))
     }
 
@@ -265,6 +270,29 @@ impl DeliveryService for Grpc {
         Ok(Response::new(wire::ReportCommitResponse {}))
     }
 
+    async fn get_log_standing(
+        &self,
+        request: Request<wire::GetLogStandingRequest>,
+    ) -> Result<Response<wire::GetLogStandingResponse>, Status> {
+        let (_, device) = caller(&request)?;
+        let standing = self.delivery.get_log_standing(device, request.get_ref()).await?;
+        Ok(Response::new(standing))
+    }
+
+    async fn offer_entries(
+        &self,
+        request: Request<wire::OfferEntriesRequest>,
+    ) -> Result<Response<wire::OfferEntriesResponse>, Status> {
+        let (user, device) = caller(&request)?;
+        let newest = self
+            .delivery
+            .offer_entries(&user, device, request.into_inner())
+            .await?;
+        Ok(Response::new(wire::OfferEntriesResponse {
+            offered_position: newest.0,
+        }))
+    }
+
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<wire::SubscribeResponse, Status>> + Send>>;
 
     async fn subscribe(
@@ -302,12 +330,14 @@ impl DeliveryAdministrationService for Grpc {
         request: Request<wire::RepairGroupRequest>,
     ) -> Result<Response<wire::RepairGroupResponse>, Status> {
         let (_, administrator) = Caller::of(&request)?.administrator()?;
-        let group = group_id("group_id", &request.get_ref().group_id)?;
-        let head = self.delivery.repair_group(administrator, group).await?;
-        Ok(Response::new(wire::RepairGroupResponse {
-            position: head.position.0,
-            epoch: head.epoch.0,
-        }))
+        let request = request.into_inner();
+        let repair = Repair {
+            group: group_id("group_id", &request.group_id)?,
+            dry_run: request.dry_run,
+            up_to: (request.up_to_position > 0).then_some(Position(request.up_to_position)),
+        };
+        let repaired = self.delivery.repair_group(administrator, repair).await?;
+        Ok(Response::new(repaired.into()))
     }
 }
 

@@ -22,6 +22,8 @@ mod group_state;
 mod grpc;
 mod list_groups;
 pub mod log;
+mod log_standing;
+mod offer_entries;
 mod read_entries;
 mod repair_group;
 mod report_commit;

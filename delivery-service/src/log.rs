@@ -16,6 +16,7 @@ pub(crate) mod acknowledgements;
 pub(crate) mod archiver;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod offers;
 pub(crate) mod postgres;
 pub mod production;
 pub mod redis;
@@ -28,6 +29,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+
+use self::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration};
 
 /// What an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -390,10 +393,45 @@ pub trait OrderedLog: Send + Sync + 'static {
     /// The newest snapshots up to an epoch (inclusive), newest first, at most `max`.
     async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError>;
 
-    /// Puts a frozen group back to the newest entry that is known for certain, and opens it for writes: where it stands then. `None` where
-    /// there is no such group, or it is not frozen: a backend that freezes none has nothing to repair.
-    async fn repair(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
+    /// What is certain of a frozen group; `None` where there is no such group, or it is not frozen: a backend that freezes none has nothing
+    /// to repair, and takes no offers.
+    async fn frozen(&self, group: GroupId) -> Result<Option<Frozen>, StoreError> {
         let _ = group;
+        Ok(None)
+    }
+
+    /// Keeps what a device gives back of a frozen group, all or nothing: the newest position that it has offered.
+    async fn offer(
+        &self,
+        group: GroupId,
+        by: (&UserId, DeviceId),
+        offered: Vec<OfferedEntry>,
+    ) -> Result<Result<Position, OfferRefused>, StoreError> {
+        let _ = (group, by, offered);
+        Ok(Err(OfferRefused::NotFrozen))
+    }
+
+    /// The newest position that a device has offered; [`Position::NONE`] for none.
+    async fn newest_offer(&self, group: GroupId, device: DeviceId) -> Result<Position, StoreError> {
+        let _ = (group, device);
+        Ok(Position::NONE)
+    }
+
+    /// What was offered for the positions after one (exclusive) and up to another one (inclusive), by position.
+    async fn candidates(
+        &self,
+        group: GroupId,
+        after: Position,
+        up_to: Position,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let _ = (group, after, up_to);
+        Ok(Vec::new())
+    }
+
+    /// Puts a frozen group back to the newest entry that is known for certain, adds what a repair has found, and opens it for writes:
+    /// where it stands then. `None` where it is not frozen.
+    async fn repair(&self, group: GroupId, restoration: Restoration) -> Result<Option<Head>, StoreError> {
+        let _ = (group, restoration);
         Ok(None)
     }
 

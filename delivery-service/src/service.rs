@@ -90,6 +90,8 @@ pub(crate) struct Delivery {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) retention_seconds: u64,
+    /// How long devices keep what could be lost here; `None` where nothing can.
+    pub(crate) entry_copies: Option<Duration>,
     pub(crate) suites: Suites,
     pub(crate) trees: Cache<(GroupId, Epoch), Bytes>,
     pub(crate) lifecycle: Lifecycle,
@@ -121,6 +123,7 @@ impl Service {
             clock,
             limits: config.limits,
             retention_seconds: config.retention_seconds,
+            entry_copies: config.entry_copies(),
             suites,
             trees: Cache::builder()
                 .max_capacity(TREE_CACHE_BYTES)

@@ -60,7 +60,11 @@ impl Stores {
         // Owned by the tasks of what it is to forget from.
         let delivery = Arc::clone(delivery);
         delivery.lifecycle.clone().spawn("log upkeep", async move {
-            log.run(stopping, |group| delivery.states.forget(group)).await;
+            let other_log = |group| {
+                delivery.states.forget(group);
+                delivery.fan_out.other_log(group);
+            };
+            log.run(stopping, other_log).await;
         });
     }
 

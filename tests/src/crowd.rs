@@ -67,6 +67,7 @@ pub struct Crowd {
     members: Vec<Member>,
     groups: Vec<(GroupId, BTreeSet<usize>)>,
     observer: Device,
+    town: Arc<Town>,
 }
 
 /// How much there was, and was found right.
@@ -118,6 +119,7 @@ impl Crowd {
             members: futures::future::join_all(members).await,
             groups,
             observer,
+            town,
         }
     }
 
@@ -231,6 +233,23 @@ impl Crowd {
     pub fn troubles(&self) -> Vec<String> {
         let books = self.members.iter().map(|member| member.log_book.lock());
         books.flat_map(|book| book.troubles.clone()).collect()
+    }
+
+    /// What was reported so far was meant to happen.
+    pub fn forgive(&self) {
+        for member in &self.members {
+            member.log_book.lock().troubles.clear();
+        }
+    }
+
+    /// The administrator's device.
+    pub fn administrator(&self) -> &Client {
+        self.town.administrator()
+    }
+
+    /// The device that has made all groups.
+    pub fn observer(&self) -> &Device {
+        &self.observer
     }
 
     /// The groups of a device.
@@ -367,6 +386,7 @@ fn note(event: &Event, book: &mut LogBook) {
         | EventKind::Quarantined { .. }
         | EventKind::LogRegressed
         | EventKind::DeliveryForked { .. }
+        | EventKind::Rejoining
         | EventKind::Lost
         | EventKind::Unreadable { .. }
         | EventKind::OperationFailed { .. }

@@ -371,6 +371,8 @@ speak! {
         get_ratchet_tree: GetRatchetTreeRequest -> GetRatchetTreeResponse,
         list_groups: ListGroupsRequest -> ListGroupsResponse,
         report_commit: ReportCommitRequest -> ReportCommitResponse,
+        get_log_standing: GetLogStandingRequest -> GetLogStandingResponse,
+        offer_entries: OfferEntriesRequest -> OfferEntriesResponse,
     }
     place {
         submit_commit: SubmitCommitRequest.commit -> SubmitCommitResponse,

@@ -76,6 +76,8 @@ pub(crate) enum Chore {
     },
     /// Some group is to be rejoined.
     Rejoin,
+    /// Some group's log went back in time.
+    Regressed,
     /// Publish key packages.
     TopUp,
     /// Some message expires, perhaps before all others.

@@ -175,6 +175,7 @@ impl Engine {
     fn apply_in_place(&mut self, row: &mut GroupRow, entry: &wire::Entry) -> Result<(), Error> {
         let (group, position) = (row.id, Position(entry.position));
         let at = accepted_at(entry.accepted_at.as_ref());
+        let own_info = self.own_group_info(group, entry)?;
         self.db.savepoint()?;
         match self.apply_entry(group, entry) {
             Ok(()) => self.db.release()?,
@@ -208,6 +209,7 @@ impl Engine {
         row.entry_id = entry.entry_id.to_vec();
         self.db.put_cursor(group, position, &entry.entry_id)?;
         self.move_chain(group, entry)?;
+        self.keep_copy(group, entry, own_info)?;
         // The entry may have changed it.
         if let Some(now) = self.db.group(group)? {
             row.status = now.status;
@@ -232,16 +234,9 @@ impl Engine {
         self.ephemeral.remove(&group);
         self.awaiting_proposal.remove(&group);
         self.db.put_status(group, GroupStatus::Removed)?;
+        self.db.delete_copies(group)?;
         self.effects.push(Effect::Follow(Follow::Drop(group)));
         self.fail_all(group, GroupStatus::Removed)
-    }
-
-    /// The service says, or has shown, that the group's log went back in time.
-    pub(super) fn regress(&mut self, group: GroupId) -> Result<(), Error> {
-        self.stop(group, GroupStatus::LogRegressed)?;
-        let position = self.db.group(group)?.map_or(Position::NONE, |row| row.position);
-        let at = self.options.clock.unix_millis();
-        self.emit(group, position, at, &EventKind::LogRegressed)
     }
 
     /// The service ended a group; of a log that is trimmed, with the first position that is kept. Says whether that is news: not where

@@ -70,6 +70,8 @@ impl Engine {
                 let proposal = Position(refusal.number("position").unwrap_or(0));
                 self.transaction(|engine| engine.build_after_proposal(row.group, proposal))
             }
+            // Whether an earlier try is in the log, nobody can say before that is repaired.
+            Reason::LogRegressed => self.transaction(|engine| engine.regress(row.group)),
             _ => self.transaction(|engine| {
                 engine.fail(&row, &Error::Refused(refusal))?;
                 engine.pump(row.group)

@@ -313,6 +313,7 @@ impl Engine {
         self.db.delete_intent(intent.id)?;
         let position = Position(accepted.position);
         self.db.put_cursor(group, position, &accepted.entry_id)?;
+        self.keep_own_way_in(intent, accepted)?;
         self.db.put_status(group, GroupStatus::Active)?;
         let at = accepted_at(accepted.accepted_at.as_ref());
         self.begin_chain(

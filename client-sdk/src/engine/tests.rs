@@ -5,6 +5,7 @@ mod device_changes;
 mod history;
 mod padding;
 mod people;
+mod regressed;
 mod rejoin;
 mod roles;
 mod upkeep;

@@ -50,6 +50,7 @@ impl Engine {
         let now = self.now();
         let due = self.transaction(|engine| {
             engine.db.sweep_key_updates()?;
+            engine.trim_copies()?;
             for (group, due) in engine.db.key_updates()? {
                 match due {
                     Some(due) if due > now => {}

@@ -64,9 +64,11 @@ pub(super) async fn complete(
         };
         let transport = Transport::new(channels.clone(), key, options.clock.clone());
         let parameters = transport.get_parameters(GetParametersRequest {}).await?;
-        enrolled.retention = parameters
-            .retention
-            .map_or(0, |retention| u64::try_from(retention.seconds).unwrap_or(0));
+        let seconds = |duration: Option<prost_types::Duration>| {
+            duration.map_or(0, |duration| u64::try_from(duration.seconds).unwrap_or(0))
+        };
+        enrolled.retention = seconds(parameters.retention);
+        enrolled.entry_copies = seconds(parameters.entry_copies);
         // All groups that the device can be in have suites for keys of its kind.
         let external_sender = match KeyKind::of(signature_key) {
             Some(KeyKind::P256) => parameters.external_sender_p256,
@@ -133,5 +135,6 @@ fn judge(
         trust_bundle,
         external_sender: Vec::new(),
         retention: 0,
+        entry_copies: 0,
     })
 }

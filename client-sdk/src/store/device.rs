@@ -24,20 +24,33 @@ pub(crate) struct Enrolled {
     pub(crate) external_sender: Vec<u8>,
     /// How long the service keeps entries, in seconds.
     pub(crate) retention: u64,
+    /// How long copies of entries are kept for the service, in seconds; 0: not at all.
+    pub(crate) entry_copies: u64,
 }
+
+/// What there is once the device is enrolled, as it is stored.
+type EnrolledColumns = (String, String, String, String, Vec<u8>, i64, i64);
 
 impl Database {
     pub(crate) fn device(&self) -> Result<Option<DeviceRow>, Error> {
         let row = self
             .connection
             .query_row(
-                "SELECT servers, signature_key, user_id, device_id, chain, trust_bundle, external_sender, retention
-                 FROM device",
+                "SELECT servers, signature_key, user_id, device_id, chain, trust_bundle, external_sender, retention,
+                     entry_copies FROM device",
                 [],
                 |row| {
-                    let enrolled: Option<(String, String, String, String, Vec<u8>, i64)> = match row.get(2)? {
+                    let enrolled: Option<EnrolledColumns> = match row.get(2)? {
                         Some(user) => {
-                            Some((user, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?))
+                            Some((
+                                user,
+                                row.get(3)?,
+                                row.get(4)?,
+                                row.get(5)?,
+                                row.get(6)?,
+                                row.get(7)?,
+                                row.get(8)?,
+                            ))
                         }
                         None => None,
                     };
@@ -50,18 +63,21 @@ impl Database {
         };
         let enrolled = match enrolled {
             None => None,
-            Some((user, device, chain, trust_bundle, external_sender, retention)) => Some(Enrolled {
-                user: user
-                    .parse()
-                    .map_err(|_| Error::InvalidInput("the store's user id"))?,
-                device: device
-                    .parse()
-                    .map_err(|_| Error::InvalidInput("the store's device id"))?,
-                chain: serde_json::from_str(&chain)?,
-                trust_bundle: serde_json::from_str(&trust_bundle)?,
-                external_sender,
-                retention: retention.cast_unsigned(),
-            }),
+            Some((user, device, chain, trust_bundle, external_sender, retention, entry_copies)) => {
+                Some(Enrolled {
+                    user: user
+                        .parse()
+                        .map_err(|_| Error::InvalidInput("the store's user id"))?,
+                    device: device
+                        .parse()
+                        .map_err(|_| Error::InvalidInput("the store's device id"))?,
+                    chain: serde_json::from_str(&chain)?,
+                    trust_bundle: serde_json::from_str(&trust_bundle)?,
+                    external_sender,
+                    retention: retention.cast_unsigned(),
+                    entry_copies: entry_copies.cast_unsigned(),
+                })
+            }
         };
         Ok(Some(DeviceRow {
             servers: serde_json::from_str(&servers)?,
@@ -82,7 +98,7 @@ impl Database {
     pub(crate) fn put_enrolled(&self, enrolled: &Enrolled) -> Result<(), Error> {
         self.connection.execute(
             "UPDATE device SET user_id = ?1, device_id = ?2, chain = ?3, trust_bundle = ?4, external_sender = ?5,
-                retention = ?6",
+                retention = ?6, entry_copies = ?7",
             params![
                 enrolled.user.as_str(),
                 enrolled.device.to_string(),
@@ -90,6 +106,7 @@ impl Database {
                 serde_json::to_string(&enrolled.trust_bundle)?,
                 enrolled.external_sender,
                 enrolled.retention.cast_signed(),
+                enrolled.entry_copies.cast_signed(),
             ],
         )?;
         Ok(())

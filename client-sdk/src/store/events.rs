@@ -75,6 +75,7 @@ pub(crate) enum StoredEvent {
         rule: String,
     },
     LogRegressed,
+    LogRestored,
     Lost,
     Rejoining,
     Rejoined {
@@ -206,6 +207,7 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
         EventKind::HeldByBadCommit { cause } => StoredEvent::HeldByBadCommit { cause: cause.clone() },
         EventKind::Quarantined { rule } => StoredEvent::Quarantined { rule: rule.clone() },
         EventKind::LogRegressed => StoredEvent::LogRegressed,
+        EventKind::LogRestored => StoredEvent::LogRestored,
         EventKind::Lost => StoredEvent::Lost,
         EventKind::Rejoining => StoredEvent::Rejoining,
         EventKind::Rejoined { missed } => StoredEvent::Rejoined {
@@ -302,6 +304,7 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
         StoredEvent::HeldByBadCommit { cause } => EventKind::HeldByBadCommit { cause },
         StoredEvent::Quarantined { rule } => EventKind::Quarantined { rule },
         StoredEvent::LogRegressed => EventKind::LogRegressed,
+        StoredEvent::LogRestored => EventKind::LogRestored,
         StoredEvent::Lost => EventKind::Lost,
         StoredEvent::Rejoining => EventKind::Rejoining,
         StoredEvent::Rejoined { missed } => EventKind::Rejoined {

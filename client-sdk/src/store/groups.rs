@@ -86,6 +86,28 @@ impl Database {
         Ok(())
     }
 
+    /// The group stands still, until its log is as it was.
+    pub(crate) fn put_regressed(&self, id: GroupId, before: GroupStatus) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET status = ?2, status_before = ?3 WHERE group_id = ?1",
+            params![
+                id.as_bytes().as_slice(),
+                GroupStatus::LogRegressed.as_str(),
+                before.as_str()
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// It is as it was, and so is the group.
+    pub(crate) fn put_restored(&self, id: GroupId) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET status = coalesce(status_before, ?2), status_before = NULL WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), GroupStatus::Active.as_str()],
+        )?;
+        Ok(())
+    }
+
     pub(crate) fn put_name(&self, id: GroupId, name: &str) -> Result<(), Error> {
         self.connection.execute(
             "UPDATE groups SET name = ?2 WHERE group_id = ?1",

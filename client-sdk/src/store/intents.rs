@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use valise_proto::{Epoch, GroupId, IdempotencyKey};
 
 use super::Database;
-use crate::Error;
+use crate::{Error, GroupStatus};
 
 /// The number of an intent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -216,9 +216,12 @@ impl Database {
             .collect::<Result<_, _>>()?)
     }
 
+    /// Is nothing under way? What waits for a log to be repaired is not.
     pub(crate) fn outbox_is_empty(&self) -> Result<bool, Error> {
-        Ok(self
-            .connection
-            .query_row("SELECT NOT EXISTS (SELECT 1 FROM intents)", [], |row| row.get(0))?)
+        Ok(self.connection.query_row(
+            "SELECT NOT EXISTS (SELECT 1 FROM intents WHERE group_id NOT IN (SELECT group_id FROM groups WHERE status = ?1))",
+            [GroupStatus::LogRegressed.as_str()],
+            |row| row.get(0),
+        )?)
     }
 }

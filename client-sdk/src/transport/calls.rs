@@ -53,6 +53,8 @@ calls! {
     get_stock(directory: directory::GetStockRequest) -> directory::GetStockResponse;
     get_parameters(delivery: delivery::GetParametersRequest) -> delivery::GetParametersResponse;
     read_entries(delivery: delivery::ReadEntriesRequest) -> delivery::ReadEntriesResponse;
+    get_log_standing(delivery: delivery::GetLogStandingRequest) -> delivery::GetLogStandingResponse;
+    offer_entries(delivery: delivery::OfferEntriesRequest) -> delivery::OfferEntriesResponse;
     list_groups(delivery: delivery::ListGroupsRequest) -> delivery::ListGroupsResponse;
     repair_group(group_administration: delivery::RepairGroupRequest) -> delivery::RepairGroupResponse;
     report_commit(delivery: delivery::ReportCommitRequest) -> delivery::ReportCommitResponse;

@@ -5,7 +5,9 @@
 
 pub(crate) mod acknowledge;
 pub(crate) mod lease;
+pub(crate) mod offers;
 pub(crate) mod read;
+pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod trim;
 pub(crate) mod write;

@@ -25,6 +25,7 @@ use valise_sql_database::PostgresUrl;
 use self::watch::Watch;
 use super::acknowledgements::Acknowledgements;
 use super::archiver::{Archiver, Gone};
+use super::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration, restored_key};
 use super::postgres::{ArchivedGroup, PostgresArchive, Registration};
 use super::redis::config::RedisConfig;
 use super::redis::links::{self, Links};
@@ -101,11 +102,11 @@ impl ProductionLog {
         )
     }
 
-    /// Until `stopping`: keeps acknowledgements, and an eye on the archive. `forget` is told of groups whose log is another one from now on.
-    pub(crate) async fn run(&self, stopping: CancellationToken, forget: impl Fn(GroupId) + Send + Sync) {
+    /// Until `stopping`: keeps acknowledgements, and an eye on the archive. `other_log` is told of groups whose log is another one from now on.
+    pub(crate) async fn run(&self, stopping: CancellationToken, other_log: impl Fn(GroupId) + Send + Sync) {
         let watch = self
             .watch
-            .run(&self.hot, &self.archive, self.settings.sweep(), forget);
+            .run(&self.hot, &self.archive, self.settings.sweep(), other_log);
         tokio::join!(
             self.acknowledgements.run(stopping.clone()),
             stopping.run_until_cancelled(watch)
@@ -142,6 +143,13 @@ impl ProductionLog {
         let (group, key, sender) = (append.group, append.key, append.sender);
         if !append.may_be_repeat || self.hot.repeat(group, key, sender).await?.is_some() {
             return Ok(None);
+        }
+        if self.watch.was_repaired(group) {
+            // An entry that came back from a device has another key; its bytes are the same.
+            let restored = restored_key(&append.bytes);
+            if let Some(first) = self.archive.repeat(group, restored, sender).await? {
+                return Ok(Some(first));
+            }
         }
         if self.hot.floor(group).await? == Some(Position(1)) {
             // Nothing has left Redis.
@@ -280,6 +288,14 @@ impl OrderedLog for ProductionLog {
             return Ok(self.archive.group(group).await?.map(frozen));
         }
         match self.hot.head(group).await? {
+            // Closed there, which this replica has not heard: what is certain is in the archive alone.
+            Some(head) if head.frozen => {
+                let archived = self.archive.group(group).await?;
+                if archived.is_some_and(|archived| archived.head.frozen) {
+                    self.watch.add_regressed(group);
+                }
+                Ok(Some(archived.map_or(head, frozen)))
+            }
             Some(head) => Ok(Some(head)),
             None => Ok(self.lost(group).await?.map(frozen)),
         }
@@ -386,8 +402,34 @@ impl OrderedLog for ProductionLog {
         self.archive.snapshots(group, up_to, max).await
     }
 
-    async fn repair(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
-        self.put_back(group).await
+    async fn frozen(&self, group: GroupId) -> Result<Option<Frozen>, StoreError> {
+        self.what_is_certain(group).await
+    }
+
+    async fn offer(
+        &self,
+        group: GroupId,
+        by: (&UserId, DeviceId),
+        offered: Vec<OfferedEntry>,
+    ) -> Result<Result<Position, OfferRefused>, StoreError> {
+        self.archive.offer(group, by, &offered).await
+    }
+
+    async fn newest_offer(&self, group: GroupId, device: DeviceId) -> Result<Position, StoreError> {
+        self.archive.newest_offer(group, Some(device)).await
+    }
+
+    async fn candidates(
+        &self,
+        group: GroupId,
+        after: Position,
+        up_to: Position,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        self.archive.candidates(group, after, up_to).await
+    }
+
+    async fn repair(&self, group: GroupId, restoration: Restoration) -> Result<Option<Head>, StoreError> {
+        self.put_back(group, &restoration).await
     }
 
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes) {

@@ -1,6 +1,6 @@
 //! From the log's news to the mailboxes of the streams that want them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,11 +35,14 @@ pub(crate) enum Letter {
     },
 }
 
+/// What waits in a mailbox.
 #[derive(Default)]
-struct Letters {
-    queue: VecDeque<Letter>,
+pub(crate) struct Letters {
+    pub(crate) queue: VecDeque<Letter>,
     /// Something was dropped: every group may have news.
-    missed: bool,
+    pub(crate) missed: bool,
+    /// Groups whose log is another one than was thought. These are never dropped.
+    pub(crate) other_logs: BTreeSet<GroupId>,
 }
 
 /// Where news wait for one stream.
@@ -58,13 +61,9 @@ impl Mailbox {
         self.arrived.notified().await;
     }
 
-    /// Takes all that is there, and whether something was dropped.
-    pub(crate) fn take(&self) -> (VecDeque<Letter>, bool) {
-        let mut letters = self.letters.lock();
-        (
-            std::mem::take(&mut letters.queue),
-            std::mem::take(&mut letters.missed),
-        )
+    /// Takes all that is there.
+    pub(crate) fn take(&self) -> Letters {
+        std::mem::take(&mut *self.letters.lock())
     }
 
     /// Puts it in. Says whether the stream has to be told: where something lies there already, it has been told, or will be.
@@ -83,6 +82,11 @@ impl Mailbox {
     }
 
     fn ring(&self) {
+        self.arrived.notify_one();
+    }
+
+    fn tell_other_log(&self, group: GroupId) {
+        self.letters.lock().other_logs.insert(group);
         self.arrived.notify_one();
     }
 
@@ -149,6 +153,14 @@ impl FanOut {
         let current = table.devices.get(&mailbox.device);
         if current.is_some_and(|current| current.number == mailbox.number) {
             table.devices.remove(&mailbox.device);
+        }
+    }
+
+    /// A group's log is found to be another one, or was repaired: whoever follows it is to look where they stand.
+    pub(crate) fn other_log(&self, group: GroupId) {
+        let table = self.table.lock();
+        for mailbox in table.groups.get(&group).into_iter().flatten() {
+            mailbox.tell_other_log(group);
         }
     }
 
@@ -268,8 +280,8 @@ mod tests {
     async fn told(mailbox: &Mailbox) -> (Vec<u8>, bool) {
         let arrived = tokio::time::timeout(Duration::from_secs(20), mailbox.arrived());
         arrived.await.unwrap();
-        let (letters, missed) = mailbox.take();
-        let numbers = letters.into_iter().map(|letter| match letter {
+        let Letters { queue, missed, .. } = mailbox.take();
+        let numbers = queue.into_iter().map(|letter| match letter {
             Letter::Ephemeral { bytes, .. } => bytes[0],
             other => panic!("{other:?}"),
         });

@@ -13,6 +13,8 @@ use crate::service::Delivery;
 pub(crate) struct Followed {
     /// The last entry that was put onto the stream.
     pub(crate) sent: Position,
+    /// Its id, where it is known.
+    pub(crate) sent_id: Option<EntryId>,
     /// The last entry that the device has applied.
     pub(crate) acknowledged: Position,
     /// The last entry that it may see, once it is known.
@@ -30,6 +32,10 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    pub(crate) fn at(group: GroupId, position: Position, id: Option<EntryId>) -> Self {
+        Self { group, position, id }
+    }
+
     pub(crate) fn read(cursor: &GroupCursor) -> Result<Self, Refusal> {
         let group = door::group_id("group_id", &cursor.group_id)?;
         let cursor = cursor
@@ -71,23 +77,14 @@ impl Delivery {
             // The device knows more than the log.
             return Ok(Err((Reason::LogRegressed, head.position)));
         }
-        if let Some(id) = start.id
-            && start.position > Position::NONE
-        {
-            let before = Position(start.position.0 - 1);
-            let entries = self.log.read(start.group, before, 1, 0).await?;
-            // One that is not kept any more cannot be compared.
-            if entries
-                .first()
-                .is_none_or(|entry| entry.position == start.position && entry.id != id)
-            {
-                return Ok(Err((Reason::LogRegressed, start.position)));
-            }
+        if !self.holds(start.group, &head, start.position, start.id).await? {
+            return Ok(Err((Reason::LogRegressed, start.position)));
         }
         let from = start.position.max(window.after);
         let target = window.until.unwrap_or(head.position);
         let followed = Followed {
             sent: from,
+            sent_id: start.id.filter(|_| from == start.position),
             acknowledged: from,
             until: window.until,
             behind: from < target,

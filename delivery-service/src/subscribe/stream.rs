@@ -1,5 +1,7 @@
 //! One device's stream: one task, one struct; replay out of the log, then live out of the mailbox.
 
+mod again;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -285,14 +287,17 @@ impl DeviceStream {
     }
 
     async fn open_mailbox(&mut self) -> Result<(), Refusal> {
-        let (letters, missed) = self.mailbox.take();
-        if missed {
+        let letters = self.mailbox.take();
+        if letters.missed {
             self.inbox_news = true;
             for followed in self.groups.values_mut() {
                 followed.behind = true;
             }
         }
-        for letter in letters {
+        for group in letters.other_logs {
+            self.judge_again(group).await?;
+        }
+        for letter in letters.queue {
             match letter {
                 Letter::Behind(group) => {
                     if let Some(followed) = self.groups.get_mut(&group) {
@@ -339,6 +344,7 @@ impl DeviceStream {
             return Ok(());
         };
         followed.sent = entry.position;
+        followed.sent_id = Some(entry.id);
         self.window
             .sent(&mut followed.unacknowledged, entry.position, entry.bytes.len());
         let last = followed.until.is_some_and(|until| entry.position >= until);

@@ -188,6 +188,18 @@ impl Info {
     }
 }
 
+/// An MLSMessage with a PrivateMessage (RFC 9420 §6.3) of content type application that nobody can read.
+pub fn opaque(group: &[u8], epoch: u64, ciphertext: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 1, 0, 2];
+    bytes.extend(vector(group));
+    bytes.extend(epoch.to_be_bytes());
+    bytes.push(1);
+    bytes.extend(vector(&[]));
+    bytes.extend(vector(&[7; 28]));
+    bytes.extend(vector(ciphertext));
+    bytes
+}
+
 /// The same bytes with one bit changed, counted from the end.
 pub fn flipped(bytes: &[u8], from_end: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

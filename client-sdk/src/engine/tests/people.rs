@@ -103,6 +103,7 @@ impl World {
             trust_bundle: vec![self.authority.der().to_vec()],
             external_sender: self.external_sender.clone(),
             retention: 3600,
+            entry_copies: 3600,
         })
         .unwrap();
         Self::start(db)

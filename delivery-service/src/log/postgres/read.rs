@@ -218,7 +218,7 @@ pub(super) fn kind_code(kind: EntryKind) -> i16 {
     }
 }
 
-fn kind(row: &PgRow, index: usize) -> sqlx::Result<EntryKind> {
+pub(super) fn kind(row: &PgRow, index: usize) -> sqlx::Result<EntryKind> {
     match row.try_get::<i16, _>(index)? {
         1 => Ok(EntryKind::Commit),
         2 => Ok(EntryKind::Proposal),

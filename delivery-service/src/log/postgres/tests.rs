@@ -1,5 +1,7 @@
 //! The archive on a real PostgreSQL.
 
+mod offers;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -23,13 +23,13 @@ pub(crate) struct Part {
 }
 
 /// Where a group stands after its new entries.
-struct After {
-    position: Position,
-    id: EntryId,
-    epoch: Epoch,
-    commit: Position,
-    proposal: Position,
-    accepted_at: u64,
+pub(super) struct After {
+    pub(super) position: Position,
+    pub(super) id: EntryId,
+    pub(super) epoch: Epoch,
+    pub(super) commit: Position,
+    pub(super) proposal: Position,
+    pub(super) accepted_at: u64,
 }
 
 /// When a group that gets entries is looked at again, in milliseconds since 1970-01-01 UTC.
@@ -85,7 +85,7 @@ impl PostgresArchive {
         .map(|marked| marked.rows_affected() == 1)
     }
 
-    /// The group's log in Redis is the archived one again; none of its entries is there. Snapshots of what was lost go.
+    /// The group's log in Redis is the archived one again; none of its entries is there. Snapshots of what was lost go, and offers.
     pub(crate) async fn mark_repaired(&self, group: &ArchivedGroup) -> Result<(), StoreError> {
         within(async {
             let mut transaction = self.pool.begin().await?;
@@ -101,6 +101,13 @@ impl PostgresArchive {
             .bind(group.number)
             .execute(&mut *transaction)
             .await?;
+            // After the group is no longer marked: from then on none is taken.
+            for offers in [
+                "DELETE FROM offers WHERE group_number = $1",
+                "DELETE FROM offered_entries WHERE group_number = $1",
+            ] {
+                query(offers).bind(group.number).execute(&mut *transaction).await?;
+            }
             transaction.commit().await
         })
         .await
@@ -121,7 +128,7 @@ async fn advance(transaction: &mut PgConnection, lease: Lease, change: u64) -> R
     }
 }
 
-async fn insert_entries(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
+pub(super) async fn insert_entries(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
     let rows = || {
         parts
             .iter()
@@ -171,7 +178,7 @@ async fn insert_entries(transaction: &mut PgConnection, parts: &[Part]) -> sqlx:
 
 impl Part {
     /// Where the group stands after the rows; `None` where there are none.
-    fn after(&self) -> Option<After> {
+    pub(super) fn after(&self) -> Option<After> {
         let last = self.rows.last()?;
         let newest = |kind| {
             let of_kind = self.rows.iter().rev().find(|row| row.entry.kind == kind);
@@ -247,7 +254,7 @@ async fn move_groups(
 }
 
 /// As they were at the newest of the rows.
-async fn write_windows(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
+pub(super) async fn write_windows(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
     for part in parts.iter().filter(|part| !part.windows.is_empty()) {
         let Some(last) = part.rows.last().map(|row| row.entry.position) else {
             continue;
@@ -279,7 +286,7 @@ async fn write_windows(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::
     Ok(())
 }
 
-async fn write_group_infos(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
+pub(super) async fn write_group_infos(transaction: &mut PgConnection, parts: &[Part]) -> sqlx::Result<()> {
     for part in parts {
         let Some((group_info, epoch, commit)) = &part.group_info else {
             continue;

@@ -1,30 +1,62 @@
-//! Puts a group whose log in Redis is not the archived one back to what is archived.
+//! Puts a group whose log in Redis is not the archived one back to what is archived, with what has come back from devices after it.
 //!
-//! What was answered after the newest archived entry, and lost, is not brought back: nobody here knows it. The devices that have seen it
-//! notice by its position and id.
+//! What of it can be believed is not judged here: see `repair_group.rs`.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use valise_proto::{DeviceId, GroupId, IdempotencyKey, UserId};
+use valise_proto::{DeviceId, GroupId, IdempotencyKey, Position, UserId};
 
 use super::ProductionLog;
+use crate::log::offers::{Frozen, Restoration};
 use crate::log::postgres::ArchivedGroup;
+use crate::log::postgres::lease::WriteError;
 use crate::log::redis::{HeadRow, Restored};
 use crate::log::{Head, StoreError, Window};
 
 impl ProductionLog {
-    /// See [`OrderedLog::repair`](crate::log::OrderedLog::repair). One that was interrupted can be done again.
-    pub(super) async fn put_back(&self, group: GroupId) -> Result<Option<Head>, StoreError> {
+    /// See [`OrderedLog::frozen`](crate::log::OrderedLog::frozen). From then on this replica reads the group from the archive alone.
+    pub(super) async fn what_is_certain(&self, group: GroupId) -> Result<Option<Frozen>, StoreError> {
+        let Some((archived, hot)) = self.closed(group).await? else {
+            return Ok(None);
+        };
+        // One that is only closed in Redis was not repaired to the end.
+        self.archive.mark_regressed(&archived).await?;
+        self.watch.add_regressed(group);
+        Ok(Some(Frozen {
+            head: Head {
+                frozen: true,
+                ..archived.head
+            },
+            accepted_at: archived.accepted_at,
+            windows: self.archive.all_windows(group).await?,
+            abandoned: hot.map_or(Position::NONE, |head| head.position),
+            offered: self.archive.newest_offer(group, None).await?,
+        }))
+    }
+
+    /// A group that takes no writes, as the archive and as Redis know it.
+    async fn closed(&self, group: GroupId) -> Result<Option<(ArchivedGroup, Option<Head>)>, StoreError> {
         let Some(archived) = self.archive.group(group).await? else {
             return Ok(None);
         };
         let hot = self.hot.head(group).await?;
-        if !archived.head.frozen && hot.is_some_and(|head| !head.frozen) {
+        let open = !archived.head.frozen && hot.is_some_and(|head| !head.frozen);
+        Ok((!open).then_some((archived, hot)))
+    }
+
+    /// See [`OrderedLog::repair`](crate::log::OrderedLog::repair). One that was interrupted can be done again.
+    pub(super) async fn put_back(
+        &self,
+        group: GroupId,
+        restoration: &Restoration,
+    ) -> Result<Option<Head>, StoreError> {
+        let Some((archived, _)) = self.closed(group).await? else {
             return Ok(None);
-        }
+        };
         // Marked first, so that nobody archives, trims or caches anything of it meanwhile.
         self.archive.mark_regressed(&archived).await?;
+        let archived = self.add(archived, restoration).await?;
         self.hot.restore(self.restored(&archived).await?).await?;
         self.archive.mark_repaired(&archived).await?;
         // Still frozen: from here on the archiver does not freeze it again.
@@ -33,6 +65,25 @@ impl ProductionLog {
             frozen: false,
             ..archived.head
         }))
+    }
+
+    /// What came back, in the archive; the group as it stands then.
+    async fn add(
+        &self,
+        archived: ArchivedGroup,
+        restoration: &Restoration,
+    ) -> Result<ArchivedGroup, StoreError> {
+        match self.archive.restore(&archived, restoration).await {
+            Ok(()) => {}
+            Err(WriteError::Store(error)) => return Err(error),
+            Err(error @ (WriteError::Stale | WriteError::Conflict)) => {
+                return Err(StoreError(format!(
+                    "a repair was overtaken by another one: {error}"
+                )));
+            }
+        }
+        let now = self.archive.group(archived.group).await?;
+        now.ok_or_else(|| StoreError("an archived group has gone".to_owned()))
     }
 
     /// All that the archive knows, closed for writes.

@@ -34,6 +34,7 @@ fn settings() -> ArchiveConfig {
         sweep_milliseconds: 250,
         max_unarchived_entries: 1_000_000,
         retention_sweep_seconds: 1,
+        device_copies_seconds: 86_400,
     }
 }
 

@@ -49,6 +49,11 @@ impl Watch {
         self.marks.read().get(&group).is_some_and(|mark| mark.regressed)
     }
 
+    /// Was it ever repaired?
+    pub(super) fn was_repaired(&self, group: GroupId) -> bool {
+        self.marks.read().get(&group).is_some_and(|mark| mark.repairs > 0)
+    }
+
     /// Does too much wait to be archived?
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
@@ -71,14 +76,14 @@ impl Watch {
         hot: &RedisLog,
         archive: &PostgresArchive,
         every: Duration,
-        forget: impl Fn(GroupId) + Send + Sync,
+        other_log: impl Fn(GroupId) + Send + Sync,
     ) {
         let marks = async {
             let mut tick = tokio::time::interval(every);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                if let Err(error) = self.read_marks(archive, &forget).await {
+                if let Err(error) = self.read_marks(archive, &other_log).await {
                     tracing::debug!(%error, "which groups are frozen is not known");
                 }
             }
@@ -99,7 +104,7 @@ impl Watch {
     async fn read_marks(
         &self,
         archive: &PostgresArchive,
-        forget: &(impl Fn(GroupId) + Sync),
+        other_log: &(impl Fn(GroupId) + Sync),
     ) -> Result<(), StoreError> {
         let now: HashMap<_, _> = archive.marks().await?.into_iter().collect();
         self.frozen
@@ -107,7 +112,7 @@ impl Watch {
         let before = std::mem::replace(&mut *self.marks.write(), now.clone());
         // What is known of these groups was of another log.
         for (group, _) in now.iter().filter(|(group, mark)| before.get(group) != Some(mark)) {
-            forget(*group);
+            other_log(*group);
         }
         Ok(())
     }

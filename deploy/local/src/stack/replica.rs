@@ -105,13 +105,22 @@ impl Replica {
 
     /// Starts it, and does not wait.
     pub(super) async fn begin(&self) {
+        self.begin_with(&[]).await;
+    }
+
+    async fn begin_with(&self, more: &[(&str, &str)]) {
+        let mut environment = self.environment.clone();
+        environment.extend(
+            more.iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned())),
+        );
         let launch = Launch {
             program: self.program.clone(),
             arguments: vec![self.settings().into()],
             folder: self.folder.path().to_owned(),
             log: self.log_file(),
             user: None,
-            environment: self.environment.clone(),
+            environment,
             record: self.record.clone().map(|record| (record, self.name.clone())),
             end: if self.record.is_some() { "TERM" } else { "KILL" },
         };
@@ -168,6 +177,13 @@ impl Replica {
     pub async fn restart(&self) {
         self.kill().await;
         self.begin().await;
+        self.serves().await;
+    }
+
+    /// The same with more variables in its environment, this time.
+    pub async fn restart_with(&self, more: &[(&str, &str)]) {
+        self.kill().await;
+        self.begin_with(more).await;
         self.serves().await;
     }
 

@@ -1,11 +1,15 @@
 //! A Redis that came back with less than it had.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use valise_proto::Position;
+use valise_proto::{Epoch, Position};
 
 use super::{Servers, positions, read_all, settings};
-use crate::log::conformance::{accept, commit, device, eventually, group, key, message, new_group, refuse};
+use crate::log::conformance::{
+    accept, commit, device, eventually, group, key, message, new_group, refuse, user,
+};
+use crate::log::offers::{OfferedEntry, Restoration};
 use crate::log::{Append, Created, NewGroup, OrderedLog, Refused};
 
 fn copy(from: &Path, to: &Path) {
@@ -105,8 +109,12 @@ async fn a_log_that_went_back_and_has_grown_again_is_frozen() {
     replica.archived(other, 11).await;
 
     // Put back, it goes on where the archive ends; what is not frozen is left alone.
-    assert!(log.repair(other).await.unwrap().is_none());
-    let head = log.repair(changed).await.unwrap().unwrap();
+    assert!(log.repair(other, Restoration::default()).await.unwrap().is_none());
+    let head = log
+        .repair(changed, Restoration::default())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((head.position, head.epoch.0), (Position(12), 1));
     // Nothing of it is in Redis, and all of it is read.
     eventually("the mark gone", async || {
@@ -177,5 +185,79 @@ async fn a_lost_group_never_begins_anew() {
     .await;
     let read = read_all(&replica.log, third, Position::NONE).await;
     assert_eq!(positions(&read), [1]);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_from_devices_is_where_it_was() {
+    let servers = Servers::start().await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    let alice = device();
+    let group = group(&*replica.log, alice).await;
+    for number in 1..=3 {
+        accept(&*replica.log, message(group, alice, 0, &number.to_string())).await;
+    }
+    replica.archived(group, 3).await;
+    replica.stop().await;
+
+    // Answered, applied by a device, and never archived.
+    let mut replica = servers.replica(&settings()).await;
+    let log = Arc::clone(&replica.log);
+    let fourth = message(group, alice, 0, "fourth");
+    accept(&*log, fourth.clone()).await;
+    accept(&*log, commit(group, alice, 0)).await;
+    let known = read_all(&log, group, Position(3)).await;
+    assert_eq!(positions(&known), [4, 5]);
+    servers.redis.command(&["FLUSHALL"]).await;
+    assert_eq!(
+        refuse(&*log, message(group, alice, 1, "x")).await,
+        Refused::Frozen
+    );
+
+    let frozen = log.frozen(group).await.unwrap().unwrap();
+    assert_eq!(
+        (frozen.head.position, frozen.offered),
+        (Position(3), Position::NONE)
+    );
+    assert_eq!(frozen.abandoned, Position::NONE, "nothing took its place");
+    let offered = known.iter().map(|entry| OfferedEntry {
+        entry: (**entry).clone(),
+        group_info: None,
+    });
+    let by = (&user("alice"), alice);
+    let newest = log.offer(group, by, offered.collect()).await.unwrap();
+    assert_eq!(newest, Ok(Position(5)));
+    let restoration = Restoration {
+        entries: known.clone(),
+        ..Restoration::default()
+    };
+    let head = log.repair(group, restoration).await.unwrap().unwrap();
+    assert_eq!((head.position, head.epoch.0), (Position(5), 1));
+    assert_eq!(head.commit_position, Position(5));
+    replica.archive();
+    eventually("the mark gone", async || {
+        (!log.watch.is_regressed(group)).then_some(())
+    })
+    .await;
+    let read = read_all(&log, group, Position::NONE).await;
+    assert_eq!(positions(&read), [1, 2, 3, 4, 5]);
+    assert_eq!(read[3..], known[..], "in every part");
+    assert_eq!(log.head(group).await.unwrap(), Some(head));
+
+    // Whoever sent one of them, and has not heard the answer, gets it now; others do not.
+    let repeated = Append {
+        may_be_repeat: true,
+        epoch: Epoch(1),
+        ..fourth
+    };
+    let answer = accept(&*log, repeated.clone()).await;
+    assert_eq!((answer.position, answer.repeated), (Position(4), true));
+    let others = Append {
+        sender: Some(device()),
+        ..repeated
+    };
+    assert_eq!(accept(&*log, others).await.position, Position(6));
+    replica.archived(group, 6).await;
     replica.stop().await;
 }

@@ -1,0 +1,35 @@
+//! A group whose log is found to be another one, or was repaired: is what was sent of it in there?
+
+use valise_proto::{GroupId, Refusal};
+
+use super::DeviceStream;
+use crate::grpc;
+use crate::subscribe::follow::Start;
+
+impl DeviceStream {
+    /// Compares what went out last with the log, as if the device began there. It goes on, or is told why it cannot.
+    pub(super) async fn judge_again(&mut self, group: GroupId) -> Result<(), Refusal> {
+        let Some(followed) = self.groups.get(&group) else {
+            return Ok(());
+        };
+        let start = Start::at(group, followed.sent, followed.sent_id);
+        match self
+            .delivery
+            .start_following(self.subscriber.device, &start)
+            .await?
+        {
+            Ok((fresh, _)) => {
+                if let Some(followed) = self.groups.get_mut(&group) {
+                    followed.until = fresh.until;
+                    followed.behind = true;
+                }
+                Ok(())
+            }
+            Err((reason, position)) => {
+                self.drop_group(group);
+                self.say(grpc::group_ended(group, reason, position)).await?;
+                self.judge_target().await
+            }
+        }
+    }
+}
