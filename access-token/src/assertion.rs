@@ -209,7 +209,7 @@ mod tests {
             verdict(&made(&ed25519, now), key.public_key_raw()),
             Err("algorithm")
         );
-        let no_point = [&[4; 65][..]].concat();
+        let no_point = [4; 65];
         assert_eq!(verdict(&text, &no_point), Err("signature"));
         // In DER, as X.509 has it, it is no signature of a JWS.
         let in_der = by(KeyKind::Ed25519, ASSERTION_AUDIENCE, now, JTI, sign);

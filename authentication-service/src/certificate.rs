@@ -164,6 +164,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_replica_that_is_somebody_else_does_not_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, now) = (Sqlite::in_memory().await.unwrap(), Clock::system().now());
+        let mut first = config(directory.path());
+        first.root_key_file = Some(directory.path().join("root.pem"));
+        Authority::open(&first, &store, now).await.unwrap();
+        let refused = async |change: &dyn Fn(&mut Config)| {
+            let mut other = first.clone();
+            change(&mut other);
+            let opened = Authority::open(&other, &store, now).await;
+            opened.err().unwrap().to_string()
+        };
+        let trust_domain = refused(&|config| config.trust_domain = "other.example".into()).await;
+        assert_eq!(
+            trust_domain,
+            "configuration: trust_domain: not the one that the database's root certificate was made for"
+        );
+        let file = directory.path().join("other.pem");
+        let mut other = first.clone();
+        other.root_key_file = Some(file.clone());
+        let elsewhere = Sqlite::in_memory().await.unwrap();
+        Authority::open(&other, &elsewhere, now).await.unwrap();
+        let key = refused(&|config| config.root_key_file = Some(file.clone())).await;
+        assert_eq!(
+            key,
+            "cannot use the root certificate: its key is not that of its certificate"
+        );
+        Authority::open(&first, &store, now).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn its_certificates_say_who_they_are_for_and_how_long() {
         let directory = tempfile::tempdir().unwrap();
         let (store, now) = (Sqlite::in_memory().await.unwrap(), Clock::system().now());

@@ -14,6 +14,7 @@ mod inbox;
 mod intents;
 mod join;
 mod known_keys;
+mod limits;
 mod live;
 mod newcomer;
 mod outcome;

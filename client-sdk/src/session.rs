@@ -4,6 +4,7 @@ mod chores;
 pub(crate) mod enrol;
 mod expiry;
 mod feed;
+mod limits;
 mod regressed;
 mod rejoin;
 mod stock;

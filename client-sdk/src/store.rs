@@ -9,6 +9,7 @@ mod history;
 mod intents;
 mod key_packages;
 mod key_updates;
+mod limits;
 
 use std::path::Path;
 
@@ -34,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/4_roles.sql"),
     include_str!("store/5_delivery_chain.sql"),
     include_str!("store/6_copies.sql"),
+    include_str!("store/7_limits.sql"),
 ];
 
 /// An open store.

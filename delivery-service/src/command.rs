@@ -5,14 +5,27 @@ use std::path::PathBuf;
 
 use valise_sql_database::Database;
 
-use crate::log::postgres;
+use crate::fingerprint::{Fingerprint, fingerprint};
+use crate::log::postgres::{self, PostgresArchive};
+use crate::suites::Suites;
 use crate::{Config, StartError};
 
-/// `valise-delivery-service [migrate] [CONFIGURATION]`: serve, or bring the schema of the database up to date.
+/// What the process does, before the name of the configuration file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Nothing was said: it serves.
+    Serve,
+    /// `migrate`: brings the schema of the database up to date.
+    Migrate,
+    /// `replace-identity`: from now on replicas have the key and the certificate that the settings name.
+    ReplaceIdentity,
+}
+
+/// `valise-delivery-service [migrate | replace-identity] [CONFIGURATION]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Arguments {
-    /// To bring the schema up to date, and no more.
-    pub migrate: bool,
+    /// What to do.
+    pub command: Command,
     /// The TOML file with the settings; without it they are all in the environment.
     pub configuration: Option<PathBuf>,
 }
@@ -21,14 +34,21 @@ impl Arguments {
     /// Reads them. The program's name is not one of them.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, StartError> {
         let mut arguments = arguments.into_iter().peekable();
-        let migrate = arguments.next_if(|argument| argument == "migrate").is_some();
+        let mut asked = |name: &str| arguments.next_if(|argument| argument == name).is_some();
+        let command = if asked("migrate") {
+            Command::Migrate
+        } else if asked("replace-identity") {
+            Command::ReplaceIdentity
+        } else {
+            Command::Serve
+        };
         let configuration = arguments.next();
         let is_option = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"-");
         if arguments.next().is_some() || configuration.as_ref().is_some_and(is_option) {
             return Err(StartError::Arguments);
         }
         Ok(Self {
-            migrate,
+            command,
             configuration: configuration.map(PathBuf::from),
         })
     }
@@ -46,36 +66,75 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
             "the database has the schema of this program"
         }
     };
-    #[expect(clippy::print_stdout, reason = "the one line for whoever asked for it")]
-    {
-        println!("{done}");
+    say(done);
+    Ok(())
+}
+
+/// Makes the keys and the certificates that the settings name those of all replicas. Groups that exist go on naming the former
+/// ones: in them the service cannot propose Removes any more, and new devices do not join them.
+pub async fn replace_identity(config: &Config) -> Result<(), StartError> {
+    let suites = Suites::open(config)?;
+    match &config.database {
+        Database::Sqlite(_) => say("nothing to replace: with an SQLite file there are no other replicas"),
+        Database::Postgres(url) => {
+            let archive = PostgresArchive::open(url).await?;
+            let replaced = replace_all(&archive, &suites).await;
+            archive.close().await;
+            for own in replaced? {
+                say(&format!("the replicas' fingerprint is {own}"));
+            }
+        }
     }
     Ok(())
+}
+
+async fn replace_all(archive: &PostgresArchive, suites: &Suites) -> Result<Vec<Fingerprint>, StartError> {
+    let mut replaced = Vec::new();
+    for (kind, external_sender) in suites.external_senders() {
+        let own = fingerprint(external_sender)?;
+        archive
+            .replace_identity(kind, &own)
+            .await
+            .map_err(StartError::IdentityUnknown)?;
+        replaced.push(own);
+    }
+    Ok(replaced)
+}
+
+#[expect(clippy::print_stdout, reason = "the one line for whoever asked for it")]
+fn say(done: &str) {
+    println!("{done}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Option<(bool, Option<&'static str>)> {
+    fn parse(arguments: &[&str]) -> Option<(Command, Option<&'static str>)> {
         let parsed = Arguments::parse(arguments.iter().map(OsString::from)).ok()?;
         let configuration = parsed.configuration.map(|file| match file.to_str() {
             Some("a.toml") => "a.toml",
             other => panic!("{other:?}"),
         });
-        Some((parsed.migrate, configuration))
+        Some((parsed.command, configuration))
     }
 
     #[test]
     fn there_are_few_arguments() {
-        assert_eq!(parse(&[]), Some((false, None)));
-        assert_eq!(parse(&["a.toml"]), Some((false, Some("a.toml"))));
-        assert_eq!(parse(&["migrate"]), Some((true, None)));
-        assert_eq!(parse(&["migrate", "a.toml"]), Some((true, Some("a.toml"))));
+        assert_eq!(parse(&[]), Some((Command::Serve, None)));
+        assert_eq!(parse(&["a.toml"]), Some((Command::Serve, Some("a.toml"))));
+        for (name, command) in [
+            ("migrate", Command::Migrate),
+            ("replace-identity", Command::ReplaceIdentity),
+        ] {
+            assert_eq!(parse(&[name]), Some((command, None)));
+            assert_eq!(parse(&[name, "a.toml"]), Some((command, Some("a.toml"))));
+        }
         for wrong in [
             &["a.toml", "b.toml"][..],
             &["a.toml", "migrate"],
             &["migrate", "a.toml", "b.toml"],
+            &["migrate", "replace-identity", "a.toml"],
             &["--help"],
             &["migrate", "-x"],
         ] {

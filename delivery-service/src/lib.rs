@@ -17,6 +17,7 @@ mod config;
 mod create_group;
 mod deliver_notice;
 mod door;
+mod fingerprint;
 mod group_info;
 mod group_state;
 mod grpc;
@@ -37,6 +38,7 @@ mod submit_proposal;
 mod subscribe;
 mod suites;
 
-pub use command::{Arguments, migrate};
+pub use command::{Arguments, Command, migrate, replace_identity};
 pub use config::{ArchiveConfig, Config, Limits, SettingError};
+pub use fingerprint::Fingerprint;
 pub use service::{SERVICE_NAME, Service, StartError, run};

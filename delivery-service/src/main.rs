@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use valise_delivery_service::{Arguments, Config, migrate, run};
+use valise_delivery_service::{Arguments, Command, Config, migrate, replace_identity, run};
 use valise_service_runtime::{Telemetry, bind, config, termination};
 
 #[tokio::main]
@@ -25,8 +25,10 @@ async fn main() -> ExitCode {
 async fn start() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
     let config: Config = config::load(arguments.configuration.as_deref(), "VALISE_DELIVERY")?;
-    if arguments.migrate {
-        return Ok(migrate(&config).await?);
+    match arguments.command {
+        Command::Serve => {}
+        Command::Migrate => return Ok(migrate(&config).await?),
+        Command::ReplaceIdentity => return Ok(replace_identity(&config).await?),
     }
     let telemetry = Telemetry::start(&config.telemetry, "delivery-service")?;
     let listener = bind(&config.server).await?;

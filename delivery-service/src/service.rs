@@ -20,11 +20,12 @@ use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
 use crate::authentication_link;
 use crate::certificate_verdicts::CertificateVerdicts;
 use crate::config::{Config, Limits, SettingError};
+use crate::fingerprint::{self, Fingerprint};
 use crate::group_state::GroupStates;
 use crate::grpc::Grpc;
-use crate::log::OrderedLog;
 use crate::log::production;
 use crate::log::sqlite::OpenError;
+use crate::log::{OrderedLog, StoreError};
 use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
 use crate::suites::Suites;
@@ -42,7 +43,7 @@ const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The process was asked for something else than it does.
-    #[error("usage: valise-delivery-service [migrate] [CONFIGURATION]")]
+    #[error("usage: valise-delivery-service [migrate | replace-identity] [CONFIGURATION]")]
     Arguments,
     /// The SQLite file cannot be opened.
     #[error(transparent)]
@@ -61,6 +62,21 @@ pub enum StartError {
         /// Why.
         source: CertificateError,
     },
+    /// The other replicas have another key or certificate.
+    #[error(
+        "settings key_file and chain_file: the replicas of this deployment have another key or certificate \
+         (fingerprint {kept}; of these files it is {own}): give all of them the same files, or run it with \
+         `replace-identity`, after which no replica with the former files may serve"
+    )]
+    OtherIdentity {
+        /// That of the other replicas.
+        kept: Fingerprint,
+        /// That of the files.
+        own: Fingerprint,
+    },
+    /// The identity of the other replicas cannot be read.
+    #[error("the replicas' identity cannot be compared (setting database): {0}")]
+    IdentityUnknown(StoreError),
     /// A setting does not fit.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -107,7 +123,7 @@ impl Service {
     /// Opens the store and starts the background tasks. It goes on until [`Service::stop`].
     pub async fn open(config: Config, verifier: Verifier, clock: Clock) -> Result<Self, StartError> {
         let suites = Suites::open(&config)?;
-        let stores = Stores::open(&config).await?;
+        let stores = Stores::open(&config, &suites).await?;
         Ok(Self::start(&config, suites, stores, verifier, clock))
     }
 
@@ -193,7 +209,7 @@ pub async fn run(
     let feed_identity = identity(&config)?;
     let suites = Suites::open(&config)?;
     // Whatever is wrong with the stores is said at once, whether or not the authentication service is there.
-    let stores = Stores::open(&config).await?;
+    let stores = Stores::open(&config, &suites).await?;
     let Some(feed) = Feed::start(
         channel,
         Arc::new(feed_identity),

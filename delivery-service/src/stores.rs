@@ -7,10 +7,12 @@ use std::time::Duration;
 use valise_proto::{DeviceId, Reason, UserId};
 
 use crate::config::{Config, StoreConfig};
+use crate::fingerprint::fingerprint;
 use crate::log::OrderedLog;
 use crate::log::production::ProductionLog;
 use crate::log::sqlite::{OpenError, SqliteLog};
 use crate::service::{Delivery, StartError};
+use crate::suites::Suites;
 
 /// An open store.
 pub(crate) struct Stores {
@@ -19,7 +21,8 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    pub(crate) async fn open(config: &Config) -> Result<Self, StartError> {
+    /// Opens what the settings ask for. Where there may be other replicas, they must be who this one is.
+    pub(crate) async fn open(config: &Config, suites: &Suites) -> Result<Self, StartError> {
         match config.store()? {
             StoreConfig::Embedded(file) => Ok(Self {
                 log: Arc::new(open_file(file).await?),
@@ -33,10 +36,15 @@ impl Stores {
                 let retention = Duration::from_secs(config.retention_seconds);
                 let log = ProductionLog::open(database, redis, archive, retention).await?;
                 let log = Arc::new(log);
-                Ok(Self {
+                let stores = Self {
                     log: Arc::clone(&log) as Arc<dyn OrderedLog>,
-                    production: Some(log),
-                })
+                    production: Some(Arc::clone(&log)),
+                };
+                if let Err(error) = compare_identities(&log, suites).await {
+                    stores.close().await;
+                    return Err(error);
+                }
+                Ok(stores)
             }
         }
     }
@@ -82,6 +90,20 @@ impl Stores {
             log.close().await;
         }
     }
+}
+
+async fn compare_identities(log: &ProductionLog, suites: &Suites) -> Result<(), StartError> {
+    for (kind, external_sender) in suites.external_senders() {
+        let own = fingerprint(external_sender)?;
+        let kept = log
+            .keep_identity(kind, &own)
+            .await
+            .map_err(StartError::IdentityUnknown)?;
+        if kept != own {
+            return Err(StartError::OtherIdentity { kept, own });
+        }
+    }
+    Ok(())
 }
 
 async fn open_file(file: &Path) -> Result<SqliteLog, OpenError> {

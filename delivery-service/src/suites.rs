@@ -55,6 +55,13 @@ impl Suites {
         self.acting(kind).map(|acting| &acting.external_sender)
     }
 
+    /// Each kind of key that the service has, and itself as external sender with it.
+    pub(crate) fn external_senders(&self) -> impl Iterator<Item = (KeyKind, &ExternalSender)> {
+        [KeyKind::Ed25519, KeyKind::P256]
+            .into_iter()
+            .filter_map(|kind| Some((kind, self.external_sender(kind)?)))
+    }
+
     /// With which key the service acts in groups with that suite.
     pub(crate) fn identity(&self, suite: Ciphersuite) -> Option<&ServiceIdentity> {
         self.acting(key_kind(suite)?).map(|acting| &acting.identity)

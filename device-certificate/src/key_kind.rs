@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn ecdsa_signatures_have_another_form_in_a_jws() {
-        let der = [&[0x30, 6, 2, 1, 1, 2, 1, 2][..]].concat();
+        let der = vec![0x30, 6, 2, 1, 1, 2, 1, 2];
         let mut two_numbers = vec![0; 64];
         (two_numbers[31], two_numbers[63]) = (1, 2);
         assert_eq!(KeyKind::P256.jws_signature(der), Some(two_numbers));

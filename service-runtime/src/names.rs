@@ -28,6 +28,8 @@ pub const REGRESSED: &str = "valise.log.regressed";
 pub const FROZEN: &str = "valise.log.frozen_groups";
 /// Gauge: changes of the whole ordered log that are not archived yet, as far as this replica knows.
 pub const UNARCHIVED: &str = "valise.log.unarchived";
+/// Gauge: of the 1,024 partitions of the ordered log, those that this replica cannot use now. The groups of the others go on.
+pub const UNUSABLE: &str = "valise.log.unusable_partitions";
 
 /// The RPC's path; [`UNKNOWN`] for a path that is not in the contract.
 pub const METHOD: &str = "rpc.method";

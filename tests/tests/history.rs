@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use valise_client_sdk::{
-    Clock, Content, Event, EventKind, Expiry, HistoryMessage, Kind, MessageId, SendStatus, Store,
+    Clock, Content, Event, EventKind, Expiry, HistoryMessage, Kind, MessageId, Reason, SendStatus, Store,
+    WhatNow,
 };
 use valise_tests::command::run;
 use valise_tests::homes::Homes;
@@ -138,4 +139,25 @@ async fn the_command_line_shows_it() {
     assert_eq!(found[0]["text"], "Chez Marcel");
     assert_eq!(found[0]["status"], "accepted");
     assert!(lines(&["--search", "\" OR (*"]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_for_the_service_is_refused_before_it_is_queued() {
+    const LIMIT: usize = 256 * 1024;
+    let service = Service::start().await;
+    let town = Town::of(&service).await;
+    let alice = town.device("alice").await;
+    let group = alice.create_group("Long reads").await.unwrap();
+    for size in [LIMIT, 1024 * 1024] {
+        let error = group.send("x".repeat(size)).await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.what_now()),
+            (Some(Reason::MessageTooLarge), WhatNow::Denied)
+        );
+        assert!(error.to_string().contains("limit="), "{error}");
+    }
+    // Nothing of them is remembered, and nothing waits.
+    assert_eq!(group.history().page(None, 10).await.unwrap(), []);
+    let sent = group.send("x".repeat(LIMIT - 2048)).await.unwrap();
+    assert_eq!(sent.position.0, 1);
 }

@@ -9,8 +9,8 @@
 use std::path::Path;
 
 use valise_client_sdk::Error;
-use valise_client_sdk::{Client, EventKind, Store, StoreKey};
 use valise_client_sdk::{Act, Group, Role, UserId};
+use valise_client_sdk::{Client, EventKind, Store, StoreKey};
 use valise_client_sdk::{Content, HistoryMessage, SendStatus};
 use valise_tests::people::{Town, joined};
 use valise_tests::service::Service;

@@ -55,6 +55,7 @@ pub(super) async fn open(config: &Config, store: &dyn Store, now: SystemTime) ->
         .map_err(|_| damaged())?
         .to_vec();
     let expires_at = check(&certificate, &key, now)?;
+    check_name(&certificate, config)?;
     Ok(Root {
         key,
         certificate,
@@ -94,9 +95,7 @@ fn key_of(pem: &str) -> Option<KeyPair> {
 fn certificate_pem(config: &Config, key: &KeyPair, now: SystemTime) -> Result<String, StartError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("Valise root {}", config.trust_domain));
+    params.distinguished_name.push(DnType::CommonName, name(config));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial_number());
@@ -122,6 +121,24 @@ fn check(certificate: &[u8], key: &KeyPair, now: SystemTime) -> Result<SystemTim
     } else {
         Ok(end)
     }
+}
+
+/// It never changes: a replica with another trust domain would issue certificates that the rest of the deployment does not know.
+fn check_name(certificate: &[u8], config: &Config) -> Result<(), StartError> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| damaged())?;
+    let found = certificate.subject().iter_common_name().next();
+    match found.and_then(|found| found.as_str().ok()) {
+        Some(found) if found == name(config) => Ok(()),
+        Some(_) => Err(StartError::Setting {
+            setting: "trust_domain",
+            problem: "not the one that the database's root certificate was made for",
+        }),
+        None => Err(damaged()),
+    }
+}
+
+fn name(config: &Config) -> String {
+    format!("Valise root {}", config.trust_domain)
 }
 
 fn read_key(file: &Path) -> Result<KeyPair, StartError> {

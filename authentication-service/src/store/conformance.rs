@@ -37,11 +37,11 @@ pub(crate) async fn run<S: Store>(mut empty: impl AsyncFnMut() -> S) {
     a_user_has_so_many_devices(Arc::new(empty().await)).await;
 }
 
-fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_900_000_000 + seconds)
 }
 
-fn user(name: &str) -> UserId {
+pub(crate) fn user(name: &str) -> UserId {
     format!("{name}@interieur.example").parse().unwrap()
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn act(seconds: u64, action: &'static str) -> Act {
     }
 }
 
-fn hash(n: u8) -> CodeHash {
+pub(crate) fn hash(n: u8) -> CodeHash {
     [n; 32]
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn code(n: u8, name: &str) -> NewCode {
     }
 }
 
-fn device(n: u8) -> NewDevice {
+pub(crate) fn device(n: u8) -> NewDevice {
     NewDevice {
         id: DeviceId::from_uuid(Uuid::from_u128(n.into())),
         name: format!("device {n}"),
@@ -78,7 +78,7 @@ fn device(n: u8) -> NewDevice {
 }
 
 /// A device of that user, by way of a code; its key, code and id are all made of `n`.
-async fn enrolled<S: Store>(store: &S, n: u8, name: &str, seconds: u64) -> DeviceId {
+pub(crate) async fn enrolled<S: Store>(store: &S, n: u8, name: &str, seconds: u64) -> DeviceId {
     let made = store
         .create_code(&code(n, name), &act(seconds, "code"))
         .await

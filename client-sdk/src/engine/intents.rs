@@ -18,9 +18,6 @@ use super::{Engine, Submission, Waiter};
 use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
 use crate::{Error, GroupStatus, Peer, Sent};
 
-/// Longest payload of a message. A service may allow less (by default 256 KiB), and then refuses it.
-const MAX_PAYLOAD: usize = 1024 * 1024;
-
 /// What can be asked of a group.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -216,10 +213,10 @@ impl Engine {
         if !row.status.is_usable() {
             return Err(Error::GroupNotActive(row.status));
         }
+        if let Operation::Send { payload } = operation {
+            self.check_size(payload)?;
+        }
         match operation {
-            Operation::Send { payload } if payload.len() > MAX_PAYLOAD => {
-                Err(Error::InvalidInput("a message has at most 1 MiB"))
-            }
             // It is judged by the group that this device comes back into, when its turn comes.
             _ if row.status == GroupStatus::Rejoining => Ok(()),
             operation => self.check_role(group, operation),

@@ -3,6 +3,7 @@
 mod delivery_chain;
 mod device_changes;
 mod history;
+mod limits;
 mod padding;
 mod people;
 mod regressed;

@@ -80,6 +80,9 @@ pub(super) async fn complete(
         mls::external_sender(&external_sender)?;
         enrolled.external_sender = external_sender.to_vec();
         db.put_enrolled(&enrolled)?;
+        if let Some(limits) = parameters.limits {
+            db.put_message_limit(limits.max_message_bytes)?;
+        }
     }
     Ok((db, enrolled))
 }

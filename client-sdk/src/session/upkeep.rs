@@ -6,7 +6,7 @@ use std::time::Duration;
 use valise_proto::authentication::v1::RenewCertificateRequest;
 use valise_proto::directory::v1::DeleteKeyPackagesRequest;
 
-use super::{Session, stock};
+use super::{Session, limits, stock};
 use crate::Error;
 use crate::engine::Engine;
 
@@ -15,6 +15,9 @@ const INTERVAL: Duration = Duration::from_mins(15);
 
 pub(super) async fn run(session: Arc<Session>) {
     loop {
+        if let Err(error) = limits::ask(&session).await {
+            tracing::debug!(%error, "what the service takes is asked for again later");
+        }
         match tend(&session).await {
             Ok(()) => {}
             Err(Error::Closed) => return,

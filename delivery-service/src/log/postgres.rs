@@ -4,6 +4,7 @@
 //! back there, by the holder of its partition's lease, who names the lease's token in the same transaction ([`lease`]).
 
 pub(crate) mod acknowledge;
+pub(crate) mod identity;
 pub(crate) mod lease;
 pub(crate) mod offers;
 pub(crate) mod read;

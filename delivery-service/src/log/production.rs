@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use valise_clock::Clock;
+use valise_device_certificate::KeyKind;
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 use valise_sql_database::PostgresUrl;
 
@@ -37,6 +38,7 @@ use super::{
     Refused, Snapshot, StoreError, Window,
 };
 use crate::config::ArchiveConfig;
+use crate::fingerprint::Fingerprint;
 
 /// How long writing the last acknowledgements may take.
 const LAST: Duration = Duration::from_secs(2);
@@ -90,6 +92,15 @@ impl ProductionLog {
         })
     }
 
+    /// The identity of all replicas with a key of that kind: this one, if there is none yet.
+    pub(crate) async fn keep_identity(
+        &self,
+        kind: KeyKind,
+        own: &Fingerprint,
+    ) -> Result<Fingerprint, StoreError> {
+        self.archive.keep_identity(kind, own).await
+    }
+
     /// This replica's part in archiving.
     pub(crate) fn archiver(&self, retention: Duration, clock: Clock, gone: Gone) -> Archiver {
         Archiver::new(
@@ -114,8 +125,13 @@ impl ProductionLog {
     }
 
     /// Can it be appended to? For readiness. Without PostgreSQL that goes on until too much waits for the archive.
+    ///
+    /// Where a part of the partitions cannot be used, all replicas see the same, and the groups of the others go on: a replica is
+    /// ready for as long as there are any.
     pub(crate) async fn reachable(&self) -> bool {
-        self.hot.links().reachable().await && !self.watch.is_full()
+        let unusable = self.hot.links().unusable().await;
+        self.watch.note_unusable(unusable);
+        unusable < usize::from(Partition::COUNT) && !self.watch.is_full()
     }
 
     /// Keeps the last acknowledgements, and ends all connections.

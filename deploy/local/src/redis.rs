@@ -25,8 +25,9 @@ maxmemory-policy noeviction
 stream-node-max-bytes 16384
 repl-diskless-sync-delay 0
 repl-ping-replica-period 1
-shutdown-timeout 0
 ";
+/// What servers from 7.0 on know.
+const NEWER: &str = "shutdown-timeout 0\n";
 
 /// A server: standalone, or a node of a [`RedisCluster`](crate::RedisCluster) or a [`RedisSentinel`](crate::RedisSentinel).
 #[derive(Debug)]
@@ -99,7 +100,12 @@ impl Redis {
                 record: ground.record().map(|record| (record.clone(), node.name.clone())),
                 folder: ground.folder(&node.name),
             };
-            server.configure(&format!("{BASE}{}", node.configuration));
+            let newer = if program == RedisProgram::Outdated {
+                ""
+            } else {
+                NEWER
+            };
+            server.configure(&format!("{BASE}{newer}{}", node.configuration));
             match server.run().await {
                 Ok(()) => return server,
                 // Somebody who does not claim ports was quicker.

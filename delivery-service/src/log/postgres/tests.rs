@@ -9,7 +9,7 @@ use bytes::Bytes;
 use valise_local_stack::Postgres;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, Uuid};
 
-use super::lease::{Lease, WriteError};
+use super::lease::{Lease, WriteError, fence};
 use super::retention::Sweepable;
 use super::write::{Part, Upkeep};
 use super::{ArchivedGroup, PostgresArchive, Registration, migrate};
@@ -270,6 +270,23 @@ async fn a_stale_token_is_refused() {
     archive.write(current, &[rows], Some(3), UPKEEP).await.unwrap();
     assert_eq!(scene.positions(0, 1000).await, [1, 2, 3, 4, 5]);
     assert_eq!(archive.archived_changes().await.unwrap()[usize::from(stale)], 3);
+}
+
+#[tokio::test]
+async fn a_lease_stays_where_it_is_while_something_is_written_under_it() {
+    let scene = Scene::new().await;
+    let archive = &scene.archive;
+    let mut writing = archive.pool.begin().await.unwrap();
+    fence(&mut writing, scene.lease).await.unwrap();
+    forget_archivers(archive).await;
+    let other = Uuid::new_v4();
+    let held = archive.lease(other, LONG).await.unwrap();
+    assert_eq!((held.len(), held.contains_key(&7)), (1023, false), "all others");
+    writing.commit().await.unwrap();
+    let held = archive.lease(other, LONG).await.unwrap();
+    assert!(held[&7].token > scene.lease.token);
+    let outcome = scene.write(five(scene.group)).await;
+    assert!(matches!(outcome, Err(WriteError::Stale)), "{outcome:?}");
 }
 
 #[tokio::test]

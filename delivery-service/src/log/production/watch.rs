@@ -1,7 +1,7 @@
 //! What every replica keeps in mind of the archive: which groups are regressed, and whether too much waits to be archived.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -29,6 +29,9 @@ pub(super) struct Watch {
     archived: Mutex<Option<Vec<u64>>>,
     frozen: Gauge<u64>,
     unarchived: Gauge<u64>,
+    /// Partitions that could not be used when that was last looked at.
+    unusable: AtomicUsize,
+    unusable_partitions: Gauge<u64>,
 }
 
 impl Watch {
@@ -41,6 +44,8 @@ impl Watch {
             archived: Mutex::default(),
             frozen: meter.u64_gauge(names::FROZEN).build(),
             unarchived: meter.u64_gauge(names::UNARCHIVED).build(),
+            unusable: AtomicUsize::new(0),
+            unusable_partitions: meter.u64_gauge(names::UNUSABLE).build(),
         }
     }
 
@@ -57,6 +62,23 @@ impl Watch {
     /// Does too much wait to be archived?
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// So many partitions cannot be used now. Said when it changes.
+    pub(super) fn note_unusable(&self, partitions: usize) {
+        self.unusable_partitions.record(partitions as u64, &[]);
+        let before = self.unusable.swap(partitions, Ordering::Relaxed);
+        if partitions == before {
+            return;
+        }
+        if partitions > 0 {
+            tracing::error!(
+                partitions,
+                "groups of so many of the 1024 partitions cannot be used: see the Redis servers"
+            );
+        } else {
+            tracing::info!("all partitions can be used again");
+        }
     }
 
     /// Known at once, here.

@@ -245,19 +245,24 @@ impl Links {
         self.topology.changes()
     }
 
-    /// Does every partition answer, and can the answers be fenced? For readiness.
-    pub(crate) async fn reachable(&self) -> bool {
+    /// How many partitions do not answer, or not with what can be fenced.
+    pub(crate) async fn unusable(&self) -> usize {
         let map = self.topology.current();
         let probes = map.nodes().into_iter().map(|node| {
-            let partition = map.owned_by(&node.address).into_iter().next();
+            let owned = map.owned_by(&node.address);
             async move {
-                let (Some(session), Some(partition)) = (node.up(), partition) else {
-                    return false;
+                let fenced = match (node.up(), owned.first()) {
+                    (Some(session), Some(partition)) => timeout(PROBE, session.fence(*partition)).await,
+                    _ => return owned.len(),
                 };
-                matches!(timeout(PROBE, session.fence(partition)).await, Ok(Ok(())))
+                if matches!(fenced, Ok(Ok(()))) {
+                    0
+                } else {
+                    owned.len()
+                }
             }
         });
-        map.orphans() == 0 && join_all(probes).await.into_iter().all(|answers| answers)
+        map.orphans() + join_all(probes).await.into_iter().sum::<usize>()
     }
 
     /// Ends all connections. Calls that are under way, or come later, get an error.

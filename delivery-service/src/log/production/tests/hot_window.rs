@@ -1,11 +1,13 @@
 //! Across the edge between Redis and the archive.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use valise_proto::{GroupId, Position};
+use valise_clock::Clock;
+use valise_proto::{DeviceId, GroupId, Position, UserId};
 
-use super::{Servers, positions, read_all, settings};
+use super::{RETENTION, Servers, positions, read_all, settings};
 use crate::config::ArchiveConfig;
 use crate::log::conformance::{accept, commit, device, effects, eventually, group, message, refuse, user};
 use crate::log::{Append, OrderedLog, Refused};
@@ -73,6 +75,55 @@ async fn memory_is_bounded_by_the_hot_window() {
             .zip(1..)
             .all(|(text, number)| text.trim_start_matches('0') == number.to_string())
     );
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_young_stays_however_much_there_is() {
+    let servers = Servers::start().await;
+    let config = ArchiveConfig {
+        hot_seconds: 3600,
+        ..settings()
+    };
+    let replica = servers.replica(&config).await;
+    let (clock, hand) = Clock::movable();
+    let archiver = replica.log.archiver(
+        RETENTION,
+        clock.clone(),
+        Arc::new(|_: &UserId, _: DeviceId| false),
+    );
+    archiver.renew().await.unwrap();
+    let log = &*replica.log;
+    let alice = device();
+    let group = group(log, alice).await;
+    for ten in 0..2 {
+        for _ in 0..10 {
+            let at = clock.unix_millis();
+            let append = Append {
+                at,
+                ..message(group, alice, 0, "x")
+            };
+            accept(log, append).await;
+        }
+        archiver.round().await.unwrap();
+        let known = log.archive.group(group).await.unwrap().unwrap();
+        assert_eq!(
+            (known.head.position, known.trimmed),
+            (Position(10 + ten * 10), Position::NONE)
+        );
+        hand.advance(Duration::from_secs(1850));
+    }
+    // The first ten are more than an hour old, and three are to stay anyway.
+    for (trimmed, floor) in [(10, 11), (17, 18)] {
+        archiver.round().await.unwrap();
+        let known = log.archive.group(group).await.unwrap().unwrap();
+        assert_eq!(known.trimmed, Position(trimmed));
+        assert_eq!(log.hot.floor(group).await.unwrap(), Some(Position(floor)));
+        hand.advance(Duration::from_secs(1850));
+    }
+    let all = read_all(log, group, Position::NONE).await;
+    assert_eq!(positions(&all), (1..=20).collect::<Vec<_>>());
+    drop(archiver);
     replica.stop().await;
 }
 

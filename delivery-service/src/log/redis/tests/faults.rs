@@ -123,6 +123,51 @@ async fn an_interrupted_subscription_is_made_up_for() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_a_channel_is_read() {
+    let server = Redis::start().await;
+    let (here, there) = (without_sweeps(&server).await, without_sweeps(&server).await);
+    let alice = device();
+    let group = group(&*here, alice).await;
+    let mut news = there.news();
+    for (size, position) in [(4096, 1), (4097, 2), (4096, 3)] {
+        accept(&*here, message(group, alice, 0, &"x".repeat(size))).await;
+        let told = told_of(&mut news, group).await.map(|entry| entry.position);
+        assert_eq!(told, (size <= 4096).then_some(Position(position)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_be_told_of_stands_and_is_found() {
+    let server = Redis::start().await;
+    let mute = [
+        "ACL",
+        "SETUSER",
+        "mute",
+        "on",
+        ">hush",
+        "~*",
+        "&*",
+        "+@all",
+        "-spublish",
+    ];
+    assert_eq!(server.command(&mute).await, "OK");
+    let url = format!("redis://mute:hush@127.0.0.1:{}", server.port());
+    let here = Hot::new(open_on(RedisMode::Standalone, &[url], 0).await);
+    let there = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*here, alice).await;
+    let mut news = there.news();
+    for position in 1..=3 {
+        let appended = accept(&*here, message(group, alice, 0, "untold")).await;
+        assert_eq!(
+            (appended.position, appended.repeated),
+            (Position(position), false)
+        );
+        assert_eq!(told_of(&mut news, group).await, None);
+    }
+}
+
 /// A change of a group of which no message tells: as if that had been lost on its way.
 async fn change_silently(log: &Hot, group: GroupId, device: DeviceId) {
     let partition = Partition::of_group(&group);

@@ -59,7 +59,7 @@ async fn a_killed_primary_is_replaced_and_nothing_answered_is_lost() {
     hear(&mut heard, &message(lost, "again")).await;
     let partitions = within("a change of identity", changed.recv()).await.unwrap();
     assert!(partitions.contains(&lost) && !partitions.contains(&other));
-    until("all to be reachable", async || links.reachable().await).await;
+    until("all to be reachable", async || links.unusable().await == 0).await;
 
     // It comes back as a replica, and takes over again.
     cluster.node_mut(0).restart().await;
@@ -137,6 +137,28 @@ async fn calls_get_through_while_a_slot_migrates() {
     let rounds = within("the calls", calling).await.unwrap();
     let there = members(&links, moving).await;
     assert!((0..=rounds).all(|round| there.contains(&format!("round-{round}"))));
+}
+
+#[tokio::test]
+async fn a_shard_that_lacks_a_replica_holds_up_no_other() {
+    let mut cluster = RedisCluster::start(3, 1).await;
+    let links = open(&cluster_config(&cluster, 1)).await;
+    let replica = cluster.replicas_of(0).await[0];
+    let [held, other] = [partition_of(&cluster, 0).await, partition_of(&cluster, 1).await];
+    assert_eq!(links.unusable().await, 0);
+    cluster.node_mut(replica).kill().await;
+    until("it to be noticed", async || links.unusable().await > 0).await;
+    let unusable = links.unusable().await;
+    assert!((256..512).contains(&unusable), "a third: {unusable}");
+    set(&links, other, "key", "value").await;
+    let error = links
+        .call(held, command("GET", held, "key", &[]))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("too few replicas have it"), "{error}");
+    cluster.node_mut(replica).restart().await;
+    until("it to be used again", async || links.unusable().await == 0).await;
+    set(&links, held, "key", "value").await;
 }
 
 /// Begins to move a partition's slot, with these keys.

@@ -32,14 +32,14 @@ async fn a_server_that_may_lose_what_it_answered_is_refused() {
 async fn a_server_that_becomes_unsafe_is_not_used_until_it_is_safe_again() {
     let server = Redis::start().await;
     let links = open(&standalone(&server, 0)).await;
-    assert!(links.reachable().await);
+    assert!(links.unusable().await == 0);
     assert_eq!(
         server
             .command(&["CONFIG", "SET", "appendfsync", "everysec"])
             .await,
         "OK"
     );
-    until("it to be noticed", async || !links.reachable().await).await;
+    until("it to be noticed", async || links.unusable().await > 0).await;
     let error = links
         .call(partition(7), add(partition(7), "one"))
         .await
@@ -50,7 +50,7 @@ async fn a_server_that_becomes_unsafe_is_not_used_until_it_is_safe_again() {
         server.command(&["CONFIG", "SET", "appendfsync", "always"]).await,
         "OK"
     );
-    until("it to be used again", async || links.reachable().await).await;
+    until("it to be used again", async || links.unusable().await == 0).await;
     set(&links, partition(7), "key", "value").await;
 }
 

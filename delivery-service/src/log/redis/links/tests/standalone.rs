@@ -41,9 +41,9 @@ async fn commands_and_scripts_are_answered_and_messages_heard() {
         assert_eq!(answers.unwrap(), expected);
         links.publish(partition(3), Bytes::from_static(b"typing"));
         hear(&mut heard, &message(partition(3), "typing")).await;
-        assert!(links.reachable().await);
+        assert!(links.unusable().await == 0);
         links.close().await;
-        assert!(!links.reachable().await);
+        assert!(links.unusable().await > 0);
         let error = links
             .call(partition(7), command("GET", partition(7), "key", &[]))
             .await;
@@ -98,10 +98,10 @@ async fn calls_get_through_while_the_server_is_killed_and_restarted() {
         let tasks: Vec<_> = (0..8).map(|number| adding(&links, &stop, number)).collect();
         hear(&mut heard, &message(partition(7), "7-20")).await;
         server.kill().await;
-        until("it to be noticed", async || !links.reachable().await).await;
+        until("it to be noticed", async || links.unusable().await > 0).await;
         server.restart().await;
         hear_lost(&mut heard, Partition::all()).await;
-        until("the server to be in use", async || links.reachable().await).await;
+        until("the server to be in use", async || links.unusable().await == 0).await;
         let partitions = within("a change of identity", changed.recv()).await.unwrap();
         assert_eq!(partitions.len(), 1024);
         let added = links.call(partition(9), add(partition(9), "after")).await;
@@ -121,7 +121,7 @@ async fn a_server_that_hangs_is_noticed_and_one_that_is_gone_is_said_to_be() {
     let mut server = Redis::start().await;
     let links = open(&standalone(&server, 0)).await;
     server.pause();
-    until("it to be noticed", async || !links.reachable().await).await;
+    until("it to be noticed", async || links.unusable().await > 0).await;
     let calling = links.call(partition(7), add(partition(7), "one"));
     tokio::pin!(calling);
     until("a new connection to be tried", async || {

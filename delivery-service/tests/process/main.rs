@@ -1,6 +1,15 @@
 //! The delivery service as a process: a start that cannot succeed says why in one line, and fails.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed set-up is a failed test"
+)]
+
+mod deployment;
+mod identity;
+mod stores;
 
 use std::process::{Command, Output};
 

@@ -1,0 +1,46 @@
+//! What is too large for the service.
+
+use valise_proto::delivery::v1::Limits;
+
+use super::*;
+
+fn limits(max_message_bytes: u32) -> Limits {
+    Limits {
+        max_message_bytes,
+        ..Limits::default()
+    }
+}
+
+/// What becomes at once of a message with a payload of so many bytes: nothing yet, where it is queued.
+fn send(person: &mut Person, log: &people::Log, bytes: usize) -> Option<Refusal> {
+    let payload = vec![0; bytes];
+    let mut outcome = person.submit(log.group, Operation::Send { payload });
+    match outcome.try_recv() {
+        Ok(Err(Error::Refused(refusal))) => Some(refusal),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn a_message_that_the_service_would_refuse_is_not_queued() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    alice.engine.adopt_limits(&limits(8192)).unwrap();
+    assert_eq!(
+        send(&mut alice, &log, 8192 - 1023),
+        Some(Refusal::too_large("payload", 8192 - 1024))
+    );
+    assert!(alice.engine.outbox_is_empty().unwrap());
+    // The longest one makes a message that is not too large.
+    assert_eq!(send(&mut alice, &log, 8192 - 1024), None);
+    assert!(alice.upload().prepared.message.len() <= 8192);
+
+    // The service's settings have changed; and there is a limit that is our own.
+    alice.engine.adopt_limits(&limits(u32::MAX)).unwrap();
+    assert_eq!(send(&mut alice, &log, 1024 * 1024), None);
+    let refused = send(&mut alice, &log, 1024 * 1024 + 1).unwrap();
+    assert_eq!(refused.reason, Reason::MessageTooLarge);
+}

@@ -1,0 +1,81 @@
+//! While a store is away, or is not what it must be, the services that need it say that they are not ready; when it is there again they are
+//! ready by themselves. None of them ends.
+
+use valise_local_stack::{LocalStack, RedisShape, Replica, StackOptions};
+use valise_tests::wait::until;
+
+/// Waits until a service says that it is ready, or that it is not.
+async fn is(replica: &Replica, ready: bool) {
+    until("a service to say so", async || {
+        (replica.is_serving().await == ready).then_some(())
+    })
+    .await;
+}
+
+async fn configure(stack: &mut LocalStack, setting: &str, value: &str) {
+    let redis = stack.standalone_redis();
+    assert_eq!(redis.command(&["CONFIG", "SET", setting, value]).await, "OK");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_say_so_and_recover_by_themselves() {
+    let options = StackOptions {
+        authentication_replicas: 1,
+        directory_replicas: 1,
+        delivery_replicas: 1,
+        redis: RedisShape::Standalone,
+        ..StackOptions::default()
+    };
+    let mut stack = LocalStack::start(options).await;
+    let processes = async |stack: &LocalStack| {
+        let (authentication, directory) = (stack.authentication(0).id().await, stack.directory(0).id().await);
+        [authentication, directory, stack.delivery(0).id().await].map(Option::unwrap)
+    };
+    let before = processes(&stack).await;
+
+    // What is in Redis would be lost with it from now on.
+    for (setting, unsafe_value, value) in [
+        ("appendfsync", "everysec", "always"),
+        ("maxmemory-policy", "allkeys-lru", "noeviction"),
+    ] {
+        configure(&mut stack, setting, unsafe_value).await;
+        is(stack.delivery(0), false).await;
+        let said =
+            format!("has {setting} {unsafe_value}: an answered append may be lost; it must be {value}");
+        assert!(
+            stack.delivery(0).log().contains(&said),
+            "{}",
+            stack.delivery(0).log()
+        );
+        configure(&mut stack, setting, value).await;
+        is(stack.delivery(0), true).await;
+    }
+    // It follows another one.
+    let redis = stack.standalone_redis();
+    assert_eq!(redis.command(&["REPLICAOF", "127.0.0.1", "1"]).await, "OK");
+    is(stack.delivery(0), false).await;
+    let redis = stack.standalone_redis();
+    assert_eq!(redis.command(&["REPLICAOF", "NO", "ONE"]).await, "OK");
+    is(stack.delivery(0), true).await;
+    // It is gone, and then it hangs.
+    stack.standalone_redis().kill().await;
+    is(stack.delivery(0), false).await;
+    stack.standalone_redis().restart().await;
+    is(stack.delivery(0), true).await;
+    stack.standalone_redis().pause();
+    is(stack.delivery(0), false).await;
+    stack.standalone_redis().resume();
+    is(stack.delivery(0), true).await;
+
+    // The log goes on without PostgreSQL, for as long as what waits for the archive has room; the others do not.
+    stack.postgres_mut().stop().await;
+    is(stack.authentication(0), false).await;
+    is(stack.directory(0), false).await;
+    assert!(stack.delivery(0).is_serving().await);
+    stack.postgres_mut().restart().await;
+    is(stack.authentication(0), true).await;
+    is(stack.directory(0), true).await;
+    assert!(stack.delivery(0).is_serving().await);
+
+    assert_eq!(processes(&stack).await, before, "none has ended");
+}
