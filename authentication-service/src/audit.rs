@@ -20,6 +20,8 @@ pub(crate) enum Action {
     UserSuspended,
     UserResumed,
     ServiceCertificateIssued,
+    GroupReset,
+    GroupRepaired,
 }
 
 impl Action {
@@ -32,6 +34,8 @@ impl Action {
             Self::UserSuspended => "user.suspended",
             Self::UserResumed => "user.resumed",
             Self::ServiceCertificateIssued => "service_certificate.issued",
+            Self::GroupReset => "group.reset",
+            Self::GroupRepaired => "group.repaired",
         }
     }
 }

@@ -9,20 +9,22 @@ use tonic::{Request, Response, Status};
 use valise_access_token::Caller;
 use valise_proto::UserId;
 use valise_proto::authentication::v1::administration_service_server::AdministrationService;
+use valise_proto::authentication::v1::authentication_internal_service_server::AuthenticationInternalService;
 use valise_proto::authentication::v1::authentication_service_server::AuthenticationService;
 use valise_proto::authentication::v1::{
     CreateEnrolmentCodeRequest, CreateEnrolmentCodeResponse, EnrolRequest, EnrolResponse, GetJwksRequest,
     GetJwksResponse, GetTrustBundleRequest, GetTrustBundleResponse, IssueServiceCertificateRequest,
     IssueServiceCertificateResponse, IssueTokenRequest, IssueTokenResponse, ListAuditEventsRequest,
     ListAuditEventsResponse, ListDevicesRequest, ListDevicesResponse, ListUsersRequest, ListUsersResponse,
-    RenameDeviceRequest, RenameDeviceResponse, RenewCertificateRequest, RenewCertificateResponse,
-    ResumeUserRequest, ResumeUserResponse, RevokeDeviceRequest, RevokeDeviceResponse, SuspendUserRequest,
-    SuspendUserResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+    RecordActRequest, RecordActResponse, RenameDeviceRequest, RenameDeviceResponse, RenewCertificateRequest,
+    RenewCertificateResponse, ResumeUserRequest, ResumeUserResponse, RevokeDeviceRequest,
+    RevokeDeviceResponse, SuspendUserRequest, SuspendUserResponse, WatchRevocationsRequest,
+    WatchRevocationsResponse,
 };
 
 use crate::app::App;
 use crate::certificate::RequestedKey;
-use crate::{admin, audit, devices, enrol, issue_token, renew, revocations, service_certificate};
+use crate::{admin, audit, devices, enrol, issue_token, record_act, renew, revocations, service_certificate};
 
 /// What a device does for itself.
 pub(crate) struct Authentication {
@@ -260,5 +262,30 @@ impl AdministrationService for Administration {
         Ok(Response::new(ListAuditEventsResponse {
             events: events.into_iter().map(convert::audit_event).collect(),
         }))
+    }
+}
+
+/// What other services do.
+pub(crate) struct Internal {
+    app: Arc<App>,
+}
+
+impl Internal {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+#[tonic::async_trait]
+impl AuthenticationInternalService for Internal {
+    async fn record_act(
+        &self,
+        request: Request<RecordActRequest>,
+    ) -> Result<Response<RecordActResponse>, Status> {
+        let caller = Caller::of(&request)?.clone();
+        let service = caller.service()?;
+        let (administrator, act) = convert::service_act(&request.into_inner())?;
+        record_act::record_act(&self.app, service, administrator, act).await?;
+        Ok(Response::new(RecordActResponse {}))
     }
 }

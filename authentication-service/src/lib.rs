@@ -5,7 +5,7 @@
 //! it against the trust bundle. With the key it signs assertions, and exchanges them for short-lived access tokens
 //! (`issue_token.rs`) that all services verify by themselves. A revocation (`devices.rs`, `admin.rs`) takes effect at once,
 //! because all services follow one feed of them (`revocations.rs`). Every administrative act is in the audit log
-//! (`audit.rs`).
+//! (`audit.rs`), those at other services too (`record_act.rs`).
 //!
 //! `grpc.rs` converts, calls, maps. Each use case is a file. What they know is in a `store`.
 
@@ -22,6 +22,7 @@ mod enrol;
 mod error;
 mod grpc;
 mod issue_token;
+mod record_act;
 mod renew;
 mod revocations;
 mod service_certificate;
@@ -37,6 +38,7 @@ use tonic::service::RoutesBuilder;
 use valise_access_token::{TokenLayer, Verifier};
 use valise_clock::Clock;
 use valise_proto::authentication::v1::administration_service_server::AdministrationServiceServer;
+use valise_proto::authentication::v1::authentication_internal_service_server::AuthenticationInternalServiceServer;
 use valise_proto::authentication::v1::authentication_service_server::AuthenticationServiceServer;
 use valise_service_runtime::{Readiness, serve};
 
@@ -48,7 +50,7 @@ pub use error::StartError;
 pub use service_certificate::SERVICE_NAMES;
 
 use app::App;
-use grpc::{Administration, Authentication};
+use grpc::{Administration, Authentication, Internal};
 
 /// The calls that need no access token: for [`TokenLayer::new`].
 pub const OPEN_PATHS: &[&str] = &[
@@ -95,6 +97,8 @@ impl Service {
         let administration = AdministrationServiceServer::new(Administration::new(Arc::clone(&self.app)));
         routes.add_service(authentication.max_decoding_message_size(MAX_REQUEST_BYTES));
         routes.add_service(administration.max_decoding_message_size(MAX_REQUEST_BYTES));
+        let internal = AuthenticationInternalServiceServer::new(Internal::new(Arc::clone(&self.app)));
+        routes.add_service(internal.max_decoding_message_size(MAX_REQUEST_BYTES));
     }
 
     /// What calls are judged with in this process: fed from the store directly.

@@ -255,6 +255,9 @@ pub(crate) trait Store: Send + Sync + 'static {
         at: SystemTime,
     ) -> Result<bool, StoreError>;
 
+    /// Writes down an act that changes nothing here.
+    async fn record(&self, act: &Act) -> Result<(), StoreError>;
+
     /// At most `limit` lines of the revocation feed above that number.
     async fn revocations(&self, after: u64, limit: u32) -> Result<RevocationPage, StoreError>;
 

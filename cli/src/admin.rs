@@ -1,9 +1,9 @@
 //! `valise admin`: what an administrator's device may do.
 
 use serde_json::json;
-use valise_client_sdk::{Administration, Client, Position, UserKind, UserSummary};
+use valise_client_sdk::{Administration, Client, UserKind, UserSummary};
 
-use crate::args::{AdminCommand, AdminGroupCommand};
+use crate::args::AdminCommand;
 use crate::error::CliError;
 use crate::out::{Out, printable};
 use crate::profile::Profile;
@@ -60,23 +60,7 @@ async fn act(command: AdminCommand, client: &Client) -> Result<(), CliError> {
             client.revoke_device(device).await?;
             out.line(&format!("revoked {device}"))
         }
-        AdminCommand::Group {
-            command:
-                AdminGroupCommand::Repair {
-                    group,
-                    dry_run,
-                    up_to,
-                    json,
-                },
-        } => {
-            let up_to = up_to.map(Position);
-            let repair = if dry_run {
-                administration.plan_repair(group, up_to).await?
-            } else {
-                administration.repair_group(group, up_to).await?
-            };
-            crate::repair::print(&repair, group, dry_run, json, &mut out)
-        }
+        AdminCommand::Group { command } => crate::admin_group::run(command, &administration).await,
         AdminCommand::Audit { after, json } => audit(&administration, after, json, &mut out).await,
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use valise_client_sdk::{CipherSuite, ExternalJoin, Role};
+use valise_client_sdk::{AfterBadCommit, CipherSuite, ExternalJoin, Role};
 use valise_clock::Clock;
 use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
@@ -269,6 +269,9 @@ pub(crate) struct PolicyArgs {
     /// Which devices may come in without being added: nobody, member_devices (that lost their state) or member_users (theirs).
     #[arg(long, value_name = "WHO", value_parser = crate::roles::external_join)]
     pub(crate) external_join: Option<ExternalJoin>,
+    /// What devices do after a commit that they cannot process: hold (and wait for somebody to decide) or rejoin.
+    #[arg(long, value_name = "WHAT", value_parser = crate::roles::after_bad_commit)]
+    pub(crate) bad_commit: Option<AfterBadCommit>,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -411,6 +414,28 @@ pub(crate) enum AdminGroupCommand {
         #[arg(long, value_name = "POSITION")]
         up_to: Option<u64>,
         /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a group that its members cannot go on in, for ever. They go on under a new id, which is printed, by themselves.
+    Reset {
+        /// The group's id.
+        group: GroupId,
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the commits that members reported because they cannot process them.
+    Reports {
+        /// Print one JSON object for each commit.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show where a group stands, and what its members reported.
+    Show {
+        /// The group's id.
+        group: GroupId,
+        /// Print a JSON object.
         #[arg(long)]
         json: bool,
     },

@@ -158,6 +158,9 @@ struct Line {
     /// The newest position whose sender was shown another history.
     #[serde(skip_serializing_if = "Option::is_none")]
     forked_at: Option<u64>,
+    /// Where it was reset: under which id it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    successor: Option<String>,
 }
 
 impl Line {
@@ -174,6 +177,7 @@ impl Line {
             epoch_authenticator: hex::encode(state.epoch_authenticator),
             forked_at: state.forked_at.map(|position| position.0),
             name: state.name,
+            successor: state.successor.map(|group| group.to_string()),
         }
     }
 }
@@ -252,11 +256,15 @@ async fn show(group: &Group, json: bool) -> Result<(), CliError> {
         members,
         epoch_authenticator,
         forked_at,
+        successor,
     } = line;
     out.line(&format!("{} ({group})", printable(&name)))?;
     out.line(&format!(
         "{status}, epoch {epoch}, position {position}, devices: {members}"
     ))?;
+    if let Some(successor) = successor {
+        out.line(&format!("an administrator ended it: it goes on as {successor}"))?;
+    }
     if !cipher_suite.is_empty() {
         out.line(&format!("cipher suite {cipher_suite}"))?;
     }
@@ -317,7 +325,10 @@ pub(crate) async fn find(client: &Client, text: &str) -> Result<Group, CliError>
         candidates.push(Candidate {
             id: group.id().to_string(),
             name: state.name,
-            alive: !matches!(state.status, GroupStatus::Removed | GroupStatus::WelcomeUnusable),
+            alive: !matches!(
+                state.status,
+                GroupStatus::Removed | GroupStatus::WelcomeUnusable | GroupStatus::Reset
+            ),
         });
     }
     let index = choose(&candidates, text).map_err(CliError::Failed)?;

@@ -4,6 +4,7 @@
 //! the benchmarks.
 
 mod admin;
+mod admin_group;
 mod args;
 mod chat;
 mod demo;

@@ -1,6 +1,6 @@
 //! Roles and what they allow, on the command line.
 
-use valise_client_sdk::{Act, ExternalJoin, Group, Policy, Role, UserId};
+use valise_client_sdk::{Act, AfterBadCommit, ExternalJoin, Group, Policy, Role, UserId};
 
 use crate::args::PolicyArgs;
 use crate::error::CliError;
@@ -21,6 +21,14 @@ pub(crate) fn external_join(text: &str) -> Result<ExternalJoin, String> {
     .into_iter()
     .find(|join| join.as_str() == text)
     .ok_or_else(|| "one of nobody, member_devices, member_users".into())
+}
+
+/// What devices do after a commit that they cannot process, by its name.
+pub(crate) fn after_bad_commit(text: &str) -> Result<AfterBadCommit, String> {
+    [AfterBadCommit::Hold, AfterBadCommit::Rejoin]
+        .into_iter()
+        .find(|after| after.as_str() == text)
+        .ok_or_else(|| "one of hold, rejoin".into())
 }
 
 /// Changes the policy, if anything is to be changed; shows it, if nothing is.
@@ -46,6 +54,7 @@ fn changed(before: Policy, arguments: &PolicyArgs) -> Policy {
         change_roles: arguments.change_roles.unwrap_or(before.change_roles),
         send: arguments.send.unwrap_or(before.send),
         external_join: arguments.external_join.unwrap_or(before.external_join),
+        bad_commit: arguments.bad_commit.unwrap_or(before.bad_commit),
     }
 }
 
@@ -61,7 +70,12 @@ pub(crate) fn words(policy: Policy) -> String {
         };
         format!("{name}: {}", policy.least(act))
     });
-    format!("{}, come in: {}", acts.join(", "), policy.external_join.as_str())
+    format!(
+        "{}, come in: {}, after a bad commit: {}",
+        acts.join(", "),
+        policy.external_join.as_str(),
+        policy.bad_commit.as_str()
+    )
 }
 
 /// What became of roles, on one line.
@@ -86,13 +100,15 @@ mod tests {
         assert!(role("king").unwrap_err().contains("moderator"));
         assert_eq!(external_join("nobody"), Ok(ExternalJoin::Nobody));
         assert!(external_join("everybody").is_err());
+        assert_eq!(after_bad_commit("rejoin"), Ok(AfterBadCommit::Rejoin));
+        assert!(after_bad_commit("forget").is_err());
     }
 
     #[test]
     fn a_policy_reads_as_a_line() {
         assert_eq!(
             words(Policy::default()),
-            "add: moderator, remove: moderator, rename: moderator, change roles: owner, send: member, come in: member_users"
+            "add: moderator, remove: moderator, rename: moderator, change roles: owner, send: member, come in: member_users, after a bad commit: hold"
         );
     }
 }

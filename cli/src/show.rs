@@ -192,6 +192,11 @@ fn trouble(kind: &EventKind) -> Told {
             vec![],
             "away for too long: the service no longer keeps what came next".into(),
         ),
+        EventKind::GroupReset { successor } => told(
+            "group_reset",
+            vec![("successor", successor.to_string().into())],
+            format!("an administrator ended this group: it goes on as {successor}"),
+        ),
         EventKind::Rejoining => told("rejoining", vec![], "this device is on its way back".into()),
         EventKind::Rejoined { missed } => {
             let (fields, text) = match missed {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use valise_proto::authentication::v1 as wire;
-use valise_proto::delivery::v1::RepairGroupRequest;
-use valise_proto::{GroupId, Position, UserId};
+pub use valise_proto::delivery::v1::CommitFault;
+use valise_proto::delivery::v1::{self as delivery, RepairGroupRequest};
+use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use crate::session::Session;
 use crate::transport::{duration, time};
@@ -101,8 +102,44 @@ pub struct AuditEvent {
     pub actor: String,
     /// What, for example `device.revoked`.
     pub action: String,
-    /// To whom: a user id, device id or service name.
+    /// To whom: a user id, device id, service name or group id; of `group.reset` the old group id and the new one.
     pub subject: String,
+}
+
+/// Where a group stands, as the service sees it: nothing of what it says or is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupStanding {
+    /// Its newest entry.
+    pub position: Position,
+    /// Its current epoch.
+    pub epoch: Epoch,
+    /// Number of members (devices).
+    pub members: u32,
+    /// Its log went back in time, and it waits for repair.
+    pub frozen: bool,
+    /// It was reset, and goes on under this id.
+    pub successor: Option<GroupId>,
+    /// It goes on for this one.
+    pub predecessor: Option<GroupId>,
+}
+
+/// A commit that members could not process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportedCommit {
+    /// The group.
+    pub group: GroupId,
+    /// The commit's position.
+    pub position: Position,
+    /// The epoch that it ended.
+    pub epoch: Epoch,
+    /// The device that submitted it.
+    pub sender: Option<DeviceId>,
+    /// What is wrong with it, and how many devices say so.
+    pub faults: Vec<(CommitFault, u32)>,
+    /// When the first report came.
+    pub first_reported_at: Option<SystemTime>,
+    /// When the last one came.
+    pub last_reported_at: Option<SystemTime>,
 }
 
 impl Administration {
@@ -234,6 +271,54 @@ impl Administration {
         self.session.transport.repair_group(request).await?.try_into()
     }
 
+    /// Ends a group for ever, for its members to go on under a new id, which is returned. They do so by themselves. Of a group that was reset before
+    /// it is the first one.
+    pub async fn reset_group(&self, group: GroupId) -> Result<GroupId, Error> {
+        let request = delivery::ResetGroupRequest {
+            group_id: group.to_vec().into(),
+        };
+        let reset = self.session.transport.reset_group(request).await?;
+        id(&reset.successor_group_id)?.ok_or(Error::Unreachable)
+    }
+
+    /// Where a group stands.
+    pub async fn describe_group(&self, group: GroupId) -> Result<GroupStanding, Error> {
+        let request = delivery::DescribeGroupRequest {
+            group_id: group.to_vec().into(),
+        };
+        let standing = self.session.transport.describe_group(request).await?;
+        Ok(GroupStanding {
+            position: Position(standing.position),
+            epoch: Epoch(standing.epoch),
+            members: standing.members,
+            frozen: standing.frozen,
+            successor: id(&standing.successor_group_id)?,
+            predecessor: id(&standing.predecessor_group_id)?,
+        })
+    }
+
+    /// The commits that members could not process, of one group or of all, by group id and position.
+    pub async fn commit_reports(&self, group: Option<GroupId>) -> Result<Vec<ReportedCommit>, Error> {
+        let mut commits: Vec<ReportedCommit> = Vec::new();
+        loop {
+            let last = commits.last();
+            let request = delivery::ListCommitReportsRequest {
+                group_id: group.map(|group| group.to_vec()).unwrap_or_default().into(),
+                page_size: PAGE,
+                after_group_id: last.map(|last| last.group.to_vec()).unwrap_or_default().into(),
+                after_position: last.map_or(0, |last| last.position.0),
+            };
+            let page = self.session.transport.list_commit_reports(request).await?.commits;
+            let is_last = page.len() < PAGE as usize;
+            for commit in page {
+                commits.push(reported(&commit)?);
+            }
+            if is_last {
+                return Ok(commits);
+            }
+        }
+    }
+
     /// The audit log after that number, oldest first, at most 1,000 lines.
     ///
     /// ```
@@ -257,6 +342,32 @@ impl Administration {
         };
         Ok(page.events.into_iter().map(line).collect())
     }
+}
+
+/// Reports that are asked for at once.
+const PAGE: u32 = 1000;
+
+fn id(bytes: &[u8]) -> Result<Option<GroupId>, Error> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    GroupId::try_from(bytes).map(Some).map_err(|_| Error::Unreachable)
+}
+
+fn reported(commit: &delivery::ReportedCommit) -> Result<ReportedCommit, Error> {
+    Ok(ReportedCommit {
+        group: id(&commit.group_id)?.ok_or(Error::Unreachable)?,
+        position: Position(commit.position),
+        epoch: Epoch(commit.epoch),
+        sender: commit.sender_device_id.parse().ok(),
+        faults: commit
+            .faults
+            .iter()
+            .map(|count| (count.fault(), count.devices))
+            .collect(),
+        first_reported_at: commit.first_reported_at.and_then(time),
+        last_reported_at: commit.last_reported_at.and_then(time),
+    })
 }
 
 fn user_summary(user: &wire::User) -> Result<UserSummary, Error> {

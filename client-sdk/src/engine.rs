@@ -23,6 +23,7 @@ mod prepare;
 mod queries;
 mod regressed;
 mod rejoin;
+mod reset;
 mod roles;
 mod settle;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
 pub(crate) use known_keys::SharedDevices;
+pub(crate) use reset::Behind;
 pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;

@@ -144,7 +144,7 @@ impl Error {
                 | GroupStatus::Quarantined
                 | GroupStatus::Lost
                 | GroupStatus::WelcomeUnusable => WhatNow::Rejoin,
-                GroupStatus::Leaving | GroupStatus::Removed => WhatNow::Denied,
+                GroupStatus::Leaving | GroupStatus::Removed | GroupStatus::Reset => WhatNow::Denied,
             },
             Self::ServerAddress(_)
             | Self::StoreKey
@@ -204,6 +204,7 @@ fn of_reason(reason: Reason) -> WhatNow {
         | Reason::PolicyDenied
         | Reason::GroupExists
         | Reason::GroupNotFound
+        | Reason::GroupReset
         | Reason::UnknownDevice
         | Reason::UnknownUser
         | Reason::DeviceRevoked

@@ -211,6 +211,12 @@ pub enum EventKind {
     /// The service no longer keeps what this device would have to read next: the group is not followed any more. Unless
     /// [`crate::RejoinPolicy`] says otherwise, [`EventKind::Rejoining`] follows.
     Lost,
+    /// An administrator has ended the group, for ever ([`crate::GroupStatus::Reset`]): what was queued has failed. It goes on under another id, into
+    /// which this device goes by itself: [`EventKind::Joined`] follows there, when a member has made it.
+    GroupReset {
+        /// The new group.
+        successor: GroupId,
+    },
     /// This device is on its way back into the group by an external commit (RFC 9420 §12.4.3.2). What is sent meanwhile is queued.
     Rejoining,
     /// This device is back in the group: it reads and sends from the event's position on.

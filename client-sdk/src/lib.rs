@@ -57,7 +57,10 @@ mod state;
 mod store;
 mod transport;
 
-pub use administration::{Administration, AuditEvent, EnrolmentCode, UserKind, UserSummary};
+pub use administration::{
+    Administration, AuditEvent, CommitFault, EnrolmentCode, GroupStanding, ReportedCommit, UserKind,
+    UserSummary,
+};
 pub use client::Client;
 pub use content::{
     Body, Content, Disposition, Expiry, External, Kind, MessageId, Part, ReceiptStatus, Semantics,
@@ -75,8 +78,8 @@ pub use progress::{Progress, ProgressReports, Work};
 pub use repair::{Repair, RepairCandidate, RepairEnd};
 pub use safety_number::SafetyNumber;
 pub use state::{
-    Act, AddFailure, Added, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus, Member,
-    OfflineReason, Policy, Removed, Role, Sent,
+    Act, AddFailure, Added, AfterBadCommit, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus,
+    Member, OfflineReason, Policy, Removed, Role, Sent,
 };
 pub use valise_clock::Clock;
 pub use valise_proto::{DeviceId, EntryId, Epoch, GroupId, Position, Reason, Refusal, UserId};

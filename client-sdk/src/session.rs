@@ -7,6 +7,7 @@ mod feed;
 mod limits;
 mod regressed;
 mod rejoin;
+mod reset;
 mod stock;
 mod subscribe;
 mod synced;
@@ -47,6 +48,8 @@ pub(crate) struct Session {
     rejoins: Notify,
     /// The log of some group went back in time.
     regressed: Notify,
+    /// Groups were reset.
+    resets: Notify,
     /// Some message expires.
     expiring: Notify,
     /// One publishes at a time.
@@ -102,6 +105,7 @@ impl Session {
             top_up: Notify::new(),
             rejoins: Notify::new(),
             regressed: Notify::new(),
+            resets: Notify::new(),
             expiring: Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             tending: tokio::sync::Mutex::new(()),
@@ -116,6 +120,7 @@ impl Session {
         session.spawn(stock::run(Arc::clone(&session)));
         session.spawn(rejoin::run(Arc::clone(&session)));
         session.spawn(regressed::run(Arc::clone(&session)));
+        session.spawn(reset::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
         session.spawn(upkeep::run(Arc::clone(&session)));
         Ok(session)

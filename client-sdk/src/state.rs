@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-pub use valise_group_rules::{Act, ExternalJoin, Policy, Role};
-use valise_proto::{DeviceId, Epoch, Position, Reason, UserId};
+pub use valise_group_rules::{Act, AfterBadCommit, ExternalJoin, Policy, Role};
+use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, UserId};
 
 use crate::{CipherSuite, Peer};
 
@@ -41,10 +41,13 @@ pub enum GroupStatus {
     Rejoining,
     /// The invitation could not be used. It has to be added again.
     WelcomeUnusable,
+    /// An administrator has ended the group; it goes on under another id ([`GroupState::successor`]). Its keys are deleted, what was said in it
+    /// stays readable.
+    Reset,
 }
 
 impl GroupStatus {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Creating,
         Self::Active,
         Self::Leaving,
@@ -55,6 +58,7 @@ impl GroupStatus {
         Self::Lost,
         Self::Rejoining,
         Self::WelcomeUnusable,
+        Self::Reset,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -69,6 +73,7 @@ impl GroupStatus {
             Self::Lost => "lost",
             Self::Rejoining => "rejoining",
             Self::WelcomeUnusable => "welcome_unusable",
+            Self::Reset => "reset",
         }
     }
 
@@ -83,7 +88,10 @@ impl GroupStatus {
 
     /// Does the device have keys of an epoch that the group is, or was, in?
     pub(crate) const fn has_keys(self) -> bool {
-        !matches!(self, Self::Removed | Self::Rejoining | Self::WelcomeUnusable)
+        !matches!(
+            self,
+            Self::Removed | Self::Rejoining | Self::WelcomeUnusable | Self::Reset
+        )
     }
 
     /// Are operations accepted (perhaps to be done later)?
@@ -126,6 +134,8 @@ pub struct GroupState {
     /// The newest entry of the log whose sender was shown another history than this device, as far as this is known
     /// ([`crate::EventKind::DeliveryForked`]). `None`, as it should be: nobody has said so since this device entered.
     pub forked_at: Option<Position>,
+    /// The group under whose id it goes on, where an administrator has ended it ([`GroupStatus::Reset`]).
+    pub successor: Option<GroupId>,
 }
 
 /// A member: one device of a user.

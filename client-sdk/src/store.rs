@@ -10,6 +10,7 @@ mod intents;
 mod key_packages;
 mod key_updates;
 mod limits;
+mod resets;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ pub(crate) use groups::GroupRow;
 pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
+pub(crate) use resets::{OldGroup, ResetRow, ResetStep};
 
 use crate::mls::Json;
 use crate::options::{Place, StoreKey};
@@ -36,6 +38,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/5_delivery_chain.sql"),
     include_str!("store/6_copies.sql"),
     include_str!("store/7_limits.sql"),
+    include_str!("store/8_resets.sql"),
 ];
 
 /// An open store.

@@ -1,9 +1,11 @@
-//! Registers a group at epoch 0 with one member, the caller.
+//! Registers a group at epoch 0 with one member, the caller: a new one, or one that goes on for a group that was reset.
 
 use bytes::Bytes;
 use openmls::prelude::{DeserializeBytes as _, ProposalStore, PublicGroup, RatchetTreeIn};
 use openmls_rust_crypto::RustCrypto;
-use valise_group_rules::{Roster, RuleViolation, identify, judge_group_context, key_kind};
+use valise_group_rules::{
+    Roster, RuleViolation, identify, judge_group_context, judge_successor_context, key_kind,
+};
 use valise_proto::{DeviceId, GroupId, IdempotencyKey, Reason, Refusal, UserId};
 
 use crate::door::{broken, new_entry_id, sized, unreadable};
@@ -42,7 +44,14 @@ impl Delivery {
             .filter(|_| self.suites.allowed().contains(&suite))
             .and_then(|kind| self.suites.external_sender(kind))
             .ok_or_else(|| broken(Reason::InvalidGroupInfo)(RuleViolation("cipher_suite")))?;
-        judge_group_context(context, external_sender, user).map_err(broken(Reason::InvalidGroupInfo))?;
+        match self.log.predecessor(group).await? {
+            None => judge_group_context(context, external_sender, user),
+            Some(old) => {
+                let roles = self.roles_to_inherit(old, device).await?;
+                judge_successor_context(context, external_sender, &roles)
+            }
+        }
+        .map_err(broken(Reason::InvalidGroupInfo))?;
         if read.info.epoch().as_u64() != 0 {
             return Err(broken(Reason::InvalidGroupInfo)(RuleViolation("epoch")));
         }

@@ -19,7 +19,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal, UserId};
 
 use crate::create_group::CreateGroup;
 use crate::door::{Submission, group_id, idempotency_key, timestamp};
-use crate::log::{Appended, Entry, EntryKind, InboxContent, InboxItem};
+use crate::log::{Appended, Entry, EntryKind, InboxContent, InboxItem, ReportedCommit};
 use crate::repair_group::Repair;
 use crate::service::Delivery;
 use crate::submit_commit::SubmitCommit;
@@ -339,6 +339,75 @@ impl DeliveryAdministrationService for Grpc {
         let repaired = self.delivery.repair_group(administrator, repair).await?;
         Ok(Response::new(repaired.into()))
     }
+
+    async fn reset_group(
+        &self,
+        request: Request<wire::ResetGroupRequest>,
+    ) -> Result<Response<wire::ResetGroupResponse>, Status> {
+        let (_, administrator) = Caller::of(&request)?.administrator()?;
+        let group = group_id("group_id", &request.get_ref().group_id)?;
+        let reset = self.delivery.reset_group(administrator, group).await?;
+        Ok(Response::new(wire::ResetGroupResponse {
+            successor_group_id: reset.successor.to_vec().into(),
+            last_position: reset.last.0,
+        }))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<wire::DescribeGroupRequest>,
+    ) -> Result<Response<wire::DescribeGroupResponse>, Status> {
+        Caller::of(&request)?.administrator()?;
+        let group = group_id("group_id", &request.get_ref().group_id)?;
+        let standing = self.delivery.describe_group(group).await?;
+        let id = |group: Option<GroupId>| group.map(|group| group.to_vec().into()).unwrap_or_default();
+        Ok(Response::new(wire::DescribeGroupResponse {
+            position: standing.position.0,
+            epoch: standing.epoch.0,
+            members: u32::try_from(standing.members).unwrap_or(u32::MAX),
+            frozen: standing.frozen,
+            successor_group_id: id(standing.successor),
+            predecessor_group_id: id(standing.predecessor),
+        }))
+    }
+
+    async fn list_commit_reports(
+        &self,
+        request: Request<wire::ListCommitReportsRequest>,
+    ) -> Result<Response<wire::ListCommitReportsResponse>, Status> {
+        Caller::of(&request)?.administrator()?;
+        let request = request.into_inner();
+        let id = |field: &str, bytes: &[u8]| match bytes {
+            [] => Ok(None),
+            bytes => group_id(field, bytes).map(Some),
+        };
+        let group = id("group_id", &request.group_id)?;
+        let after = id("after_group_id", &request.after_group_id)?
+            .map(|after| (after, Position(request.after_position)));
+        let commits = self
+            .delivery
+            .commit_reports(group, after, request.page_size)
+            .await?;
+        Ok(Response::new(wire::ListCommitReportsResponse {
+            commits: commits.into_iter().map(reported_commit).collect(),
+        }))
+    }
+}
+
+fn reported_commit(commit: ReportedCommit) -> wire::ReportedCommit {
+    wire::ReportedCommit {
+        group_id: commit.group.to_vec().into(),
+        position: commit.position.0,
+        epoch: commit.epoch.0,
+        sender_device_id: commit.sender.map(|device| device.to_string()).unwrap_or_default(),
+        faults: commit
+            .faults
+            .into_iter()
+            .map(|(fault, devices)| wire::FaultCount { fault, devices })
+            .collect(),
+        first_reported_at: Some(timestamp(commit.first_at)),
+        last_reported_at: Some(timestamp(commit.last_at)),
+    }
 }
 
 fn accepted(appended: Appended) -> wire::Accepted {
@@ -390,6 +459,11 @@ pub(crate) fn inbox_item(item: InboxItem) -> subscribe_response::Message {
         } => inbox_item::Item::LowStock(wire::LowStockItem {
             cipher_suite,
             one_time,
+        }),
+        InboxContent::GroupReset(reset) => inbox_item::Item::GroupReset(wire::GroupResetItem {
+            group_id: reset.group.to_vec().into(),
+            successor_group_id: reset.successor.to_vec().into(),
+            last_position: reset.last.0,
         }),
     };
     subscribe_response::Message::InboxItem(wire::InboxItem {

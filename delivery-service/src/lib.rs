@@ -10,9 +10,11 @@
 //!
 //! What the service knows is what the log says: everything else is a cache.
 
+mod audit;
 mod authentication_link;
 mod certificate_verdicts;
 mod command;
+mod commit_reports;
 mod config;
 mod create_group;
 mod deliver_notice;
@@ -28,6 +30,7 @@ mod offer_entries;
 mod read_entries;
 mod repair_group;
 mod report_commit;
+mod reset_group;
 mod revocation;
 mod send_ephemeral;
 mod send_message;
@@ -38,6 +41,7 @@ mod submit_proposal;
 mod subscribe;
 mod suites;
 
+pub use audit::AuditLink;
 pub use command::{Arguments, Command, migrate, replace_identity};
 pub use config::{ArchiveConfig, Config, Limits, SettingError};
 pub use fingerprint::Fingerprint;

@@ -4,10 +4,11 @@
 //!
 //! A backend implements [`OrderedLog`] and passes every test of `log/conformance.rs`. What it must keep:
 //!
-//! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen,
+//! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen or reset,
 //!   expected epoch, proposals that a commit must have seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
 //!   windows and the joiners' inbox items are written together; or, where inboxes are kept elsewhere, the record that hands them over:
 //!   those items, and the groups on users' lists, may come a moment later, but always, and each once.
+//! - **A reset is one, too**: the group takes no entry any more, and the record that tells its members is written with that.
 //! - **Positions are 1, 2, 3… without a gap**, and an answered append is never taken back.
 //! - **Visible is durable**: nothing is answered, read or published as [`News`] before it would survive a crash.
 //! - News may be lost (a receiver that lags is told so): readers use them to know when to read, and never rely on them.
@@ -79,6 +80,8 @@ pub struct Head {
     pub origin: EntryId,
     /// Closed for writes until repaired.
     pub frozen: bool,
+    /// Closed for writes for ever: it goes on as another group.
+    pub reset: bool,
 }
 
 /// A group to create.
@@ -169,6 +172,8 @@ pub enum Refused {
     GroupNotFound,
     /// The group is frozen.
     Frozen,
+    /// The group was reset.
+    Reset,
     /// The epoch has ended.
     EpochEnded {
         /// The current epoch.
@@ -220,7 +225,61 @@ pub enum InboxContent {
         /// How many are left.
         one_time: u32,
     },
+    /// A group was reset.
+    GroupReset(Reset),
 }
+
+/// A group that was ended for ever, and goes on as another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reset {
+    /// Which group.
+    pub group: GroupId,
+    /// The id under which it goes on.
+    pub successor: GroupId,
+    /// Its last entry.
+    pub last: Position,
+}
+
+/// What a member says of a commit that it cannot process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitReport {
+    /// Whose log.
+    pub group: GroupId,
+    /// The commit.
+    pub position: Position,
+    /// The epoch that it ended.
+    pub epoch: Epoch,
+    /// Who submitted it.
+    pub sender: Option<DeviceId>,
+    /// Who reports it.
+    pub reporter: DeviceId,
+    /// What is wrong with it: the contract's number.
+    pub fault: i32,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+}
+
+/// What members said of one commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportedCommit {
+    /// Whose log.
+    pub group: GroupId,
+    /// The commit.
+    pub position: Position,
+    /// The epoch that it ended.
+    pub epoch: Epoch,
+    /// Who submitted it.
+    pub sender: Option<DeviceId>,
+    /// How many devices reported which fault, by the fault's number.
+    pub faults: Vec<(i32, u32)>,
+    /// When the first report came, in milliseconds since 1970-01-01 UTC.
+    pub first_at: u64,
+    /// When the last one came.
+    pub last_at: u64,
+}
+
+/// Reports that are kept of one device in one group: of the newest commits.
+pub const MAX_REPORTS: usize = 16;
 
 /// A notice for a device's inbox.
 #[derive(Clone, Debug)]
@@ -434,6 +493,31 @@ pub trait OrderedLog: Send + Sync + 'static {
         let _ = (group, restoration);
         Ok(None)
     }
+    /// Ends a group for ever, and hands that over to the inboxes of all member devices, each once. A group that was reset before stays as it is:
+    /// then the answer is the first one.
+    async fn reset(
+        &self,
+        group: GroupId,
+        successor: GroupId,
+        at: u64,
+    ) -> Result<Result<Reset, Refused>, StoreError>;
+
+    /// Under which id a group goes on that was reset.
+    async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError>;
+
+    /// The group that was reset and goes on under that id, whether or not the new one was made yet.
+    async fn predecessor(&self, successor: GroupId) -> Result<Option<GroupId>, StoreError>;
+
+    /// Keeps a report, once for each device and commit, at most [`MAX_REPORTS`] of a device in a group. Says whether it is new.
+    async fn report(&self, report: CommitReport) -> Result<bool, StoreError>;
+
+    /// What was reported, of one group or of all, after a group and position (exclusive), by group id and position.
+    async fn reports(
+        &self,
+        group: Option<GroupId>,
+        after: Option<(GroupId, Position)>,
+        max: usize,
+    ) -> Result<Vec<ReportedCommit>, StoreError>;
 
     /// Tells everybody who listens now; never stored.
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes);

@@ -18,6 +18,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal};
 
 use self::judge::Rules;
 use self::plan::{End, Judged, Plan};
+use crate::audit::Act;
 use crate::log::Head;
 use crate::log::offers::Frozen;
 use crate::service::Delivery;
@@ -51,7 +52,7 @@ pub(crate) struct Repaired {
 }
 
 impl Delivery {
-    /// For administrators. It is written to the service's log, which is where operators look for the regression, too.
+    /// For administrators. It is written to the audit log first, and to the service's log, which is where operators look for the regression.
     pub(crate) async fn repair_group(
         self: &Arc<Self>,
         administrator: DeviceId,
@@ -69,6 +70,9 @@ impl Delivery {
         if repair.dry_run {
             return Ok(planned);
         }
+        self.audit
+            .write_down(administrator, Act::GroupRepaired { group })
+            .await?;
         let Some(head) = self.log.repair(group, restoration).await? else {
             return Err(self.not_frozen(group).await?);
         };

@@ -1,13 +1,16 @@
 //! A member reports an accepted commit that it cannot process, as only members can check path secrets and confirmation tags; or whose
 //! committer was shown another log.
 
+use opentelemetry::KeyValue;
 use valise_proto::delivery::v1::CommitFault;
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
+use valise_service_runtime::names;
 
-use crate::log::EntryKind;
+use crate::log::{CommitReport, EntryKind};
 use crate::service::Delivery;
 
 impl Delivery {
+    /// Kept for administrators, once for each device and commit.
     pub(crate) async fn report_commit(
         &self,
         device: DeviceId,
@@ -31,15 +34,33 @@ impl Delivery {
             .first()
             .filter(|entry| entry.position == position && entry.kind == EntryKind::Commit)
             .ok_or_else(|| Refusal::malformed("position"))?;
+        let report = CommitReport {
+            group,
+            position,
+            epoch: commit.epoch,
+            sender: commit.sender,
+            reporter: device,
+            fault: fault.into(),
+            at: self.clock.unix_millis(),
+        };
+        if !self.log.report(report).await? {
+            return Ok(());
+        }
+        let meter = opentelemetry::global::meter(names::SCOPE);
         let what = match fault {
             CommitFault::DeliveryForked => "a member was shown another log than who sent an accepted commit",
             _ => "a member cannot process an accepted commit",
         };
+        let fault = fault.as_str_name();
+        meter
+            .u64_counter(names::COMMIT_REPORTS)
+            .build()
+            .add(1, &[KeyValue::new(names::FAULT, fault)]);
         tracing::error!(
             %group,
             %position,
             epoch = %commit.epoch,
-            fault = fault.as_str_name(),
+            fault,
             reporter = %device,
             "{what}"
         );

@@ -110,7 +110,12 @@ impl Delivery {
 
     /// Appends, or says in the callers' words why not.
     pub(crate) async fn append(&self, append: Append) -> Result<Appended, Refusal> {
-        self.log.append(append).await?.map_err(refusal)
+        let group = append.group;
+        match self.log.append(append).await? {
+            Ok(appended) => Ok(appended),
+            Err(Refused::Reset) => Err(self.was_reset(group).await?),
+            Err(refused) => Err(refusal(refused)),
+        }
     }
 }
 
@@ -119,6 +124,7 @@ pub(crate) fn refusal(refused: Refused) -> Refusal {
     let (reason, current, winner): (_, Option<Epoch>, Option<Position>) = match refused {
         Refused::GroupNotFound => (Reason::GroupNotFound, None, None),
         Refused::Frozen => (Reason::LogRegressed, None, None),
+        Refused::Reset => (Reason::GroupReset, None, None),
         Refused::EpochEnded { current, winner } => (Reason::EpochConflict, Some(current), Some(winner)),
         Refused::EpochAhead { current } => (Reason::EpochAhead, Some(current), None),
         Refused::ProposalUnseen { position } => {

@@ -17,10 +17,11 @@ use valise_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use valise_proto::{Epoch, GroupId};
 use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
 
+use crate::audit::AuditLink;
 use crate::authentication_link;
 use crate::certificate_verdicts::CertificateVerdicts;
 use crate::config::{Config, Limits, SettingError};
-use crate::fingerprint::{self, Fingerprint};
+use crate::fingerprint::Fingerprint;
 use crate::group_state::GroupStates;
 use crate::grpc::Grpc;
 use crate::log::production;
@@ -103,6 +104,7 @@ pub(crate) struct Delivery {
     pub(crate) fan_out: FanOut,
     pub(crate) verifier: Verifier,
     pub(crate) certificates: Arc<CertificateVerdicts>,
+    pub(crate) audit: AuditLink,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) retention_seconds: u64,
@@ -121,13 +123,26 @@ pub struct Service {
 
 impl Service {
     /// Opens the store and starts the background tasks. It goes on until [`Service::stop`].
-    pub async fn open(config: Config, verifier: Verifier, clock: Clock) -> Result<Self, StartError> {
+    /// What administrators do is written down through `audit` first.
+    pub async fn open(
+        config: Config,
+        verifier: Verifier,
+        audit: AuditLink,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
         let suites = Suites::open(&config)?;
         let stores = Stores::open(&config, &suites).await?;
-        Ok(Self::start(&config, suites, stores, verifier, clock))
+        Ok(Self::start(&config, suites, stores, verifier, audit, clock))
     }
 
-    fn start(config: &Config, suites: Suites, stores: Stores, verifier: Verifier, clock: Clock) -> Self {
+    fn start(
+        config: &Config,
+        suites: Suites,
+        stores: Stores,
+        verifier: Verifier,
+        audit: AuditLink,
+        clock: Clock,
+    ) -> Self {
         let log = Arc::clone(&stores.log);
         let weigh = |_: &(GroupId, Epoch), tree: &Bytes| u32::try_from(tree.len()).unwrap_or(u32::MAX);
         let delivery = Arc::new(Delivery {
@@ -136,6 +151,7 @@ impl Service {
             fan_out: FanOut::default(),
             verifier,
             certificates: Arc::new(CertificateVerdicts::new()),
+            audit,
             clock,
             limits: config.limits,
             retention_seconds: config.retention_seconds,
@@ -211,7 +227,7 @@ pub async fn run(
     // Whatever is wrong with the stores is said at once, whether or not the authentication service is there.
     let stores = Stores::open(&config, &suites).await?;
     let Some(feed) = Feed::start(
-        channel,
+        channel.clone(),
         Arc::new(feed_identity),
         issuer,
         clock.clone(),
@@ -222,7 +238,10 @@ pub async fn run(
         stores.close().await;
         return Ok(());
     };
-    let service = Service::start(&config, suites, stores, feed.verifier.clone(), clock);
+    let tokens = feed.tokens.clone();
+    let audit = AuditLink { channel, tokens };
+    let verifier = feed.verifier.clone();
+    let service = Service::start(&config, suites, stores, verifier, audit, clock);
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);
     let readiness = Readiness::new();

@@ -81,6 +81,13 @@ pub fn group_context_extensions(
     external_sender: ExternalSender,
     creator: &UserId,
 ) -> Result<Extensions<GroupContext>, RuleViolation> {
+    extensions_with(external_sender, &Roles::owned_by(creator.clone()))
+}
+
+fn extensions_with(
+    external_sender: ExternalSender,
+    roles: &Roles,
+) -> Result<Extensions<GroupContext>, RuleViolation> {
     let required = RequiredCapabilitiesExtension::new(
         &[ExtensionType::Unknown(ROLES_EXTENSION)],
         &[],
@@ -89,7 +96,7 @@ pub fn group_context_extensions(
     Extensions::from_vec(vec![
         Extension::RequiredCapabilities(required),
         Extension::ExternalSenders(vec![external_sender]),
-        Roles::owned_by(creator.clone()).to_extension(),
+        roles.to_extension(),
     ])
     .map_err(|_| RuleViolation("context_extensions"))
 }
@@ -100,13 +107,34 @@ pub fn judge_group_context(
     external_sender: &ExternalSender,
     creator: &UserId,
 ) -> Result<(), RuleViolation> {
+    judge_context(context, external_sender, &Roles::owned_by(creator.clone()))
+}
+
+/// The same of a group that goes on for one that was reset, whose roles and policy it takes over (`successor_roles`): whoever makes it becomes
+/// nothing by that.
+pub fn judge_successor_context(
+    context: &GroupContext,
+    external_sender: &ExternalSender,
+    roles: &Roles,
+) -> Result<(), RuleViolation> {
+    judge_context(context, external_sender, roles).map_err(|violation| match violation {
+        RuleViolation("roles") => RuleViolation("successor_roles"),
+        other => other,
+    })
+}
+
+fn judge_context(
+    context: &GroupContext,
+    external_sender: &ExternalSender,
+    roles: &Roles,
+) -> Result<(), RuleViolation> {
     if context.protocol_version() != ProtocolVersion::Mls10 {
         return Err(RuleViolation("protocol_version"));
     }
     if !is_allowed_suite(context.ciphersuite()) {
         return Err(RuleViolation("cipher_suite"));
     }
-    let expected = group_context_extensions(external_sender.clone(), creator)?;
+    let expected = extensions_with(external_sender.clone(), roles)?;
     let found = context.extensions();
     if found.external_senders() != expected.external_senders() {
         return Err(RuleViolation("external_senders"));
@@ -145,6 +173,21 @@ pub fn create_config(
     creator: &UserId,
     leaf_lifetime: Lifetime,
 ) -> Result<MlsGroupCreateConfig, RuleViolation> {
+    successor_config(
+        suite,
+        external_sender,
+        &Roles::owned_by(creator.clone()),
+        leaf_lifetime,
+    )
+}
+
+/// How a group is made that goes on for one that was reset, with the roles and the policy of that.
+pub fn successor_config(
+    suite: Ciphersuite,
+    external_sender: ExternalSender,
+    roles: &Roles,
+    leaf_lifetime: Lifetime,
+) -> Result<MlsGroupCreateConfig, RuleViolation> {
     Ok(MlsGroupCreateConfig::builder()
         .ciphersuite(suite)
         .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
@@ -153,7 +196,7 @@ pub fn create_config(
         .use_ratchet_tree_extension(false)
         .sender_ratchet_configuration(sender_ratchet())
         .capabilities(capabilities())
-        .with_group_context_extensions(group_context_extensions(external_sender, creator)?)
+        .with_group_context_extensions(extensions_with(external_sender, roles)?)
         .lifetime(leaf_lifetime)
         .build())
 }

@@ -30,11 +30,12 @@ pub use commit::{
 };
 pub use config::{
     GROUP_EXTENSIONS, PADDING, capabilities, create_config, group_context_extensions, is_allowed_suite,
-    join_config, judge_group_context, key_kind, signature_scheme, suites,
+    join_config, judge_group_context, judge_successor_context, key_kind, signature_scheme, successor_config,
+    suites,
 };
 pub use credential::{Identity, chain, claimed_identity, credential, identify, identify_member};
 pub use key_package::{LifetimePolicy, MAX_KEY_PACKAGE_BYTES, VerifiedKeyPackage, verify_key_package};
-pub use policy::{Act, ExternalJoin, Policy};
+pub use policy::{Act, AfterBadCommit, ExternalJoin, Policy};
 pub use proposal::judge_proposal;
 pub use roles::{MAX_LISTED, ROLES_EXTENSION, Role, Roles};
 pub use roster::{Member, Roster};

@@ -83,6 +83,28 @@ impl ExternalJoin {
     }
 }
 
+/// What a device does by itself that cannot process a commit which the service has accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterBadCommit {
+    /// It holds the group at the epoch before, until its app or an administrator decides: whoever can have such a commit accepted could
+    /// otherwise lead members where it wants (RFC 9750 §5.3).
+    #[default]
+    Hold,
+    /// It comes back by an external commit.
+    Rejoin,
+}
+
+impl AfterBadCommit {
+    /// Its name, in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Rejoin => "rejoin",
+        }
+    }
+}
+
 /// For each act the least role. Part of the roles extension ([`crate::Roles`]).
 ///
 /// ```text
@@ -93,6 +115,10 @@ impl ExternalJoin {
 ///     uint8 change_roles;
 ///     uint8 send;
 ///     uint8 external_join;  // 0 nobody, 1 devices that are members, 2 devices of members' users
+///     select (Roles.version) {
+///         case 1: ;                     // devices hold a group after a bad commit
+///         case 2: uint8 bad_commit;     // 1: they rejoin
+///     }
 /// } Policy;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -109,6 +135,9 @@ pub struct Policy {
     pub send: Role,
     /// Who may come in without being added.
     pub external_join: ExternalJoin,
+    /// What devices do after a commit that they cannot process.
+    #[serde(default)]
+    pub bad_commit: AfterBadCommit,
 }
 
 impl Default for Policy {
@@ -121,12 +150,13 @@ impl Default for Policy {
             change_roles: Role::Owner,
             send: Role::Member,
             external_join: ExternalJoin::MemberUsers,
+            bad_commit: AfterBadCommit::Hold,
         }
     }
 }
 
 impl Policy {
-    /// Length of its encoding, in bytes.
+    /// Length of the part of its encoding that all versions have, in bytes.
     pub const BYTES: usize = 6;
 
     /// The least role for an act.
@@ -152,7 +182,7 @@ impl Policy {
         self
     }
 
-    /// Its encoding.
+    /// The part of its encoding that all versions have: all but [`Policy::bad_commit`].
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
         [
             self.add.code(),
@@ -164,7 +194,7 @@ impl Policy {
         ]
     }
 
-    /// Reads an encoding.
+    /// Reads that part.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Result<Self, RuleViolation> {
         let [add, remove, rename, change_roles, send, external_join] = bytes;
         let role = |code| Role::from_code(code).ok_or(RuleViolation("roles"));
@@ -175,6 +205,7 @@ impl Policy {
             change_roles: role(change_roles)?,
             send: role(send)?,
             external_join: ExternalJoin::from_code(external_join).ok_or(RuleViolation("roles"))?,
+            bad_commit: AfterBadCommit::Hold,
         })
     }
 }

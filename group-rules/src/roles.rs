@@ -7,7 +7,7 @@ use openmls::prelude::{Extension, Extensions, GroupContext, UnknownExtension};
 use serde::{Deserialize, Serialize as SerializeText};
 use valise_proto::UserId;
 
-use crate::{Policy, RuleViolation};
+use crate::{AfterBadCommit, Policy, RuleViolation};
 
 /// The extension's type, from the private range (RFC 9420 §17.3).
 pub const ROLES_EXTENSION: u16 = 0xF7A1;
@@ -15,8 +15,9 @@ pub const ROLES_EXTENSION: u16 = 0xF7A1;
 /// Most users that are listed: the extension is in the GroupContext, which every change of it carries whole.
 pub const MAX_LISTED: usize = 1024;
 
-/// The format's version, its first byte.
+/// The format's version, its first byte. The second one is that of policies which say what the first cannot say: a value has one encoding.
 const VERSION: u8 = 1;
+const WITH_BAD_COMMIT: u8 = 2;
 
 /// What a user is in a group, from the lowest to the highest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, SerializeText, Deserialize)]
@@ -81,7 +82,7 @@ impl std::fmt::Display for Role {
 ///
 /// ```text
 /// struct {
-///     uint8 version = 1;
+///     uint8 version;    // 1, or 2 where the policy says that devices rejoin after a bad commit
 ///     Policy policy;
 ///     struct { opaque user_id<V>; uint8 role; } entries<V>;   // by user id, each once, none with role 2, at most 1,024
 /// } Roles;
@@ -166,8 +167,14 @@ impl Roles {
             let _ = VLBytes::new(user.as_str().as_bytes().to_vec()).tls_serialize(&mut entries);
             entries.push(role.code());
         }
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![match self.policy.bad_commit {
+            AfterBadCommit::Hold => VERSION,
+            AfterBadCommit::Rejoin => WITH_BAD_COMMIT,
+        }];
         bytes.extend(self.policy.to_bytes());
+        if self.policy.bad_commit == AfterBadCommit::Rejoin {
+            bytes.push(1);
+        }
         let _ = VLBytes::new(entries).tls_serialize(&mut bytes);
         bytes
     }
@@ -177,8 +184,17 @@ impl Roles {
         let broken = || RuleViolation("roles");
         let (&version, rest) = bytes.split_first().ok_or_else(broken)?;
         let (&policy, rest) = rest.split_first_chunk().ok_or_else(broken)?;
+        let mut policy = Policy::from_bytes(policy)?;
+        let rest = match (version, rest.split_first()) {
+            (VERSION, _) => rest,
+            (WITH_BAD_COMMIT, Some((1, rest))) => {
+                policy.bad_commit = AfterBadCommit::Rejoin;
+                rest
+            }
+            _ => return Err(broken()),
+        };
         let (entries, after) = VLBytes::tls_deserialize_bytes(rest).map_err(|_| broken())?;
-        if version != VERSION || !after.is_empty() {
+        if !after.is_empty() {
             return Err(broken());
         }
         let mut roles = BTreeMap::new();
@@ -200,7 +216,7 @@ impl Roles {
             rest = after;
         }
         let roles = Self {
-            policy: Policy::from_bytes(policy)?,
+            policy,
             entries: roles,
         };
         if roles.to_bytes() == bytes {
@@ -230,6 +246,29 @@ mod tests {
         assert_eq!(roles.of(&user("alice")), Role::Owner);
         assert_eq!(roles.of(&user("bob")), Role::Member);
         assert_eq!(roles.policy(), &Policy::default());
+    }
+
+    #[test]
+    fn a_policy_that_lets_devices_rejoin_has_a_version_of_its_own() {
+        let hold = Roles::owned_by(user("alice"));
+        let rejoin = hold.clone().with_policy(Policy {
+            bad_commit: AfterBadCommit::Rejoin,
+            ..Policy::default()
+        });
+        let mut expected = vec![2, 3, 3, 3, 4, 2, 2, 1, 17, 15];
+        expected.extend_from_slice(b"alice@a.example");
+        expected.push(4);
+        assert_eq!(rejoin.to_bytes(), expected);
+        assert_eq!(Roles::from_bytes(&expected), Ok(rejoin));
+        // What the first version can say is not said with the second.
+        for other in [0, 2, 255] {
+            expected[7] = other;
+            assert_eq!(Roles::from_bytes(&expected), Err(RuleViolation("roles")));
+        }
+        let mut first = hold.to_bytes();
+        first[0] = 2;
+        first.insert(7, 0);
+        assert_eq!(Roles::from_bytes(&first), Err(RuleViolation("roles")));
     }
 
     #[test]

@@ -103,6 +103,8 @@ reasons! {
     Overloaded = "OVERLOADED", Unavailable, "overloaded: try again later";
     /// The log of the group went back in time; it is frozen for writes until repaired.
     LogRegressed = "LOG_REGRESSED", DataLoss, "the group's log went back in time and is frozen";
+    /// The group was reset by an administrator: nothing is appended to it any more. Metadata: `successor_group_id`, under which it goes on.
+    GroupReset = "GROUP_RESET", FailedPrecondition, "the group was reset and goes on under a new id";
     /// The request could not be read. Metadata: `field`.
     Malformed = "MALFORMED", InvalidArgument, "malformed";
     /// The deadline of the request passed; the outcome is unknown: repeat with the same idempotency key.

@@ -30,7 +30,13 @@ pub const FROZEN: &str = "valise.log.frozen_groups";
 pub const UNARCHIVED: &str = "valise.log.unarchived";
 /// Gauge: of the 1,024 partitions of the ordered log, those that this replica cannot use now. The groups of the others go on.
 pub const UNUSABLE: &str = "valise.log.unusable_partitions";
+/// Counter: reports of members that an accepted commit cannot be processed, by [`FAULT`]; each device counts once for each commit.
+pub const COMMIT_REPORTS: &str = "valise.log.commit_reports";
+/// Counter: groups that an administrator has ended, to go on under a new id.
+pub const RESETS: &str = "valise.log.resets";
 
+/// What a member found wrong with a commit, for example `COMMIT_FAULT_PATH_SECRET`.
+pub const FAULT: &str = "valise.fault";
 /// The RPC's path; [`UNKNOWN`] for a path that is not in the contract.
 pub const METHOD: &str = "rpc.method";
 /// The gRPC status, for example `OK`, `ABORTED`.

@@ -6,13 +6,14 @@ use valise_access_token::MAX_TOKEN_BYTES;
 use valise_device_certificate::TrustBundle;
 use valise_proto::authentication::v1::enrol_request::Proof;
 use valise_proto::authentication::v1::{
-    self, DeviceState, EnrolRequest, IssueTokenRequest, SubjectKind, UserState,
+    self, DeviceState, EnrolRequest, IssueTokenRequest, RecordActRequest, SubjectKind, UserState,
 };
-use valise_proto::{DeviceId, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, GroupId, Reason, Refusal, UserId};
 
 use crate::certificate::{Issued, RequestedKey};
 use crate::code::MAX_CODE_BYTES;
 use crate::enrol::{DEFAULT_VALIDITY, Enrolment, VALIDITY};
+use crate::record_act::ServiceAct;
 use crate::store::{AuditEvent, Device, DeviceKind, User};
 
 const MAX_IDENTITY_TOKEN_BYTES: usize = 16 * 1024;
@@ -49,6 +50,27 @@ pub(super) fn assertion(request: IssueTokenRequest) -> Result<String, Refusal> {
         return Err(Refusal::too_large("assertion", MAX_TOKEN_BYTES));
     }
     Ok(request.assertion)
+}
+
+pub(super) fn service_act(request: &RecordActRequest) -> Result<(DeviceId, ServiceAct), Refusal> {
+    let administrator = request
+        .administrator_device_id
+        .parse()
+        .map_err(|_| Refusal::malformed("administrator_device_id"))?;
+    let id = |field: &str, bytes: &[u8]| GroupId::try_from(bytes).map_err(|_| Refusal::malformed(field));
+    let group = id("group_id", &request.group_id)?;
+    let act = match v1::ServiceAct::try_from(request.act) {
+        Ok(v1::ServiceAct::GroupReset) => ServiceAct::GroupReset {
+            group,
+            successor: id("successor_group_id", &request.successor_group_id)?,
+        },
+        Ok(v1::ServiceAct::GroupRepaired) if request.successor_group_id.is_empty() => {
+            ServiceAct::GroupRepaired { group }
+        }
+        Ok(v1::ServiceAct::GroupRepaired) => return Err(Refusal::malformed("successor_group_id")),
+        Ok(v1::ServiceAct::Unspecified) | Err(_) => return Err(Refusal::malformed("act")),
+    };
+    Ok((administrator, act))
 }
 
 pub(super) fn device_name(field: &str, name: String) -> Result<String, Refusal> {

@@ -33,6 +33,7 @@ pub(crate) async fn run<S: Store>(mut empty: impl AsyncFnMut() -> S) {
     users_are_listed_in_pages(&empty().await).await;
     services_have_keys_until_they_end(&empty().await).await;
     assertions_are_used_once(&empty().await).await;
+    acts_elsewhere_are_written_down(&empty().await).await;
     logs_have_no_gaps(Arc::new(empty().await)).await;
     a_user_has_so_many_devices(Arc::new(empty().await)).await;
 }
@@ -594,6 +595,17 @@ async fn logs_have_no_gaps<S: Store>(store: Arc<S>) {
         [59, 60]
     );
     assert!(store.audit_events(u64::MAX, 10).await.unwrap().is_empty());
+}
+
+async fn acts_elsewhere_are_written_down(store: &impl Store) {
+    store.record(&act(1, "elsewhere")).await.unwrap();
+    store.record(&act(2, "elsewhere again")).await.unwrap();
+    let events = store.audit_events(0, 10).await.unwrap();
+    let shown: Vec<_> = events
+        .iter()
+        .map(|event| (event.number, event.action.as_str(), event.at))
+        .collect();
+    assert_eq!(shown, [(1, "elsewhere", at(1)), (2, "elsewhere again", at(2))]);
 }
 
 async fn a_user_has_so_many_devices<S: Store>(store: Arc<S>) {

@@ -263,6 +263,16 @@ impl Store for Postgres {
         .await
     }
 
+    async fn record(&self, act: &Act) -> Result<(), StoreError> {
+        within(async {
+            let mut tx = self.write().await?;
+            records::write_down(&mut tx, act).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn revocations(&self, after: u64, limit: u32) -> Result<RevocationPage, StoreError> {
         within(async { records::revocations(&mut *self.snapshot().await?, after, limit).await }).await
     }

@@ -231,6 +231,13 @@ impl Store for Sqlite {
         Ok(fresh)
     }
 
+    async fn record(&self, act: &Act) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        records::write_down(&mut tx, act).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     async fn revocations(&self, after: u64, limit: u32) -> Result<RevocationPage, StoreError> {
         let mut tx = self.readers.begin().await?;
         records::revocations(&mut tx, after, limit).await

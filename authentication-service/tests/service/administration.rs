@@ -1,11 +1,12 @@
 //! What administrators do, and nobody else.
 
 use valise_authentication_service::Kind;
-use valise_device_certificate::{KeyKind, ServiceKey};
+use valise_device_certificate::ServiceKey;
+use valise_proto::authentication::v1::authentication_internal_service_client::AuthenticationInternalServiceClient;
 use valise_proto::authentication::v1::{
     AuditEvent, CreateEnrolmentCodeRequest, IssueServiceCertificateRequest, ListAuditEventsRequest,
-    ListDevicesRequest, ListUsersRequest, ResumeUserRequest, RevokeDeviceRequest, SubjectKind,
-    SuspendUserRequest, UserState, WatchRevocationsRequest,
+    ListDevicesRequest, ListUsersRequest, RecordActRequest, ResumeUserRequest, RevokeDeviceRequest,
+    ServiceAct, SubjectKind, SuspendUserRequest, UserState, WatchRevocationsRequest,
 };
 use valise_proto::{Reason, Refusal};
 
@@ -15,20 +16,7 @@ use crate::support::{HOUR, Key, Scene, reason, refusal, rule, user, with};
 async fn plain_devices_and_services_do_not_administer() {
     let scene = Scene::new().await;
     let device = scene.device("alice", Kind::Device).await;
-    let identity = scene
-        .service
-        .issue_service_identity("delivery-service", KeyKind::Ed25519)
-        .await
-        .unwrap();
-    let assertion = valise_access_token::assertion(
-        identity.name(),
-        valise_access_token::ASSERTION_AUDIENCE,
-        scene.clock.now(),
-        &crate::support::jti(),
-        identity.kind(),
-        |message| identity.sign(message).unwrap(),
-    );
-    let service = scene.exchange(&assertion).await.unwrap();
+    let service = scene.service_token("delivery-service").await;
     let before = scene.device("root", Kind::Administrator).await;
     let events = audit(&scene, &before.token).await.len();
     for token in [&device.token, &service] {
@@ -280,6 +268,96 @@ async fn users_are_listed_in_pages() {
     assert_eq!(
         refusal(list(1, "x".into()).await),
         Refusal::malformed("after_user_id")
+    );
+}
+
+type Change<'a> = &'a dyn Fn(&mut RecordActRequest);
+
+#[tokio::test]
+async fn acts_at_other_services_are_written_down_for_those_services_alone() {
+    let scene = Scene::new().await;
+    let root = scene.device("root", Kind::Administrator).await;
+    let alice = scene.device("alice", Kind::Device).await;
+    let delivery = scene.service_token("delivery-service").await;
+    let directory = scene.service_token("key-package-directory").await;
+    let written = audit(&scene, &root.token).await.len();
+    let reset = RecordActRequest {
+        administrator_device_id: root.id.clone(),
+        act: ServiceAct::GroupReset.into(),
+        group_id: vec![7; 16],
+        successor_group_id: vec![8; 16],
+    };
+    let record = async |token: &str, change: Change<'_>| {
+        let mut request = reset.clone();
+        change(&mut request);
+        let mut client = AuthenticationInternalServiceClient::new(scene.channel.clone());
+        client.record_act(with(token, request)).await
+    };
+
+    let denied = |rule: &str| (Reason::PolicyDenied, rule.to_owned());
+    for token in [&root.token, &alice.token] {
+        assert_eq!(rule(record(token, &|_| ()).await), denied("service_only"));
+    }
+    assert_eq!(rule(record(&directory, &|_| ()).await), denied("foreign_act"));
+    let by =
+        |id: String| move |request: &mut RecordActRequest| request.administrator_device_id.clone_from(&id);
+    assert_eq!(
+        rule(record(&delivery, &by(alice.id.clone())).await),
+        denied("administrator_only")
+    );
+    let nobody = uuid::Uuid::new_v4().to_string();
+    assert_eq!(
+        reason(record(&delivery, &by(nobody)).await),
+        Reason::UnknownDevice
+    );
+    let by_me = by("me".into());
+    let cases: [(&str, Change<'_>); 6] = [
+        ("administrator_device_id", &by_me),
+        ("act", &|request| request.act = 0),
+        ("act", &|request| request.act = 77),
+        ("group_id", &|request| request.group_id = vec![7; 15]),
+        ("successor_group_id", &|request| {
+            request.successor_group_id = Vec::new();
+        }),
+        ("successor_group_id", &|request| {
+            request.act = ServiceAct::GroupRepaired.into();
+        }),
+    ];
+    for (field, change) in cases {
+        assert_eq!(
+            refusal(record(&delivery, change).await),
+            Refusal::malformed(field)
+        );
+    }
+    assert_eq!(
+        audit(&scene, &root.token).await.len(),
+        written,
+        "nothing was written"
+    );
+
+    record(&delivery, &|_| ()).await.unwrap();
+    record(&delivery, &|request| {
+        request.act = ServiceAct::GroupRepaired.into();
+        request.successor_group_id = Vec::new();
+    })
+    .await
+    .unwrap();
+    let (old, new) = (
+        "07070707-0707-0707-0707-070707070707",
+        "08080808-0808-0808-0808-080808080808",
+    );
+    let lines: Vec<_> = audit(&scene, &root.token)
+        .await
+        .split_off(written)
+        .into_iter()
+        .map(|event| (event.actor, event.action, event.subject))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (root.id.clone(), "group.reset".to_owned(), format!("{old} {new}")),
+            (root.id.clone(), "group.repaired".to_owned(), old.to_owned()),
+        ]
     );
 }
 

@@ -123,6 +123,24 @@ impl Scene {
         AdministrationServiceClient::new(self.channel.clone())
     }
 
+    /// A token of that service.
+    pub(crate) async fn service_token(&self, name: &str) -> String {
+        let identity = self
+            .service
+            .issue_service_identity(name, KeyKind::Ed25519)
+            .await
+            .unwrap();
+        let assertion = assertion(
+            identity.name(),
+            ASSERTION_AUDIENCE,
+            self.clock.now(),
+            &jti(),
+            identity.kind(),
+            |message| identity.sign(message).unwrap(),
+        );
+        self.exchange(&assertion).await.unwrap()
+    }
+
     pub(crate) async fn code(&self, name: &str, kind: Kind) -> String {
         let made = self
             .service

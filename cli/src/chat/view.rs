@@ -137,7 +137,7 @@ fn group_line(group: &OpenGroup, selected: bool, columns: usize) -> Line<'static
     let style = match (selected, group.status) {
         (true, _) => bold().add_modifier(Modifier::REVERSED),
         (false, _) if has_trouble(group) => error(),
-        (false, Some(GroupStatus::Removed)) => dim(),
+        (false, Some(GroupStatus::Removed | GroupStatus::Reset)) => dim(),
         (false, _) if group.unread > 0 => bold(),
         (false, _) => Style::new(),
     };
@@ -149,7 +149,11 @@ fn has_trouble(group: &OpenGroup) -> bool {
     let usual = matches!(
         group.status,
         None | Some(
-            GroupStatus::Creating | GroupStatus::Active | GroupStatus::Leaving | GroupStatus::Removed
+            GroupStatus::Creating
+                | GroupStatus::Active
+                | GroupStatus::Leaving
+                | GroupStatus::Removed
+                | GroupStatus::Reset
         )
     );
     group.forked || !usual
@@ -210,6 +214,7 @@ fn status_in_words(status: GroupStatus) -> String {
         GroupStatus::Quarantined => "quarantined: nothing more is sent".into(),
         GroupStatus::LogRegressed => "stopped: the log went back in time".into(),
         GroupStatus::Lost => "lost: this device has to be added again".into(),
+        GroupStatus::Reset => "ended by an administrator".into(),
         other => other.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use valise_authentication_service::Service;
 use valise_clock::Clock;
-use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity};
+use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity, read};
 use valise_proto::Refusal;
 
 /// Why a data directory cannot be used. One line each.
@@ -131,19 +131,28 @@ impl DataDirectory {
         self.file(&format!("{service}{}.chain.pem", suffix(kind)))
     }
 
-    /// The service's key of that kind and its certificate; issued at the first start.
+    /// The service's key of that kind and its certificate; issued at the first start, and, where it may have another key, again in time.
     pub(super) async fn identity(
         &self,
-        service: &'static str,
-        kind: KeyKind,
+        wanted: Wanted,
         authentication: &Service,
         clock: &Clock,
     ) -> Result<ServiceIdentity, DataError> {
-        let (key, chain) = (self.key_file(service, kind), self.chain_file(service, kind));
+        let Wanted {
+            service,
+            files,
+            kind,
+            key_lasts,
+        } = wanted;
+        let (key, chain) = (self.key_file(files, kind), self.chain_file(files, kind));
         let unusable = |source| DataError::Identity {
             file: key.clone(),
             source,
         };
+        let now = clock.unix_seconds();
+        if key_lasts == KeyLasts::AsItsCertificate && is_due(&key, &chain, now) {
+            fs::remove_file(&chain).map_err(|_| unusable(CertificateError::File))?;
+        }
         // The chain is put there last: with it, the key is there too.
         if !chain.exists() {
             let identity = authentication
@@ -157,10 +166,14 @@ impl DataDirectory {
             }
         }
         let identity = ServiceIdentity::load(&key, &chain).map_err(unusable)?;
+        let judged_at = match key_lasts {
+            KeyLasts::AsItsCertificate => now,
+            KeyLasts::ForEver => read(identity.chain()).map_or(now, |found| now.min(found.not_after)),
+        };
         authentication
             .verifier()
             .trust_bundle()
-            .verify(identity.chain(), clock.unix_seconds())
+            .verify(identity.chain(), judged_at)
             .map_err(|source| DataError::Foreign { file: chain, source })?;
         Ok(identity)
     }
@@ -171,6 +184,38 @@ fn suffix(kind: KeyKind) -> &'static str {
         KeyKind::Ed25519 => "",
         KeyKind::P256 => ".p256",
     }
+}
+
+/// A key of a service, with its certificate.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// Whose.
+    pub(super) service: &'static str,
+    /// What the files' names begin with.
+    pub(super) files: &'static str,
+    pub(super) kind: KeyKind,
+    pub(super) key_lasts: KeyLasts,
+}
+
+/// How long a service has the same key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeyLasts {
+    /// It gets tokens with it: a new key comes with a new certificate, when two thirds of the old one's life are over.
+    AsItsCertificate,
+    /// Groups know the service by it, as long as they live. In this process nobody asks whether its certificate still counts.
+    ForEver,
+}
+
+/// Is a certificate at two thirds of its life?
+fn is_due(key: &Path, chain: &Path, now: u64) -> bool {
+    let Ok(identity) = ServiceIdentity::load(key, chain) else {
+        // That is said where it is to be used.
+        return false;
+    };
+    read(identity.chain()).is_ok_and(|found| {
+        let life = found.not_after.saturating_sub(found.not_before);
+        now >= found.not_before.saturating_add(life / 3 * 2)
+    })
 }
 
 #[cfg(test)]

@@ -245,6 +245,30 @@ mod tests {
         second.stop().await;
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn services_start_again_when_their_certificates_have_ended() {
+        let parent = tempfile::tempdir().unwrap();
+        let (clock, hand) = Clock::movable();
+        let options = Options {
+            clock,
+            ..Options::new(parent.path()).unwrap()
+        };
+        let of = |service: &str| {
+            let read =
+                |what: &str| std::fs::read(parent.path().join(format!("{service}.{what}.pem"))).unwrap();
+            (read("key"), read("chain"))
+        };
+        Embedded::start(options.clone()).await.unwrap().stop().await;
+        let before = (of("delivery-service"), of("key-package-directory"));
+        hand.advance(Duration::from_hours(24 * 200));
+        Embedded::start(options.clone()).await.unwrap().stop().await;
+        assert_eq!((of("delivery-service"), of("key-package-directory")), before);
+        hand.advance(Duration::from_hours(24 * 200));
+        Embedded::start(options).await.unwrap().stop().await;
+        assert_eq!(of("delivery-service"), before.0, "groups know it by its key");
+        assert_ne!(of("key-package-directory"), before.1);
+    }
+
     #[tokio::test]
     async fn users_of_another_domain_are_refused_at_once() {
         let parent = tempfile::tempdir().unwrap();

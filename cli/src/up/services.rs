@@ -14,10 +14,12 @@ use valise_key_package_directory as directory;
 use valise_proto::{Reason, Refusal};
 use valise_service_runtime::{Readiness, ServerConfig, serve};
 
-use super::data::DataDirectory;
+use super::data::{DataDirectory, KeyLasts, Wanted};
 use super::embedded::{CODE_VALIDITY, Options, UpError, url};
 
 const DELIVERY: &str = "delivery-service";
+/// The files of the key with which the delivery service calls others. Groups know it by another one, which is never renewed.
+const DELIVERY_CALLER: &str = "delivery-service.caller";
 const DIRECTORY: &str = "key-package-directory";
 /// The names under which health is reported.
 const NAMES: [&str; 5] = [
@@ -73,15 +75,35 @@ impl Services {
     ) -> Result<(directory::Service, delivery::Service), UpError> {
         let clock = &options.clock;
         for kind in [KeyKind::Ed25519, KeyKind::P256] {
-            data.identity(DELIVERY, kind, authentication, clock).await?;
+            let in_groups = Wanted {
+                service: DELIVERY,
+                files: DELIVERY,
+                kind,
+                key_lasts: KeyLasts::ForEver,
+            };
+            data.identity(in_groups, authentication, clock).await?;
         }
-        let identity = data
-            .identity(DIRECTORY, KeyKind::Ed25519, authentication, clock)
+        let caller = |service, files| Wanted {
+            service,
+            files,
+            kind: KeyKind::Ed25519,
+            key_lasts: KeyLasts::AsItsCertificate,
+        };
+        let delivery_identity = data
+            .identity(caller(DELIVERY, DELIVERY_CALLER), authentication, clock)
             .await?;
-        // The directory tells devices of low stock through their inboxes: a call like that of another process.
+        let identity = data
+            .identity(caller(DIRECTORY, DIRECTORY), authentication, clock)
+            .await?;
+        // The directory tells devices of low stock through their inboxes, and what administrators do with groups is written to the audit log:
+        // calls like those of other processes.
         let channel = tonic::transport::Endpoint::from_shared(url(address))
             .map_err(|_| delivery::StartError::AuthenticationUrl)?
             .connect_lazy();
+        let audit = delivery::AuditLink {
+            tokens: ServiceTokens::new(channel.clone(), Arc::new(delivery_identity), clock.clone()),
+            channel: channel.clone(),
+        };
         let link = directory::DeliveryLink {
             tokens: ServiceTokens::new(channel.clone(), Arc::new(identity), clock.clone()),
             channel,
@@ -102,7 +124,7 @@ impl Services {
                 data.chain_file(DELIVERY, KeyKind::Ed25519),
             )
         };
-        match delivery::Service::open(config, verifier, clock.clone()).await {
+        match delivery::Service::open(config, verifier, audit, clock.clone()).await {
             Ok(delivery) => Ok((directory, delivery)),
             Err(error) => {
                 directory.stop().await;

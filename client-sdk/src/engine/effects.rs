@@ -78,6 +78,8 @@ pub(crate) enum Chore {
     Rejoin,
     /// Some group's log went back in time.
     Regressed,
+    /// Some group was reset, or its successor made.
+    FollowReset,
     /// Publish key packages.
     TopUp,
     /// Some message expires, perhaps before all others.

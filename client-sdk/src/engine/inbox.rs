@@ -12,7 +12,7 @@ use super::effects::{Chore, Effect, Follow};
 use super::live::{self, peer};
 use super::queries::cursor;
 use crate::store::GroupRow;
-use crate::{ByItself, Error, EventKind, GroupStatus, Peer};
+use crate::{AfterBadCommit, ByItself, Error, EventKind, GroupStatus, Peer};
 
 /// Something that a stream, or a read of the log, brought.
 pub(crate) enum Arrival {
@@ -132,6 +132,7 @@ impl Engine {
     ) -> Result<(), Error> {
         for (group, row) in rows.drain() {
             applied.cursors.push(cursor(group, row.position, &row.entry_id));
+            self.follow_reset(group)?;
             self.pump(group)?;
         }
         Ok(())
@@ -196,7 +197,7 @@ impl Engine {
                     self.stop(group, GroupStatus::HeldByBadCommit)?;
                     row.status = GroupStatus::HeldByBadCommit;
                     self.emit(group, position, at, &EventKind::HeldByBadCommit { cause })?;
-                    if self.options.rejoin.bad_commit == ByItself::Always {
+                    if self.rejoins_after(group, report)? {
                         self.begin_rejoin(row)?;
                     }
                     return Ok(());
@@ -215,6 +216,17 @@ impl Engine {
             row.status = now.status;
         }
         Ok(())
+    }
+
+    /// Does this device come back by itself after such a commit? Where its app has said so; or where the group's policy does, as it was before the
+    /// commit, and it is not the group's rules themselves that the commit breaks.
+    fn rejoins_after(&mut self, group: GroupId, fault: wire::CommitFault) -> Result<bool, Error> {
+        if self.options.rejoin.bad_commit == ByItself::Always {
+            return Ok(true);
+        }
+        let live = live::get(&mut self.live, &self.db, group)?;
+        let policy = live.authority.roles().policy();
+        Ok(policy.bad_commit == AfterBadCommit::Rejoin && fault != wire::CommitFault::Policy)
     }
 
     /// Nothing more is sent to the group; whether it is still followed is in the status.
@@ -259,10 +271,12 @@ impl Engine {
                 return Ok(false);
             }
             if reason == Reason::LogRegressed.as_str() {
-                return engine.regress(group).map(|()| true);
+                engine.regress(group)?;
+                return engine.follow_reset(group).map(|()| true);
             }
             if trimmed {
-                return engine.lose(&row).map(|()| true);
+                engine.lose(&row)?;
+                return engine.follow_reset(group).map(|()| true);
             }
             // The log itself says when this device is removed; the service's word alone changes nothing.
             tracing::warn!(%group, reason, "the service ended a group");

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use openmls::prelude::tls_codec::Serialize as _;
-use openmls::prelude::{Ciphersuite, MlsGroup};
+use openmls::prelude::{Ciphersuite, MlsGroup, MlsGroupCreateConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -260,7 +260,6 @@ impl Engine {
         span: Span,
         answer: oneshot::Sender<Result<super::Outcome, Error>>,
     ) -> Result<(), Error> {
-        const DOING: &str = "making a group";
         self.transaction(|engine| {
             let lifetime = crate::mls::lifetime(engine.now(), engine.options.key_packages.lifetime.as_secs());
             let config = valise_group_rules::create_config(
@@ -269,51 +268,66 @@ impl Engine {
                 &engine.device.user,
                 lifetime,
             )?;
-            let provider = engine.provider();
-            let signer = &engine.device.signer;
-            let mls = MlsGroup::new_with_group_id(
-                &provider,
-                signer,
-                &config,
-                openmls::prelude::GroupId::from_slice(id.as_bytes()),
-                engine.device.credential.clone(),
-            )
-            .map_err(|error| Error::mls(DOING)(&error))?;
-            let group_info = mls
-                .export_group_info(&engine.crypto, signer, false)
-                .map_err(|error| Error::mls(DOING)(&error))?
-                .to_bytes()
-                .map_err(|error| Error::mls(DOING)(&error))?;
-            let tree = mls
-                .export_ratchet_tree()
-                .tls_serialize_detached()
-                .map_err(|error| Error::mls(DOING)(&error))?;
-            engine.live.insert(id, LiveGroup::new(mls)?);
-            engine.db.put_group(&GroupRow {
-                id,
-                status: GroupStatus::Creating,
-                name: name.to_owned(),
-                suite: u16::from(suite),
-                position: Position::NONE,
-                entry_id: Vec::new(),
-            })?;
-            engine.begin_chain(id, Beginning::default())?;
-            engine.plan_next_update(id)?;
-            let intent = engine.queue(id, &Operation::Create, true)?;
-            engine.waiters.insert(intent, Waiter { span, answer });
-            let row = engine
-                .db
-                .intent(intent)?
-                .ok_or(Error::InvalidInput("the store's intent"))?;
-            let prepared = Prepared {
-                key: IdempotencyKey::random(&mut rand::rng()),
-                epoch: Epoch(0),
-                message: group_info,
-                group_info: None,
-                welcome: Some(tree),
-            };
-            engine.put_prepared(row, prepared)
+            engine.make_group(id, name, suite, &config, Some(Waiter { span, answer }))
         })
+    }
+
+    /// The group itself, and the request to register it.
+    pub(super) fn make_group(
+        &mut self,
+        id: GroupId,
+        name: &str,
+        suite: Ciphersuite,
+        config: &MlsGroupCreateConfig,
+        waiter: Option<Waiter>,
+    ) -> Result<(), Error> {
+        const DOING: &str = "making a group";
+        let provider = self.provider();
+        let signer = &self.device.signer;
+        let mls = MlsGroup::new_with_group_id(
+            &provider,
+            signer,
+            config,
+            openmls::prelude::GroupId::from_slice(id.as_bytes()),
+            self.device.credential.clone(),
+        )
+        .map_err(|error| Error::mls(DOING)(&error))?;
+        let group_info = mls
+            .export_group_info(&self.crypto, signer, false)
+            .map_err(|error| Error::mls(DOING)(&error))?
+            .to_bytes()
+            .map_err(|error| Error::mls(DOING)(&error))?;
+        let tree = mls
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .map_err(|error| Error::mls(DOING)(&error))?;
+        self.live.insert(id, LiveGroup::new(mls)?);
+        self.db.put_group(&GroupRow {
+            id,
+            status: GroupStatus::Creating,
+            name: name.to_owned(),
+            suite: u16::from(suite),
+            position: Position::NONE,
+            entry_id: Vec::new(),
+        })?;
+        self.begin_chain(id, Beginning::default())?;
+        self.plan_next_update(id)?;
+        let intent = self.queue(id, &Operation::Create, true)?;
+        if let Some(waiter) = waiter {
+            self.waiters.insert(intent, waiter);
+        }
+        let row = self
+            .db
+            .intent(intent)?
+            .ok_or(Error::InvalidInput("the store's intent"))?;
+        let prepared = Prepared {
+            key: IdempotencyKey::random(&mut rand::rng()),
+            epoch: Epoch(0),
+            message: group_info,
+            group_info: None,
+            welcome: Some(tree),
+        };
+        self.put_prepared(row, prepared)
     }
 
     /// The service has registered the group.
@@ -327,6 +341,7 @@ impl Engine {
                 &[],
             ))));
         self.effects.push(Effect::Answer(intent.id, Ok(Outcome::Created)));
+        self.successor_made(intent.group)?;
         self.pump(intent.group)
     }
 }

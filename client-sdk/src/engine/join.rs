@@ -44,8 +44,8 @@ impl Engine {
                 self.effects.push(Effect::Chore(Chore::TopUp));
                 Ok(())
             }
-            // A reset group's members are invited into its successor; there is nothing to do but wait for that.
-            Some(wire::inbox_item::Item::GroupReset(_)) | None => Ok(()),
+            Some(wire::inbox_item::Item::GroupReset(reset)) => self.take_reset(&reset),
+            None => Ok(()),
         }
     }
 
@@ -170,6 +170,8 @@ impl Engine {
             .at(staged.welcome_sender_index())
             .map(|member| peer(&member.identity));
         let by = by.ok_or(Error::Rule("welcome_sender"))?;
+        let peers: Vec<_> = roster.members().map(|member| peer(&member.identity)).collect();
+        self.judge_successor(group, context, &peers)?;
         Ok((roster, by))
     }
 
@@ -200,16 +202,19 @@ impl Engine {
         let suite = mls.ciphersuite();
         let live = LiveGroup::with(mls, roster)?;
         let position = Position(commit.position);
-        let name = self.db.group(group)?.map(|row| row.name).unwrap_or_default();
+        let inherited = self.inherited_name(group)?;
+        let name = self.db.group(group)?.map(|row| row.name);
+        let name = name.filter(|name| !name.is_empty()).or_else(|| inherited.clone());
         self.db.put_group(&GroupRow {
             id: group,
             status: GroupStatus::Active,
-            name,
+            name: name.unwrap_or_default(),
             suite: u16::from(suite),
             position,
             entry_id: commit.entry_id.to_vec(),
         })?;
-        self.db.put_added_by(group, Some(by.device))?;
+        self.db
+            .put_added_by(group, inherited.is_none().then_some(by.device))?;
         self.live.insert(group, live);
         self.begin_chain(
             group,
@@ -238,7 +243,9 @@ impl Engine {
             position,
             &commit.entry_id,
         ))));
-        self.emit(group, position, at, &EventKind::Joined { by })?;
+        self.emit(group, position, at, &EventKind::Joined { by: by.clone() })?;
+        self.went_on(group, &by)?;
+        self.follow_reset(group)?;
         self.pump(group)
     }
 }

@@ -55,6 +55,9 @@ impl Engine {
         if row.kind == Operation::REJOIN {
             return self.transaction(|engine| engine.rejoin_refused(&row, &refusal));
         }
+        if row.kind == Operation::Create.kind() && self.db.reset_before(row.group)?.is_some() {
+            return self.transaction(|engine| engine.succession_refused(&row, &refusal));
+        }
         if self.is_settling(&row)? {
             return self.transaction(|engine| engine.settle_refused(&row, refusal));
         }

@@ -55,6 +55,11 @@ impl Engine {
             members: 0,
             epoch_authenticator: Vec::new(),
             forked_at: self.db.newest_fork(id)?,
+            successor: self
+                .db
+                .reset(id)?
+                .filter(|_| row.status == GroupStatus::Reset)
+                .map(|reset| reset.successor),
         };
         if let Some(live) = self.current_keys(&row)? {
             state.epoch = live.epoch();

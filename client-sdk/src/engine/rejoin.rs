@@ -78,7 +78,9 @@ impl Engine {
             let row = engine.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
             match row.status {
                 GroupStatus::Creating | GroupStatus::Active => Ok(None),
-                GroupStatus::Leaving | GroupStatus::Removed => Err(Error::GroupNotActive(row.status)),
+                GroupStatus::Leaving | GroupStatus::Removed | GroupStatus::Reset => {
+                    Err(Error::GroupNotActive(row.status))
+                }
                 GroupStatus::Rejoining => {
                     let intent = engine.db.intent_of_kind(group, Operation::REJOIN)?;
                     Ok(intent.map(|intent| intent.id))

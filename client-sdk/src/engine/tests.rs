@@ -8,6 +8,7 @@ mod padding;
 mod people;
 mod regressed;
 mod rejoin;
+mod reset;
 mod roles;
 mod upkeep;
 

@@ -14,6 +14,7 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
             Chore::TopUp => session.top_up.notify_one(),
             Chore::Rejoin => session.rejoins.notify_one(),
             Chore::Regressed => session.regressed.notify_one(),
+            Chore::FollowReset => session.resets.notify_one(),
             Chore::Expire => session.expiring.notify_one(),
             Chore::CommitProposals { group, epoch, after } => {
                 let engine = session.engine.clone();

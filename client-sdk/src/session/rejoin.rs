@@ -40,7 +40,7 @@ pub(super) async fn run(session: Arc<Session>) {
 
 impl Session {
     /// Waits; false once the client is closed.
-    async fn has_caught_up(&self) -> bool {
+    pub(super) async fn has_caught_up(&self) -> bool {
         let mut connection = self.connection.subscribe();
         connection
             .wait_for(|connection| *connection == Connection::Live)

@@ -77,6 +77,9 @@ pub(crate) enum StoredEvent {
     LogRegressed,
     LogRestored,
     Lost,
+    GroupReset {
+        successor: String,
+    },
     Rejoining,
     Rejoined {
         missed: Option<(u64, u64)>,
@@ -209,6 +212,9 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
         EventKind::LogRegressed => StoredEvent::LogRegressed,
         EventKind::LogRestored => StoredEvent::LogRestored,
         EventKind::Lost => StoredEvent::Lost,
+        EventKind::GroupReset { successor } => StoredEvent::GroupReset {
+            successor: successor.to_string(),
+        },
         EventKind::Rejoining => StoredEvent::Rejoining,
         EventKind::Rejoined { missed } => StoredEvent::Rejoined {
             missed: missed.map(|(first, last)| (first.0, last.0)),
@@ -306,6 +312,11 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
         StoredEvent::LogRegressed => EventKind::LogRegressed,
         StoredEvent::LogRestored => EventKind::LogRestored,
         StoredEvent::Lost => EventKind::Lost,
+        StoredEvent::GroupReset { successor } => EventKind::GroupReset {
+            successor: successor
+                .parse()
+                .map_err(|_| Error::InvalidInput("the store's group id"))?,
+        },
         StoredEvent::Rejoining => EventKind::Rejoining,
         StoredEvent::Rejoined { missed } => EventKind::Rejoined {
             missed: missed.map(|(first, last)| (Position(first), Position(last))),

@@ -13,7 +13,7 @@ use valise_proto::delivery::v1::delivery_administration_service_client::Delivery
 use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use valise_proto::directory::v1 as directory;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
-use valise_proto::{GroupId, Position, UserId};
+use valise_proto::{DeviceId, GroupId, Position, UserId};
 
 use super::{Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise};
 use crate::Error;
@@ -57,6 +57,9 @@ calls! {
     offer_entries(delivery: delivery::OfferEntriesRequest) -> delivery::OfferEntriesResponse;
     list_groups(delivery: delivery::ListGroupsRequest) -> delivery::ListGroupsResponse;
     repair_group(group_administration: delivery::RepairGroupRequest) -> delivery::RepairGroupResponse;
+    reset_group(group_administration: delivery::ResetGroupRequest) -> delivery::ResetGroupResponse;
+    describe_group(group_administration: delivery::DescribeGroupRequest) -> delivery::DescribeGroupResponse;
+    list_commit_reports(group_administration: delivery::ListCommitReportsRequest) -> delivery::ListCommitReportsResponse;
     report_commit(delivery: delivery::ReportCommitRequest) -> delivery::ReportCommitResponse;
 }
 
@@ -106,6 +109,20 @@ impl Transport {
         let request = directory::ClaimKeyPackagesRequest {
             user_ids: users.iter().map(UserId::to_string).collect(),
             device_ids: Vec::new(),
+            cipher_suite: u32::from(u16::from(suite)),
+        };
+        Ok(self.claim_key_packages(request).await?.claims)
+    }
+
+    /// A key package of each of these devices, at most 256.
+    pub(crate) async fn claim_devices(
+        &self,
+        devices: &[DeviceId],
+        suite: Ciphersuite,
+    ) -> Result<Vec<directory::Claim>, Error> {
+        let request = directory::ClaimKeyPackagesRequest {
+            user_ids: Vec::new(),
+            device_ids: devices.iter().map(DeviceId::to_string).collect(),
             cipher_suite: u32::from(u16::from(suite)),
         };
         Ok(self.claim_key_packages(request).await?.claims)

@@ -4,6 +4,8 @@
 
 mod members;
 mod news;
+mod reports;
+mod resets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +39,10 @@ pub(crate) async fn all(mut backend: impl Backend) {
     members::a_device_that_rejoins_has_two_windows(&*backend.log()).await;
     members::welcomes_and_notices(&*backend.log()).await;
     snapshots(&*backend.log()).await;
+    resets::a_reset_ends_a_group_and_tells_its_members_once(&*backend.log()).await;
+    resets::a_reset_and_appends_have_one_order(backend.log()).await;
+    resets::resets_survive_reopening(&mut backend).await;
+    reports::reports_are_kept_once_each(&*backend.log()).await;
     news::news_come_after_the_fact(&*backend.log()).await;
     news::large_entries_are_news(&*backend.log()).await;
     concurrent_appends_have_one_order(backend.log()).await;

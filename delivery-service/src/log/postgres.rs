@@ -8,6 +8,8 @@ pub(crate) mod identity;
 pub(crate) mod lease;
 pub(crate) mod offers;
 pub(crate) mod read;
+pub(crate) mod reports;
+pub(crate) mod reset;
 pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod trim;
@@ -266,6 +268,8 @@ fn archived_group(row: &PgRow) -> sqlx::Result<ArchivedGroup> {
             commit_position: position(row, 6)?,
             proposal_position: position(row, 7)?,
             frozen: row.try_get(10)?,
+            // Whether Redis has closed it, Redis knows.
+            reset: false,
         },
         entry_id: entry_id(row, 4)?,
         trimmed: position(row, 11)?,

@@ -27,6 +27,7 @@ use self::watch::Watch;
 use super::acknowledgements::Acknowledgements;
 use super::archiver::{Archiver, Gone};
 use super::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration, restored_key};
+use super::postgres::reset::KeptReset;
 use super::postgres::{ArchivedGroup, PostgresArchive, Registration};
 use super::redis::config::RedisConfig;
 use super::redis::links::{self, Links};
@@ -34,8 +35,8 @@ use super::redis::partition::Partition;
 use super::redis::{RedisLog, Settings};
 use super::regression::{self, Regression};
 use super::{
-    Append, Appended, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice, OrderedLog,
-    Refused, Snapshot, StoreError, Window,
+    Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
 };
 use crate::config::ArchiveConfig;
 use crate::fingerprint::Fingerprint;
@@ -446,6 +447,44 @@ impl OrderedLog for ProductionLog {
 
     async fn repair(&self, group: GroupId, restoration: Restoration) -> Result<Option<Head>, StoreError> {
         self.put_back(group, &restoration).await
+    }
+
+    async fn reset(
+        &self,
+        group: GroupId,
+        successor: GroupId,
+        at: u64,
+    ) -> Result<Result<Reset, Refused>, StoreError> {
+        if self.watch.is_regressed(group) {
+            return Ok(Err(Refused::Frozen));
+        }
+        let reset = KeptReset { group, successor, at };
+        // Kept first: what Redis loses of it, or was not told any more, it is told again.
+        let Some(kept) = self.archive.keep_reset(reset).await? else {
+            return Ok(Err(Refused::GroupNotFound));
+        };
+        self.hot.reset(group, kept.successor, kept.at).await
+    }
+
+    async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError> {
+        self.archive.successor(group).await
+    }
+
+    async fn predecessor(&self, successor: GroupId) -> Result<Option<GroupId>, StoreError> {
+        self.archive.predecessor(successor).await
+    }
+
+    async fn report(&self, report: CommitReport) -> Result<bool, StoreError> {
+        self.archive.report(&report).await
+    }
+
+    async fn reports(
+        &self,
+        group: Option<GroupId>,
+        after: Option<(GroupId, Position)>,
+        max: usize,
+    ) -> Result<Vec<ReportedCommit>, StoreError> {
+        self.archive.reports(group, after, max).await
     }
 
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes) {

@@ -23,6 +23,7 @@ mod news;
 pub(crate) mod partition;
 mod read;
 mod relay;
+mod reset;
 mod scripts;
 #[cfg(test)]
 mod tests;

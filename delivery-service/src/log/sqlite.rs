@@ -5,6 +5,8 @@
 
 mod append;
 mod read;
+mod reports;
+mod reset;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -20,13 +22,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use super::{
-    Append, Appended, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice, OrderedLog,
-    Refused, Snapshot, StoreError, Window,
+    Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
 };
 use writer::{Job, Writer};
 
 /// The schema's version, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Jobs that may wait for the writer; beyond it callers wait.
 const QUEUE: usize = 4096;
 /// News that a slow listener may be behind before it is told that it missed some.
@@ -217,6 +219,11 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
             .execute_batch(include_str!("sqlite/schema.sql"))
             .map_err(fail)?;
     }
+    if found < 2 {
+        transaction
+            .execute_batch(include_str!("sqlite/2_reset.sql"))
+            .map_err(fail)?;
+    }
     transaction
         .pragma_update(None, "user_version", SCHEMA_VERSION)
         .map_err(fail)?;
@@ -356,6 +363,45 @@ impl OrderedLog for SqliteLog {
 
     async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
         self.read_with(move |connection| read::snapshots(connection, group, up_to, max))
+            .await
+    }
+
+    async fn reset(
+        &self,
+        group: GroupId,
+        successor: GroupId,
+        at: u64,
+    ) -> Result<Result<Reset, Refused>, StoreError> {
+        self.write(|answer| Job::Reset {
+            group,
+            successor,
+            at,
+            answer,
+        })
+        .await
+    }
+
+    async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError> {
+        self.read_with(move |connection| reset::successor(connection, group))
+            .await
+    }
+
+    async fn predecessor(&self, successor: GroupId) -> Result<Option<GroupId>, StoreError> {
+        self.read_with(move |connection| reset::predecessor(connection, successor))
+            .await
+    }
+
+    async fn report(&self, report: CommitReport) -> Result<bool, StoreError> {
+        self.write(|answer| Job::Report(report, answer)).await
+    }
+
+    async fn reports(
+        &self,
+        group: Option<GroupId>,
+        after: Option<(GroupId, Position)>,
+        max: usize,
+    ) -> Result<Vec<ReportedCommit>, StoreError> {
+        self.read_with(move |connection| reports::list(connection, group, after, max))
             .await
     }
 

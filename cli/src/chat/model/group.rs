@@ -106,7 +106,10 @@ impl OpenGroup {
 }
 
 pub(super) fn is_over(status: GroupStatus) -> bool {
-    matches!(status, GroupStatus::Removed | GroupStatus::WelcomeUnusable)
+    matches!(
+        status,
+        GroupStatus::Removed | GroupStatus::WelcomeUnusable | GroupStatus::Reset
+    )
 }
 
 /// Those who may do most come first.

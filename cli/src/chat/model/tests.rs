@@ -56,6 +56,7 @@ pub(in crate::chat) fn known(group: u8, name: &str, status: GroupStatus, members
             members: 0,
             epoch_authenticator: Vec::new(),
             forked_at: None,
+            successor: None,
         },
     }
 }

@@ -293,6 +293,21 @@ impl Person {
         }
     }
 
+    /// The service says that the group was reset.
+    pub(super) fn hear_of_reset(&mut self, log: &Log, successor: GroupId) {
+        self.inbox += 1;
+        let item = wire::InboxItem {
+            number: self.inbox,
+            item: Some(wire::inbox_item::Item::GroupReset(wire::GroupResetItem {
+                group_id: log.group.to_vec().into(),
+                successor_group_id: successor.to_vec().into(),
+                last_position: log.entries.len() as u64,
+            })),
+            accepted_at: None,
+        };
+        self.engine.apply(vec![Arrival::Inbox(item, None)]).unwrap();
+    }
+
     pub(super) fn join(&mut self, log: &Log, commit: &Upload, tree: Bytes) {
         let item = self.welcome(log, commit);
         self.engine

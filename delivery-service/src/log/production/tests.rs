@@ -3,6 +3,7 @@
 mod faults;
 mod hot_window;
 mod regression;
+mod resets;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What every replica keeps in mind of the archive: which groups are regressed, and whether too much waits to be archived.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -120,7 +120,18 @@ impl Watch {
                 }
             }
         };
-        tokio::join!(marks, backlog);
+        let resets = async {
+            let mut tick = tokio::time::interval(every);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut closed = Closed::default();
+            loop {
+                tick.tick().await;
+                if let Err(error) = closed.close_more(hot, archive).await {
+                    tracing::debug!(%error, "groups that were reset could not be looked at");
+                }
+            }
+        };
+        tokio::join!(marks, backlog, resets);
     }
 
     async fn read_marks(
@@ -167,6 +178,35 @@ impl Watch {
                 );
             } else {
                 tracing::info!("entries are taken again");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Groups that were reset, and known to be closed in Redis.
+#[derive(Default)]
+struct Closed {
+    groups: HashSet<GroupId>,
+    /// The last one that was looked at again.
+    seen: Option<GroupId>,
+}
+
+impl Closed {
+    /// Closes those that are new here: this or another replica may have ended before it did so. And looks at one more, for Redis may have
+    /// forgotten it since.
+    async fn close_more(&mut self, hot: &RedisLog, archive: &PostgresArchive) -> Result<(), StoreError> {
+        let resets = archive.resets().await?;
+        let again = resets
+            .iter()
+            .find(|reset| self.seen.is_none_or(|seen| reset.group > seen))
+            .map(|reset| reset.group);
+        self.seen = again;
+        for reset in resets {
+            if (again == Some(reset.group) || !self.groups.contains(&reset.group))
+                && hot.reset(reset.group, reset.successor, reset.at).await?.is_ok()
+            {
+                self.groups.insert(reset.group);
             }
         }
         Ok(())

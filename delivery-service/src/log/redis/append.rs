@@ -16,7 +16,7 @@ use super::partition::Partition;
 use super::relay::Relay;
 use super::scripts::{APPEND, CREATE, Store, text, unknown};
 use super::value::{StreamId, damaged, decimal, string};
-use super::wire::{HandOff, Reader, kind_code, pack_group_info, pack_joined};
+use super::wire::{HandOff, Reader, Record, kind_code, pack_group_info, pack_joined};
 use crate::log::{Append, Appended, CommitEffects, Created, EntryKind, NewGroup, Refused, StoreError};
 
 /// Most entries of a batch.
@@ -187,7 +187,7 @@ impl Appender {
                         welcome: effects.welcome.is_some(),
                         joined: effects.joined,
                     };
-                    self.relay.hand_over(partition, handed, hand_off);
+                    self.relay.hand_over(partition, handed, Record::Joined(hand_off));
                 }
             }
             // The caller may have gone.
@@ -231,7 +231,7 @@ impl Appender {
         match answer.split_first() {
             Some((b'y', handed)) => {
                 let handed = stream_id(handed)?;
-                self.relay.hand_over(partition, handed, hand_off);
+                self.relay.hand_over(partition, handed, Record::Joined(hand_off));
                 Ok(Created::Yes)
             }
             Some((b'r', _)) => {
@@ -244,7 +244,7 @@ impl Appender {
     }
 }
 
-fn stream_id(bytes: &[u8]) -> Result<StreamId, StoreError> {
+pub(super) fn stream_id(bytes: &[u8]) -> Result<StreamId, StoreError> {
     let hyphen = bytes
         .iter()
         .position(|byte| *byte == b'-')
@@ -364,6 +364,7 @@ fn read_outcome(reader: &mut Reader<'_>) -> Result<(Outcome, StreamId), StoreErr
         6 => Err(Refused::ProposalUnseen {
             position: Position(first),
         }),
+        7 => Err(Refused::Reset),
         _ => return Err(damaged("answer")),
     };
     Ok((outcome, handed))

@@ -168,6 +168,7 @@ impl RedisLog {
                 cipher_suite,
                 one_time,
             },
+            InboxRow::GroupReset(reset) => InboxContent::GroupReset(reset),
         };
         Ok(Some(InboxItem {
             number,

@@ -74,9 +74,14 @@ impl RedisLog {
             Some(own) => read_windows(&own)?,
             None => Vec::new(),
         };
+        let head = HeadRow::read(&head)?.head;
+        if head.reset {
+            // It goes on under another id.
+            return Ok(None);
+        }
         Ok(Some(Membership {
             group,
-            epoch: HeadRow::read(&head)?.head.epoch,
+            epoch: head.epoch,
             device_is_member: own.iter().any(|window| window.until.is_none()),
         }))
     }

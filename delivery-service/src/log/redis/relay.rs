@@ -1,4 +1,5 @@
-//! Takes hand-offs from the partition of a group to those of its joiners: Welcomes into inboxes, the group onto users' lists.
+//! Takes hand-offs from the partition of a group to those of its joiners: Welcomes into inboxes, the group onto users' lists; and, of a group
+//! that was reset, the news into its members' inboxes.
 //!
 //! The record of a hand-off is written with the commit, in the same step. Whoever appended takes it over at once; what a crash left
 //! is found by the sweep of every replica. Each step may be done twice: inboxes know an item by the commit that it came with, and the
@@ -19,7 +20,7 @@ use super::keys::Keys;
 use super::partition::Partition;
 use super::scripts::{Store, USER_GROUP, text};
 use super::value::{StreamId, StreamItem, stream};
-use super::wire::{HandOff, InboxRow};
+use super::wire::{HandOff, InboxRow, Record, ResetNotice};
 use crate::log::StoreError;
 
 /// A record that has been there for so long was left behind by somebody.
@@ -54,19 +55,19 @@ impl Relay {
     }
 
     /// Takes a record over, unless that is under way.
-    pub(super) fn hand_over(self: &Arc<Self>, from: Partition, id: StreamId, hand_off: HandOff) {
+    pub(super) fn hand_over(self: &Arc<Self>, from: Partition, id: StreamId, record: Record) {
         let before = self.known.lock().insert((from, id), Known::UnderWay);
         if matches!(before, Some(Known::UnderWay)) {
             return;
         }
         let relay = Arc::clone(self);
         let work = async move {
-            let done = relay.finish(from, id, &hand_off).await;
+            let done = relay.finish(from, id, &record).await;
             let mut known = relay.known.lock();
             match done {
                 Ok(()) => known.remove(&(from, id)),
                 Err(error) => {
-                    tracing::warn!(%error, group = %hand_off.group, "a hand-off failed: it is tried again");
+                    tracing::warn!(%error, group = %record.group(), "a hand-off failed: it is tried again");
                     known.insert((from, id), Known::Since(Instant::now()))
                 }
             };
@@ -75,8 +76,11 @@ impl Relay {
             .spawn(self.stopping.clone().run_until_cancelled_owned(work));
     }
 
-    async fn finish(&self, from: Partition, id: StreamId, hand_off: &HandOff) -> Result<(), StoreError> {
-        deliver(&self.store, hand_off).await?;
+    async fn finish(&self, from: Partition, id: StreamId, record: &Record) -> Result<(), StoreError> {
+        match record {
+            Record::Joined(hand_off) => deliver(&self.store, hand_off).await?,
+            Record::Reset(notice) => tell_reset(&self.store, notice).await?,
+        }
         let command = redis::cmd("XDEL")
             .arg(Keys::of(from).out())
             .arg(format!("{}-{}", id.0, id.1))
@@ -113,8 +117,8 @@ impl Relay {
 
     fn take_over(self: &Arc<Self>, from: Partition, records: Vec<StreamItem>) {
         for item in records {
-            match HandOff::read(item.values.first().map_or(&[], Vec::as_slice)) {
-                Ok(hand_off) => self.hand_over(from, item.id, hand_off),
+            match Record::read(item.values.first().map_or(&[], Vec::as_slice)) {
+                Ok(record) => self.hand_over(from, item.id, record),
                 Err(error) => tracing::error!(%error, "a hand-off cannot be read"),
             }
         }
@@ -183,6 +187,20 @@ fn deliveries(hand_off: &HandOff, devices: impl Iterator<Item = DeviceId>) -> Ve
             content: content.clone(),
         })
         .collect()
+}
+
+/// Tells all members of a reset; each once.
+async fn tell_reset(store: &Store, notice: &ResetNotice) -> Result<(), StoreError> {
+    let content = InboxRow::GroupReset(notice.reset).pack(notice.at);
+    let mut mark = notice.reset.group.to_vec();
+    mark.extend_from_slice(notice.reset.successor.as_bytes());
+    let deliveries = notice.devices.iter().map(|&device| Delivery {
+        device,
+        mark: mark.clone(),
+        at: None,
+        content: content.clone(),
+    });
+    inbox::put(store, deliveries.collect()).await
 }
 
 async fn list_group(store: &Store, user: UserId, hand_off: &HandOff) -> Result<(), StoreError> {

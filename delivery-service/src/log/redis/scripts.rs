@@ -27,6 +27,7 @@ script!(FLOOR, "floor");
 script!(TRIM, "trim");
 script!(FREEZE, "freeze");
 script!(RESTORE, "common" "restore");
+script!(RESET, "common" "windows" "reset");
 
 /// The way to the servers, for all parts of the log.
 #[derive(Clone)]

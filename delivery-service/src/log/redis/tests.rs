@@ -5,11 +5,13 @@ mod faults;
 mod relay;
 mod upkeep;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use valise_local_stack::{Redis, RedisCluster, RedisProgram};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
@@ -20,8 +22,8 @@ use super::{RedisLog, Settings};
 use crate::log::conformance::{self, Backend};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{
-    Append, Appended, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice, OrderedLog,
-    Refused, Snapshot, StoreError, Window,
+    Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
 };
 
 const SETTINGS: Settings = Settings {
@@ -45,6 +47,8 @@ async fn open(server: &Redis) -> RedisLog {
 struct Hot {
     log: RedisLog,
     sql: SqliteLog,
+    /// Who got which successor first.
+    resets: Mutex<HashMap<GroupId, GroupId>>,
     _folder: tempfile::TempDir,
 }
 
@@ -54,6 +58,7 @@ impl Hot {
         Arc::new(Self {
             log,
             sql: SqliteLog::open(&folder.path().join("sql.db")).unwrap(),
+            resets: Mutex::default(),
             _folder: folder,
         })
     }
@@ -156,6 +161,41 @@ impl OrderedLog for Hot {
 
     async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
         self.sql.snapshots(group, up_to, max).await
+    }
+
+    async fn reset(
+        &self,
+        group: GroupId,
+        successor: GroupId,
+        at: u64,
+    ) -> Result<Result<Reset, Refused>, StoreError> {
+        let first = *self.resets.lock().entry(group).or_insert(successor);
+        self.log.reset(group, first, at).await
+    }
+
+    async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError> {
+        Ok(self.resets.lock().get(&group).copied())
+    }
+
+    async fn predecessor(&self, successor: GroupId) -> Result<Option<GroupId>, StoreError> {
+        let resets = self.resets.lock();
+        Ok(resets
+            .iter()
+            .find(|(_, to)| **to == successor)
+            .map(|(group, _)| *group))
+    }
+
+    async fn report(&self, report: CommitReport) -> Result<bool, StoreError> {
+        self.sql.report(report).await
+    }
+
+    async fn reports(
+        &self,
+        group: Option<GroupId>,
+        after: Option<(GroupId, Position)>,
+        max: usize,
+    ) -> Result<Vec<ReportedCommit>, StoreError> {
+        self.sql.reports(group, after, max).await
     }
 
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes) {

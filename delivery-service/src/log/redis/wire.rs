@@ -4,7 +4,7 @@ use bytes::Bytes;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId, Uuid};
 
 use super::value::damaged;
-use crate::log::{Entry, EntryKind, Head, StoreError, Window};
+use crate::log::{Entry, EntryKind, Head, Reset, StoreError, Window};
 
 /// Reads from the front.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -94,6 +94,10 @@ fn kind(code: u8) -> Result<EntryKind, StoreError> {
     }
 }
 
+/// Flags of a head.
+const FROZEN: u8 = 1;
+const RESET: u8 = 2;
+
 /// A group's head as it is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HeadRow {
@@ -118,7 +122,8 @@ impl HeadRow {
             commit_position,
             proposal_position,
             origin: reader.entry_id()?,
-            frozen: flags & 1 != 0,
+            frozen: flags & FROZEN != 0,
+            reset: flags & RESET != 0,
         };
         let key = IdempotencyKey::from_bytes(reader.array()?);
         Ok(Self {
@@ -130,7 +135,7 @@ impl HeadRow {
 
     pub(super) fn pack(&self) -> Vec<u8> {
         let head = &self.head;
-        let mut packed = vec![u8::from(head.frozen)];
+        let mut packed = vec![u8::from(head.frozen) * FROZEN + u8::from(head.reset) * RESET];
         for number in [
             head.epoch.0,
             head.position.0,
@@ -308,6 +313,55 @@ impl HandOff {
     }
 }
 
+/// A reset, and the member devices that are to hear of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ResetNotice {
+    pub(super) reset: Reset,
+    pub(super) at: u64,
+    pub(super) devices: Vec<DeviceId>,
+}
+
+/// What waits in a partition to be handed over to others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Record {
+    Joined(HandOff),
+    Reset(ResetNotice),
+}
+
+impl Record {
+    pub(super) fn read(packed: &[u8]) -> Result<Self, StoreError> {
+        match packed.split_first() {
+            Some((2, rest)) => ResetNotice::read(rest).map(Self::Reset),
+            _ => HandOff::read(packed).map(Self::Joined),
+        }
+    }
+
+    pub(super) fn group(&self) -> GroupId {
+        match self {
+            Self::Joined(hand_off) => hand_off.group,
+            Self::Reset(notice) => notice.reset.group,
+        }
+    }
+}
+
+impl ResetNotice {
+    /// Without the first byte, which says what it is. The script writes it.
+    fn read(packed: &[u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader(packed);
+        let reset = Reset {
+            group: reader.group()?,
+            successor: reader.group()?,
+            last: reader.position()?,
+        };
+        let at = reader.long()?;
+        let mut devices = Vec::new();
+        while !reader.is_empty() {
+            devices.push(reader.device()?);
+        }
+        Ok(Self { reset, at, devices })
+    }
+}
+
 /// An inbox item as it is kept: a Welcome is fetched from where its group is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum InboxRow {
@@ -320,6 +374,7 @@ pub(super) enum InboxRow {
         cipher_suite: u32,
         one_time: u32,
     },
+    GroupReset(Reset),
 }
 
 impl InboxRow {
@@ -343,6 +398,13 @@ impl InboxRow {
                 packed.extend_from_slice(&cipher_suite.to_be_bytes());
                 packed.extend_from_slice(&one_time.to_be_bytes());
             }
+            Self::GroupReset(reset) => {
+                packed.push(3);
+                packed.extend_from_slice(&accepted_at.to_be_bytes());
+                packed.extend_from_slice(reset.group.as_bytes());
+                packed.extend_from_slice(reset.successor.as_bytes());
+                packed.extend_from_slice(&reset.last.0.to_be_bytes());
+            }
         }
         packed
     }
@@ -362,6 +424,11 @@ impl InboxRow {
                 cipher_suite: reader.word()?,
                 one_time: reader.word()?,
             },
+            3 => Self::GroupReset(Reset {
+                group: reader.group()?,
+                successor: reader.group()?,
+                last: reader.position()?,
+            }),
             _ => return Err(damaged("inbox item")),
         };
         Ok((row, accepted_at))
@@ -394,6 +461,7 @@ mod tests {
                 proposal_position: Position(300),
                 origin: EntryId::from_bytes([0xaa; 8]),
                 frozen: true,
+                reset: false,
             },
             accepted_at: 1000,
             key: IdempotencyKey::from_bytes([0xbb; 16]),
@@ -405,6 +473,16 @@ mod tests {
              aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
         );
         assert_eq!(HeadRow::read(&packed).unwrap(), row);
+        let reset = HeadRow {
+            head: Head {
+                frozen: false,
+                reset: true,
+                ..row.head
+            },
+            ..row
+        };
+        assert_eq!(reset.pack(), [&[2], &packed[1..]].concat());
+        assert_eq!(HeadRow::read(&reset.pack()).unwrap(), reset);
 
         let user: UserId = "bob@b.example".parse().unwrap();
         let windows = [
@@ -462,12 +540,24 @@ mod tests {
         let packed = low.pack(6);
         assert_eq!(hex(&packed), "0200000000000000060000000100000003");
         assert_eq!(InboxRow::read(&packed).unwrap(), (low, 6));
+        let reset = Reset {
+            group: GroupId::from_bytes([0xcc; 16]),
+            successor: GroupId::from_bytes([0xab; 16]),
+            last: Position(9),
+        };
+        let packed = InboxRow::GroupReset(reset).pack(7);
+        assert_eq!(
+            hex(&packed),
+            "030000000000000007ccccccccccccccccccccccccccccccccabababababababababababababababab0000000000000009"
+        );
+        assert_eq!(InboxRow::read(&packed).unwrap(), (InboxRow::GroupReset(reset), 7));
     }
 
     #[test]
     fn damaged_forms_are_errors() {
         for packed in [&[][..], &[9; 3], &[9; 200]] {
             assert!(HandOff::read(packed).is_err() && InboxRow::read(packed).is_err());
+            assert!(Record::read(packed).is_err() && ResetNotice::read(packed).is_err());
             assert!(EntryMeta::read(packed).is_err() && read_windows(packed).is_err());
         }
         assert!(HeadRow::read(&[0; 64]).is_err());

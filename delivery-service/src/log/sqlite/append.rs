@@ -26,9 +26,9 @@ const MAX_HEADS: usize = 100_000;
 const NOTICE_MEMORY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
 #[derive(Clone, Copy)]
-struct Row {
-    number: i64,
-    head: Head,
+pub(super) struct Row {
+    pub(super) number: i64,
+    pub(super) head: Head,
     accepted_at: u64,
 }
 
@@ -46,7 +46,11 @@ impl Heads {
         Ok(())
     }
 
-    fn get(&mut self, transaction: &Transaction<'_>, group: GroupId) -> rusqlite::Result<Option<Row>> {
+    pub(super) fn get(
+        &mut self,
+        transaction: &Transaction<'_>,
+        group: GroupId,
+    ) -> rusqlite::Result<Option<Row>> {
         if let Some(row) = self.known.get(&group) {
             return Ok(Some(*row));
         }
@@ -61,7 +65,7 @@ impl Heads {
         Ok(row)
     }
 
-    fn put(&mut self, group: GroupId, row: Row) {
+    pub(super) fn put(&mut self, group: GroupId, row: Row) {
         // What is changed and not written yet must be found here, not in the table.
         if self.known.len() >= MAX_HEADS && self.changed.is_empty() {
             self.known.clear();
@@ -128,6 +132,7 @@ pub(super) fn create(
         proposal_position: Position::NONE,
         origin: group.origin,
         frozen: false,
+        reset: false,
     };
     heads.put(
         group.group,
@@ -213,6 +218,9 @@ fn refuse(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite
     let head = &row.head;
     if head.frozen {
         return Ok(Some(Refused::Frozen));
+    }
+    if head.reset {
+        return Ok(Some(Refused::Reset));
     }
     if append.epoch > head.epoch {
         return Ok(Some(Refused::EpochAhead { current: head.epoch }));
@@ -320,7 +328,7 @@ fn write_effects(
     )?;
     let welcome = transaction.last_insert_rowid();
     for (_, device) in &effects.joined {
-        let item = [Value::Integer(welcome), Value::Null, Value::Null];
+        let item = [Value::Integer(welcome), Value::Null, Value::Null, Value::Null];
         put_into_inbox(transaction, *device, row.accepted_at, item)?;
         news.push(News::Inbox(*device));
     }
@@ -347,12 +355,12 @@ fn join(
     Ok(())
 }
 
-/// `item`: number of the Welcome, cipher suite, one-time packages.
-fn put_into_inbox(
+/// `item`: number of the Welcome, cipher suite, one-time packages, number of the group that was reset.
+pub(super) fn put_into_inbox(
     transaction: &Transaction<'_>,
     device: DeviceId,
     at: u64,
-    item: [Value; 3],
+    item: [Value; 4],
 ) -> rusqlite::Result<()> {
     let device = device.as_uuid().as_bytes();
     let number: i64 = transaction
@@ -361,11 +369,11 @@ fn put_into_inbox(
              ON CONFLICT (device) DO UPDATE SET newest = newest + 1 RETURNING newest",
         )?
         .query_row([device], |row| row.get(0))?;
-    let [welcome, suite, one_time] = item;
+    let [welcome, suite, one_time, reset_group] = item;
     transaction
         .prepare_cached(
-            "INSERT INTO inbox_items (device, number, accepted_at, welcome_number, cipher_suite, one_time)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO inbox_items (device, number, accepted_at, welcome_number, cipher_suite, one_time, reset_group)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             device,
@@ -373,7 +381,8 @@ fn put_into_inbox(
             at.cast_signed(),
             welcome,
             suite,
-            one_time
+            one_time,
+            reset_group
         ])?;
     Ok(())
 }
@@ -400,6 +409,7 @@ pub(super) fn notify(
             Value::Null,
             Value::Integer(i64::from(notice.cipher_suite)),
             Value::Integer(i64::from(notice.one_time)),
+            Value::Null,
         ];
         put_into_inbox(transaction, notice.device, notice.at, item)?;
         news.push(News::Inbox(notice.device));

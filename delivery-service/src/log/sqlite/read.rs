@@ -7,13 +7,15 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
-use crate::log::{Appended, Entry, EntryKind, Head, InboxContent, InboxItem, Membership, Snapshot, Window};
+use crate::log::{
+    Appended, Entry, EntryKind, Head, InboxContent, InboxItem, Membership, Reset, Snapshot, Window,
+};
 
-fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(index).map(i64::cast_unsigned)
 }
 
-fn position(row: &Row<'_>, index: usize) -> rusqlite::Result<Position> {
+pub(super) fn position(row: &Row<'_>, index: usize) -> rusqlite::Result<Position> {
     unsigned(row, index).map(Position)
 }
 
@@ -29,7 +31,7 @@ fn entry_id(row: &Row<'_>, index: usize) -> rusqlite::Result<EntryId> {
         .ok_or_else(|| damaged(index))
 }
 
-fn group_id(row: &Row<'_>, index: usize) -> rusqlite::Result<GroupId> {
+pub(super) fn group_id(row: &Row<'_>, index: usize) -> rusqlite::Result<GroupId> {
     row.get_ref(index)?
         .as_blob()
         .ok()
@@ -37,7 +39,7 @@ fn group_id(row: &Row<'_>, index: usize) -> rusqlite::Result<GroupId> {
         .ok_or_else(|| damaged(index))
 }
 
-fn device_id(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<DeviceId>> {
+pub(super) fn device_id(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<DeviceId>> {
     let bytes: Option<[u8; 16]> = row.get(index)?;
     Ok(bytes.map(|bytes| DeviceId::from_uuid(uuid(bytes))))
 }
@@ -56,8 +58,8 @@ pub(super) fn head_row(
 ) -> rusqlite::Result<Option<(i64, Head, u64)>> {
     connection
         .prepare_cached(
-            "SELECT number, epoch, position, commit_position, proposal_position, origin, frozen, accepted_at
-             FROM groups WHERE group_id = ?1",
+            "SELECT number, epoch, position, commit_position, proposal_position, origin, frozen, accepted_at,
+                 successor IS NOT NULL FROM groups WHERE group_id = ?1",
         )?
         .query_row([group.as_bytes()], |row| {
             let head = Head {
@@ -67,6 +69,7 @@ pub(super) fn head_row(
                 proposal_position: position(row, 4)?,
                 origin: entry_id(row, 5)?,
                 frozen: row.get(6)?,
+                reset: row.get(8)?,
             };
             Ok((row.get(0)?, head, unsigned(row, 7)?))
         })
@@ -245,7 +248,7 @@ pub(super) fn memberships(
     connection
         .prepare_cached(
             "SELECT g.group_id, g.epoch, max(w.device = ?2) FROM windows w JOIN groups g ON g.number = w.group_number
-             WHERE w.user_id = ?1 AND w.left_at IS NULL AND g.group_id > ?3
+             WHERE w.user_id = ?1 AND w.left_at IS NULL AND g.group_id > ?3 AND g.successor IS NULL
              GROUP BY g.group_id, g.epoch ORDER BY g.group_id LIMIT ?4",
         )?
         .query_map(
@@ -275,8 +278,9 @@ pub(super) fn inbox(
     connection
         .prepare_cached(
             "SELECT i.number, i.accepted_at, i.cipher_suite, i.one_time,
-                    w.welcome, w.group_id, w.epoch, w.position, w.entry_id
+                    w.welcome, w.group_id, w.epoch, w.position, w.entry_id, g.group_id, g.successor, g.position
              FROM inbox_items i LEFT JOIN welcomes w ON w.number = i.welcome_number
+                 LEFT JOIN groups g ON g.number = i.reset_group
              WHERE i.device = ?1 AND i.number > ?2 ORDER BY i.number LIMIT ?3",
         )?
         .query_map(
@@ -287,6 +291,11 @@ pub(super) fn inbox(
                         cipher_suite,
                         one_time: row.get(3)?,
                     },
+                    None if row.get::<_, Option<Vec<u8>>>(9)?.is_some() => InboxContent::GroupReset(Reset {
+                        group: group_id(row, 9)?,
+                        successor: group_id(row, 10)?,
+                        last: position(row, 11)?,
+                    }),
                     None => InboxContent::Welcome {
                         welcome: bytes(row, 4)?,
                         group: group_id(row, 5)?,

@@ -5,7 +5,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, GroupId, Position};
 
 use super::append::{self, Heads};
-use crate::log::{Append, Appended, Created, NewGroup, News, Notice, Refused, Snapshot, StoreError};
+use super::{reports, reset};
+use crate::log::{
+    Append, Appended, CommitReport, Created, NewGroup, News, Notice, Refused, Reset, Snapshot, StoreError,
+};
 
 /// Most jobs in a transaction, so that the first does not wait for long.
 const BATCH: usize = 512;
@@ -24,6 +27,13 @@ pub(super) enum Job {
         answer: Answer<()>,
     },
     Snapshot(GroupId, Snapshot, Answer<()>),
+    Reset {
+        group: GroupId,
+        successor: GroupId,
+        at: u64,
+        answer: Answer<Result<Reset, Refused>>,
+    },
+    Report(CommitReport, Answer<bool>),
 }
 
 /// What is sent once the transaction is on disk, or instead, if it is not.
@@ -127,6 +137,19 @@ impl Writer {
                 }
                 Job::Snapshot(group, snapshot, answer) => {
                     let done = result.map(|t| append::put_snapshot(t, group, &snapshot));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Reset {
+                    group,
+                    successor,
+                    at,
+                    answer,
+                } => {
+                    let done = result.map(|t| reset::reset(t, &mut self.heads, group, successor, at, news));
+                    finishes.push(finish(done, answer, &mut failed));
+                }
+                Job::Report(report, answer) => {
+                    let done = result.map(|t| reports::put(t, &report));
                     finishes.push(finish(done, answer, &mut failed));
                 }
             }

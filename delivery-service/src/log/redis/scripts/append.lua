@@ -7,7 +7,7 @@
 local heads, changes, inbox_changes, out, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local welcome_millis, group_count = ARGV[1], tonumber(ARGV[2])
 local COMMIT, PROPOSAL, APPLICATION = 1, 2, 3
-local ACCEPTED, REPEATED, NOT_FOUND, FROZEN, ENDED, AHEAD, UNSEEN = 0, 1, 2, 3, 4, 5, 6
+local ACCEPTED, REPEATED, NOT_FOUND, FROZEN, ENDED, AHEAD, UNSEEN, RESET = 0, 1, 2, 3, 4, 5, 6, 7
 -- Larger entries are read, not told.
 local INLINE = 4096
 local NO_ID = string.rep('\0', 8)
@@ -148,6 +148,9 @@ local function decide(group, item, bytes, effects)
     end
     if group.frozen or group.damaged or (item.kind ~= APPLICATION and not sound(group)) then
         return reply(FROZEN)
+    end
+    if group.flags >= 2 then
+        return reply(RESET)
     end
     if item.epoch > group.epoch then
         return reply(AHEAD, group.epoch)

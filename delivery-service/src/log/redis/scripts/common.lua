@@ -2,7 +2,7 @@
 local call, try = redis.call, redis.pcall
 local pack, read, sub = struct.pack, struct.unpack, string.sub
 
--- A head: flags (1: frozen), epoch, position, its commit's and its last proposal's position, accepted_at, origin, key of the creation.
+-- A head: flags (1: frozen, 2: reset), epoch, position, its commit's and its last proposal's position, accepted_at, origin, key of the creation.
 local HEAD = '>BI8I8I8I8I8c8c16'
 -- Largest message on the channel; several records share one. Lua puts what is larger together by way of strings that it throws away.
 local MESSAGE = 8000

@@ -91,6 +91,39 @@ async fn another_replica_completes_what_a_crash_between_two_joiners_left() {
     all_have_one(&server, &other, group, &[bob, carol]).await;
 }
 
+/// It was ended, and the replica that did so with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_replica_tells_of_a_reset_what_a_crash_left_untold() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let (alice, bob) = (device(), device());
+    let group = group(&*log, alice).await;
+    accept(&*log, welcome(group, alice, &[bob])).await;
+    all_have_one(&server, &log, group, &[bob]).await;
+    log.log.stopping.cancel();
+    let successor = GroupId::random(&mut rand::rng());
+    let reset = log.log.reset(group, successor, 9_000).await.unwrap().unwrap();
+    assert_eq!(records(&server, group).await, "1");
+    assert_eq!(log.newest_inbox(alice).await.unwrap(), 0);
+    // Frozen and opened again, it is still over.
+    for frozen in [true, false] {
+        log.log.set_frozen(group, frozen).await.unwrap();
+        let head = log.log.head(group).await.unwrap().unwrap();
+        assert_eq!((head.frozen, head.reset), (frozen, true));
+    }
+    drop(log);
+
+    let others = [Hot::new(open(&server).await), Hot::new(open(&server).await)];
+    eventually("no record is left", async || {
+        (records(&server, group).await == "0").then_some(())
+    })
+    .await;
+    for (member, items) in [(alice, 1), (bob, 2)] {
+        let told = inbox_of(&*others[0], member, items).await;
+        assert_eq!(told.last().unwrap().content, InboxContent::GroupReset(reset));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_dropped_while_it_relays_leaves_nothing_undone() {
     let server = Redis::start().await;

@@ -1,0 +1,217 @@
+//! Groups that were reset: one device after the other tries to make the successor, and whoever made it adds the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use valise_proto::{DeviceId, GroupId};
+
+use super::Session;
+use crate::engine::{Behind, Engine, Operation};
+use crate::store::{ResetRow, ResetStep};
+use crate::transport::{Backoff, Failure};
+use crate::{AddFailure, Error};
+
+/// Most devices of one claim, and of one commit.
+const BATCH: usize = 256;
+/// Rounds in which others are added; who cannot be by then has to be added by somebody.
+const ROUNDS: u32 = 5;
+
+/// What this run knows of resets; all else is in the store.
+#[derive(Default)]
+struct Known {
+    /// Since when it has waited for its turn.
+    waiting_since: HashMap<GroupId, Instant>,
+    rounds: HashMap<GroupId, u32>,
+}
+
+/// When to look again.
+enum Next {
+    /// When there is something new.
+    News,
+    At(Instant),
+    /// When the engine has done something.
+    Progress,
+    /// A little later than the last time.
+    Later,
+}
+
+pub(super) async fn run(session: Arc<Session>) {
+    let new_backoff = || Backoff::new(Duration::from_millis(100), Duration::from_mins(1));
+    let mut backoff = new_backoff();
+    let mut known = Known::default();
+    loop {
+        // Never while the device still reads what it missed: an invitation may be among it.
+        if !session.has_caught_up().await {
+            return;
+        }
+        let mut progress = session.progress.clone();
+        progress.mark_unchanged();
+        let next = match session.follow_resets(&mut known).await {
+            Ok(next) => next,
+            Err(Error::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "resets could not be followed yet");
+                Next::Later
+            }
+        };
+        if !matches!(next, Next::Later) {
+            backoff = new_backoff();
+        }
+        let wait = async {
+            match next {
+                Next::News => std::future::pending().await,
+                Next::At(at) => tokio::time::sleep_until(at).await,
+                // A client that is closed ends this task, too.
+                Next::Progress => drop(progress.changed().await),
+                Next::Later => tokio::time::sleep(backoff.step()).await,
+            }
+        };
+        tokio::select! {
+            () = session.resets.notified() => {}
+            () = wait => {}
+        }
+    }
+}
+
+impl Session {
+    async fn follow_resets(&self, known: &mut Known) -> Result<Next, Error> {
+        let mut next = Next::News;
+        for reset in self.engine.run(Engine::open_resets).await? {
+            let wanted = if reset.step == ResetStep::Adding {
+                self.add_others(&reset, known).await?
+            } else {
+                self.make_successor(&reset, known).await?
+            };
+            next = sooner(next, wanted);
+        }
+        Ok(next)
+    }
+
+    /// In its turn.
+    async fn make_successor(&self, reset: &ResetRow, known: &mut Known) -> Result<Next, Error> {
+        let group = reset.group;
+        let Some(old) = &reset.old else {
+            return Ok(Next::News);
+        };
+        let since = *known.waiting_since.entry(group).or_insert_with(Instant::now);
+        let turn = since + self.options.commit_delay.saturating_mul(old.rank.unwrap_or(0));
+        if Instant::now() < turn {
+            return Ok(Next::At(turn));
+        }
+        let current = if old.complete {
+            None
+        } else {
+            match self.transport.group_info(group).await {
+                Ok(current) => Some(current),
+                Err(Failure::Refused(refusal)) if !Failure::Refused(refusal.clone()).is_passing() => {
+                    let cause = refusal.reason.as_str();
+                    self.engine
+                        .run(move |engine| engine.leave_succession(group, cause))
+                        .await?;
+                    return Ok(Next::News);
+                }
+                Err(_) => return Ok(Next::Later),
+            }
+        };
+        let made = self
+            .engine
+            .run(move |engine| engine.make_successor(group, current.as_ref()))
+            .await;
+        match made {
+            Ok(()) => Ok(Next::News),
+            Err(error @ (Error::Store(_) | Error::Closed)) => Err(error),
+            Err(error) => {
+                let cause = error.to_string();
+                self.engine
+                    .run(move |engine| engine.leave_succession(group, &cause))
+                    .await?;
+                Ok(Next::News)
+            }
+        }
+    }
+
+    async fn add_others(&self, reset: &ResetRow, known: &mut Known) -> Result<Next, Error> {
+        let group = reset.group;
+        let Some(behind) = self.engine.run(move |engine| engine.left_behind(group)).await? else {
+            return Ok(Next::Progress);
+        };
+        if behind.devices.is_empty() {
+            self.engine
+                .run(move |engine| engine.end_succession(group, None))
+                .await?;
+            return Ok(Next::News);
+        }
+        let round = known.rounds.entry(group).or_default();
+        *round += 1;
+        let last = *round >= ROUNDS;
+        match self.add_round(&behind).await {
+            // Looks once more, and finds nobody.
+            Ok(None) => Ok(Next::Progress),
+            Ok(Some(cause)) | Err(Error::Rule(cause)) if last => {
+                self.engine
+                    .run(move |engine| engine.end_succession(group, Some(cause)))
+                    .await?;
+                Ok(Next::News)
+            }
+            Ok(Some(_)) | Err(Error::Rule(_)) => Ok(Next::Later),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds whom it can; says why some could not be.
+    async fn add_round(&self, behind: &Behind) -> Result<Option<&'static str>, Error> {
+        let successor = behind.successor;
+        let mut failed = None;
+        for devices in behind.devices.chunks(BATCH) {
+            let claims = self.transport.claim_devices(devices, behind.suite).await?;
+            let (mut packages, failures) = self
+                .engine
+                .run(move |engine| engine.sift_claims(successor, claims))
+                .await?;
+            failed = failures.first().map(|(.., failure)| cause(*failure)).or(failed);
+            if packages.is_empty() {
+                continue;
+            }
+            // The order in which they can be added.
+            let place = |device: DeviceId| devices.iter().position(|other| *other == device);
+            packages.sort_by_key(|package| place(package.peer.device));
+            let operation = Operation::Add { packages };
+            match self
+                .engine
+                .submit(successor, operation, tracing::Span::current())
+                .await
+            {
+                Ok(_) => {}
+                Err(error @ (Error::Store(_) | Error::Closed)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, group = %successor, "members could not be added to a successor");
+                    failed = Some(error.reason().map_or("commit", |reason| reason.as_str()));
+                }
+            }
+        }
+        Ok(failed)
+    }
+}
+
+fn sooner(one: Next, other: Next) -> Next {
+    match (one, other) {
+        (Next::News, next) | (next, Next::News) => next,
+        (Next::At(one), Next::At(other)) => Next::At(one.min(other)),
+        (Next::Later, _) | (_, Next::Later) => Next::Later,
+        (Next::Progress, _) | (_, Next::Progress) => Next::Progress,
+    }
+}
+
+const fn cause(failure: AddFailure) -> &'static str {
+    match failure {
+        AddFailure::UnknownUser => "UNKNOWN_USER",
+        AddFailure::NoKeyPackage => "KEY_PACKAGES_EXHAUSTED",
+        AddFailure::Revoked => "DEVICE_REVOKED",
+        AddFailure::RateLimited => "RATE_LIMITED",
+        AddFailure::AlreadyMember => "already_member",
+        AddFailure::BadKeyPackage(rule) => rule,
+        AddFailure::CommitFailed(_) => "commit",
+    }
+}
