@@ -77,17 +77,13 @@ fn standing_in_words(standing: &GroupStanding) -> String {
         successor,
         predecessor,
     } = standing;
-    let mut text = format!("epoch {epoch}, position {position}, devices: {members}");
+    let mut parts = vec![format!("epoch {epoch}, position {position}, devices: {members}")];
     if *frozen {
-        text.push_str(", frozen: its log went back in time");
+        parts.push("frozen: its log went back in time".to_owned());
     }
-    if let Some(successor) = successor {
-        text.push_str(&format!(", reset: it goes on as {successor}"));
-    }
-    if let Some(predecessor) = predecessor {
-        text.push_str(&format!(", goes on for {predecessor}"));
-    }
-    text
+    parts.extend(successor.map(|successor| format!("reset: it goes on as {successor}")));
+    parts.extend(predecessor.map(|predecessor| format!("goes on for {predecessor}")));
+    parts.join(", ")
 }
 
 fn words(commit: &ReportedCommit) -> String {

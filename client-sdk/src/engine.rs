@@ -50,7 +50,7 @@ pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;
 use crate::store::{Database, Enrolled, IntentId};
-use crate::{Error, GroupStatus, Options, Peer};
+use crate::{Error, GroupStatus, Options, Peer, kill_point};
 use effects::Effect;
 use live::LiveGroup;
 
@@ -139,9 +139,14 @@ impl Engine {
     /// Runs a change as one transaction. If it fails, nothing of it remains.
     fn transaction<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.db.begin()?;
-        let result = change(self).and_then(|value| self.db.commit().map(|()| value));
+        kill_point::begun();
+        let result = change(self).and_then(|value| {
+            kill_point::before_commit();
+            self.db.commit().map(|()| value)
+        });
         match result {
             Ok(value) => {
+                kill_point::committed();
                 self.let_effects_out();
                 Ok(value)
             }

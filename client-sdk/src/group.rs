@@ -7,6 +7,7 @@ use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
 use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
+use crate::kill_point::{self, Step};
 use crate::progress::Report;
 use crate::session::Session;
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 
 /// Most users of one claim, and most devices of one commit.
 const BATCH: usize = 256;
+
+const CLAIM: &str = "claim_key_packages";
 
 /// A group of this device. Cheap to clone.
 ///
@@ -264,7 +267,9 @@ impl Group {
         let suite = suite.await?;
         let mut result = Added::default();
         for users in users.chunks(BATCH) {
+            kill_point::reached(CLAIM, Step::Sending);
             let claims = self.session.transport.claim(users, suite).await?;
+            kill_point::reached(CLAIM, Step::Answered);
             let (packages, failed) = self
                 .session
                 .engine

@@ -46,6 +46,11 @@ mod error;
 mod event;
 mod group;
 mod history;
+#[cfg(feature = "kill-points")]
+#[doc(hidden)]
+pub mod kill_point;
+#[cfg(not(feature = "kill-points"))]
+mod kill_point;
 mod mls;
 mod new_group;
 mod options;

@@ -347,8 +347,9 @@ pub struct KeyUpkeep {
     /// And once after joining a group, between a quarter of this time and all of it later (at once after joining through a last-resort key package). Default 24 hours.
     pub after_joining: Duration,
     /// Members whose certificate ended this long ago have not renewed their keys for a long time: where this device's user may
-    /// remove, it removes them (RFC 9420 §16.6). By this device's clock: one that is far ahead would remove everybody, so it is off
-    /// (`None`) unless the app is sure of the time.
+    /// remove, it removes them (RFC 9420 §16.6). That time must have passed by this device's clock and by the acceptance time of the newest
+    /// entry in the group's log: neither a wrong clock nor a service that lies about the time removes anybody alone. `None` turns it
+    /// off. Default 90 days.
     pub evict_stale: Option<Duration>,
 }
 
@@ -357,7 +358,7 @@ impl Default for KeyUpkeep {
         Self {
             self_update: Duration::from_hours(30 * 24),
             after_joining: Duration::from_hours(24),
-            evict_stale: None,
+            evict_stale: Some(Duration::from_hours(90 * 24)),
         }
     }
 }

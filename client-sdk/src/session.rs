@@ -11,6 +11,7 @@ mod reset;
 mod stock;
 mod subscribe;
 mod synced;
+mod uninvited;
 pub(crate) mod upkeep;
 mod upload;
 
@@ -123,6 +124,7 @@ impl Session {
         session.spawn(reset::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
         session.spawn(upkeep::run(Arc::clone(&session)));
+        session.spawn(uninvited::run(Arc::clone(&session)));
         Ok(session)
     }
 

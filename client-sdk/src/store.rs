@@ -39,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/6_copies.sql"),
     include_str!("store/7_limits.sql"),
     include_str!("store/8_resets.sql"),
+    include_str!("store/9_group_time.sql"),
 ];
 
 /// An open store.

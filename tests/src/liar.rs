@@ -104,7 +104,8 @@ impl Tale {
             ..entry.clone()
         };
         match lie {
-            Lie::Drop(dropped) if real == dropped => Vec::new(),
+            // With what is shown next, or not at all.
+            Lie::Drop(place) | Lie::Swap(place) if real == place => Vec::new(),
             Lie::Replay(of) if real == of => {
                 let again = wire::Entry {
                     entry_id: FORGED_ID.into(),
@@ -112,7 +113,6 @@ impl Tale {
                 };
                 vec![entry, again]
             }
-            Lie::Swap(first) if real == first => Vec::new(),
             Lie::Swap(first) if real == first + 1 => {
                 let other = self.known.get(&(group, first)).expect("it came before");
                 vec![at(first, &entry), at(real, other)]

@@ -2,12 +2,14 @@
 //!
 //! - [`service`]: a `valise up` process of one's own, which can be killed and started again.
 //! - [`command`]: any other `valise` command as a process.
+//! - [`embedded`]: the services in the test's own process, with a clock that it can move.
 //! - [`example`]: services and people for the examples in the SDK's documentation.
 //! - [`homes`]: people whose devices are profiles of that command.
 //! - [`people`]: devices that use the SDK.
 //! - [`crowd`]: many of them that talk in groups, and a log book for each, which are compared at the end.
 //! - [`faults`]: what goes wrong in a cluster, on purpose.
 //! - [`liar`]: a delivery service that shows devices another log.
+//! - [`lossy_proxy`]: a way to the services on which requests and answers get lost, by seed.
 //! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
 //! - [`retention`]: what a log has forgotten.
@@ -26,10 +28,12 @@
 
 pub mod command;
 pub mod crowd;
+pub mod embedded;
 pub mod example;
 pub mod faults;
 pub mod homes;
 pub mod liar;
+pub mod lossy_proxy;
 pub mod people;
 pub mod proxy;
 pub mod raw;

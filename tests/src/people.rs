@@ -27,12 +27,17 @@ impl Town {
 
     /// Enrols the administrator of services that were just started.
     pub async fn at(servers: Servers, administrator_code: &str, domain: &str) -> Self {
+        Self::at_with(servers, administrator_code, domain, options(1)).await
+    }
+
+    /// The same, with these options.
+    pub async fn at_with(servers: Servers, administrator_code: &str, domain: &str, options: Options) -> Self {
         let administrator = Client::enrol_with(
             servers.clone(),
             administrator_code,
             "administrator's",
             Store::memory(),
-            options(1),
+            options,
         );
         let administrator = soon(administrator).await.unwrap();
         Self {

@@ -94,10 +94,9 @@ impl Scene {
         let service = Service::start().await;
         let town = Town::of(&service).await;
         let (to_bob, to_dave) = (Liar::before(&service).await, Liar::before(&service).await);
-        let there = |liar: &Liar| liar.servers();
         let device = |servers, name| town.device_at(servers, name, Store::memory(), options(20));
-        let bob = device(there(&to_bob), "bob").await;
-        let dave = device(there(&to_dave), "dave").await;
+        let bob = device(to_bob.servers(), "bob").await;
+        let dave = device(to_dave.servers(), "dave").await;
         Self {
             alice: Ear::of(town.device("alice").await),
             bob: Ear::of(bob),

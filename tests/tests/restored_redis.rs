@@ -114,8 +114,10 @@ impl Scene {
 
     /// Waits until all devices have offered all that they have.
     async fn offered(&self) -> Repair {
+        let administration = self.crowd.administrator().administration();
         until("all devices' offers", async || {
-            let plan = self.plan().await;
+            // Devices may notice before the service does.
+            let plan = administration.plan_repair(self.group, None).await.ok()?;
             let complete = plan.offered.0 == self.last() && plan.devices as usize >= SIZE.devices;
             (complete && plan.least_agreeing as usize == SIZE.devices).then_some(plan)
         })

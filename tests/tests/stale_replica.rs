@@ -225,7 +225,7 @@ async fn a_key_that_was_used_elsewhere_gets_the_first_answer_and_nothing_of_the_
     let request = |bundle: &Bundle| wire::SubmitCommitRequest {
         commit: bundle.commit.clone().into(),
         group_info: bundle.group_info.clone().into(),
-        welcome: Vec::new().into(),
+        welcome: bytes::Bytes::new(),
         idempotency_key: key.clone(),
         may_be_repeat: false,
     };

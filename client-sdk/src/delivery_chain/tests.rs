@@ -87,7 +87,7 @@ fn everything_that_the_service_says_of_an_entry_is_in_the_value() {
             ..link(2)
         },
         Link {
-            message: b"first messagE",
+            message: b"another message",
             ..link(2)
         },
         // The same bytes, cut elsewhere.
@@ -102,7 +102,7 @@ fn everything_that_the_service_says_of_an_entry_is_in_the_value() {
             ..link(2)
         },
     ];
-    let mut values = vec![value, ChainValue::origin(Position(1), b"contexT").then(&link(2))];
+    let mut values = vec![value, ChainValue::origin(Position(1), b"other").then(&link(2))];
     values.extend(others.iter().map(|other| before.then(other)));
     for (number, one) in values.iter().enumerate() {
         assert!(!values[..number].contains(one), "{number}");

@@ -33,6 +33,8 @@ pub(crate) enum UploadJob {
 pub(crate) struct Upload {
     pub(crate) intent: IntentId,
     pub(crate) group: GroupId,
+    /// Its name, for those who look into it.
+    pub(crate) operation: &'static str,
     pub(crate) kind: UploadKind,
     pub(crate) prepared: Prepared,
     /// It may have been sent by a former run.
@@ -185,7 +187,7 @@ impl Engine {
         let Some(prepared) = intent.prepared.clone() else {
             return Ok(());
         };
-        let kind = super::Operation::upload_kind(&intent.kind)?;
+        let (operation, kind) = super::Operation::upload_kind(&intent.kind)?;
         let span = self
             .waiters
             .get(&intent.id)
@@ -193,6 +195,7 @@ impl Engine {
         let upload = Upload {
             intent: intent.id,
             group: intent.group,
+            operation,
             kind,
             prepared,
             repeat,

@@ -19,7 +19,7 @@ use super::live::{self, digest, peer};
 use crate::content::{GROUP_PROFILE, GROUP_RENAME};
 use crate::mls::{Provider, Storage, may_stand_alone};
 use crate::store::IntentRow;
-use crate::{Content, Error, EventKind, GroupStatus, Peer, Sent};
+use crate::{Content, Error, EventKind, GroupStatus, Peer, Sent, kill_point};
 
 impl Engine {
     pub(super) fn apply_entry(&mut self, group: GroupId, entry: &wire::Entry) -> Result<(), Fault> {
@@ -46,10 +46,15 @@ impl Engine {
                 };
                 let live = live::get(&mut self.live, &self.db, group)?;
                 let sender = live.peer(leaf).ok_or_else(|| bad(&"the sender is no member"))?;
+                kill_point::applying("receive_message");
                 self.received(group, entry, sender, &message.into_bytes())
             }
-            ProcessedMessageContent::ProposalMessage(proposal) => self.proposed(group, *proposal),
+            ProcessedMessageContent::ProposalMessage(proposal) => {
+                kill_point::applying("receive_proposal");
+                self.proposed(group, *proposal)
+            }
             ProcessedMessageContent::StagedCommitMessage(staged) => {
+                kill_point::applying("receive_commit");
                 self.committed(group, entry, &sender, *staged)
             }
             ProcessedMessageContent::OwnPrivateMessage => {
@@ -65,6 +70,7 @@ impl Engine {
     /// An entry that this device sent: the bytes are those of the outbox.
     fn apply_own(&mut self, intent: &IntentRow, entry: &wire::Entry) -> Result<(), Fault> {
         let group = intent.group;
+        kill_point::applying(&intent.kind);
         match Operation::from_row(intent)? {
             Operation::Send { payload } | Operation::Rename { payload } => {
                 self.db.delete_intent(intent.id)?;

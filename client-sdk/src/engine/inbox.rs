@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use openmls::prelude::{ProcessMessageError, StageCommitError};
+use openmls::prelude::{KeyPackageVerifyError, ProcessMessageError, StageCommitError, ValidationError};
+use openmls::treesync::errors::LifetimeError;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position, Reason};
 
@@ -39,8 +40,22 @@ pub(super) enum Fault {
         cause: String,
         report: wire::CommitFault,
     },
+    /// It cannot be any more: it adds a device whose key package has ended since. That was so at that time, in seconds since
+    /// 1970-01-01 UTC.
+    Outlived { cause: String, ended: u64 },
     /// It may be, later.
     Error(Error),
+}
+
+impl Fault {
+    /// Why, and what the service is told.
+    pub(super) fn at_fault(self) -> (String, wire::CommitFault) {
+        match self {
+            Self::Bad { cause, report } => (cause, report),
+            Self::Outlived { cause, .. } => (cause, wire::CommitFault::Other),
+            Self::Error(error) => (error.to_string(), wire::CommitFault::Other),
+        }
+    }
 }
 
 impl From<Error> for Fault {
@@ -66,6 +81,10 @@ pub(super) fn bad(cause: &dyn std::fmt::Display) -> Fault {
 }
 
 pub(super) fn unprocessable(error: ProcessMessageError<rusqlite::Error>) -> Fault {
+    if let Some(ended) = outlived(&error) {
+        let cause = error.to_string();
+        return Fault::Outlived { cause, ended };
+    }
     let report = match &error {
         ProcessMessageError::StorageError(_) => {
             let ProcessMessageError::StorageError(error) = error else {
@@ -84,6 +103,16 @@ pub(super) fn unprocessable(error: ProcessMessageError<rusqlite::Error>) -> Faul
     Fault::Bad {
         cause: error.to_string(),
         report,
+    }
+}
+
+/// When the lifetime of an added key package ended, if that is what is wrong with a commit. openmls asks the system's clock.
+fn outlived(error: &ProcessMessageError<rusqlite::Error>) -> Option<u64> {
+    match error {
+        ProcessMessageError::ValidationError(ValidationError::KeyPackageVerifyError(
+            KeyPackageVerifyError::LifetimeError(LifetimeError::Expired { not_after, .. }),
+        )) => Some(*not_after),
+        _ => None,
     }
 }
 
@@ -181,7 +210,16 @@ impl Engine {
         match self.apply_entry(group, entry) {
             Ok(()) => self.db.release()?,
             Err(Fault::Error(error)) => return Err(error),
-            Err(Fault::Bad { cause, report }) => {
+            Err(Fault::Outlived { ended, .. }) if self.is_past(ended, at) => {
+                self.db.rollback_to_savepoint()?;
+                self.live.remove(&group);
+                tracing::warn!(%group, %position, "what comes next could be applied only as long as entries are kept");
+                self.lose(row)?;
+                row.status = GroupStatus::Lost;
+                return Ok(());
+            }
+            Err(fault) => {
+                let (cause, report) = fault.at_fault();
                 self.db.rollback_to_savepoint()?;
                 self.live.remove(&group);
                 tracing::error!(%group, %position, cause, "an accepted entry cannot be processed");
@@ -208,12 +246,14 @@ impl Engine {
         }
         row.position = position;
         row.entry_id = entry.entry_id.to_vec();
-        self.db.put_cursor(group, position, &entry.entry_id)?;
+        self.db.put_cursor(group, position, &entry.entry_id, at / 1000)?;
         self.move_chain(group, entry)?;
-        self.keep_copy(group, entry, own_info)?;
         // The entry may have changed it.
         if let Some(now) = self.db.group(group)? {
             row.status = now.status;
+        }
+        if row.status != GroupStatus::Removed {
+            self.keep_copy(group, entry, own_info)?;
         }
         Ok(())
     }
@@ -227,6 +267,14 @@ impl Engine {
         let live = live::get(&mut self.live, &self.db, group)?;
         let policy = live.authority.roles().policy();
         Ok(policy.bad_commit == AfterBadCommit::Rejoin && fault != wire::CommitFault::Policy)
+    }
+
+    /// Was this device away for longer than entries are kept? Each Add outlives that time (checklist K4), so an honest service's entry whose
+    /// Add has ended is older: it is as if it were not kept any more, and nothing else is believed of it than that. A commit that was
+    /// accepted with an Add that ended sooner is a bad one.
+    fn is_past(&self, ended: u64, accepted_at: u64) -> bool {
+        let kept_until = (accepted_at / 1000).saturating_add(self.device.retention);
+        kept_until <= ended && kept_until <= self.now()
     }
 
     /// Nothing more is sent to the group; whether it is still followed is in the status.

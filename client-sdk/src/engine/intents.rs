@@ -16,7 +16,7 @@ use super::live::{LiveGroup, digest};
 use super::rejoin::Rejoin;
 use super::{Engine, Submission, Waiter};
 use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
-use crate::{Error, GroupStatus, Peer, Sent};
+use crate::{Error, GroupStatus, Peer, Sent, kill_point};
 
 /// What can be asked of a group.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,17 +89,24 @@ impl Operation {
         }
     }
 
-    pub(super) fn upload_kind(kind: &str) -> Result<UploadKind, Error> {
-        match kind {
-            "create" => Ok(UploadKind::Create),
-            "send" | "rename" => Ok(UploadKind::Message),
-            "add" | "remove" | "self_update" | "commit_proposals" | "set_role" | "set_policy" => {
-                Ok(UploadKind::Commit)
-            }
-            "leave" => Ok(UploadKind::Proposal),
-            "rejoin" => Ok(UploadKind::ExternalCommit),
-            _ => Err(Error::InvalidInput("the store's intent")),
-        }
+    /// By which request it is done.
+    const REQUESTS: [(&str, UploadKind); 11] = [
+        ("create", UploadKind::Create),
+        ("send", UploadKind::Message),
+        ("rename", UploadKind::Message),
+        ("add", UploadKind::Commit),
+        ("remove", UploadKind::Commit),
+        ("self_update", UploadKind::Commit),
+        ("commit_proposals", UploadKind::Commit),
+        ("set_role", UploadKind::Commit),
+        ("set_policy", UploadKind::Commit),
+        ("leave", UploadKind::Proposal),
+        (Self::REJOIN, UploadKind::ExternalCommit),
+    ];
+
+    pub(super) fn upload_kind(kind: &str) -> Result<(&'static str, UploadKind), Error> {
+        let request = Self::REQUESTS.into_iter().find(|(name, _)| *name == kind);
+        request.ok_or(Error::InvalidInput("the store's intent"))
     }
 
     fn detail(&self) -> Result<Option<String>, Error> {
@@ -247,6 +254,7 @@ impl Engine {
     pub(super) fn put_prepared(&mut self, mut row: IntentRow, prepared: Prepared) -> Result<(), Error> {
         let digest = digest(&self.crypto, &prepared.message)?;
         self.db.put_prepared(row.id, &prepared, &digest)?;
+        kill_point::storing(&row.kind);
         row.prepared = Some(prepared);
         self.upload(&row, false)
     }
@@ -332,6 +340,7 @@ impl Engine {
 
     /// The service has registered the group.
     pub(super) fn created(&mut self, intent: &IntentRow) -> Result<(), Error> {
+        kill_point::applying(&intent.kind);
         self.db.delete_intent(intent.id)?;
         self.db.put_status(intent.group, GroupStatus::Active)?;
         self.effects

@@ -18,7 +18,7 @@ use super::live::{self, LiveGroup, peer};
 use super::queries::cursor;
 use crate::mls::Provider;
 use crate::store::GroupRow;
-use crate::{Error, EventKind, GroupStatus, Peer};
+use crate::{Error, EventKind, GroupStatus, Peer, kill_point};
 
 /// A group that a Welcome leads into, built but not yet entered.
 struct Joining {
@@ -79,7 +79,8 @@ impl Engine {
                 self.enter(group, joining, &commit, at)
             }
             Err(Fault::Error(error)) => Err(error),
-            Err(Fault::Bad { cause, .. }) => {
+            Err(fault) => {
+                let (cause, _) = fault.at_fault();
                 // Its key package is whole again, should another Welcome name it.
                 self.db.rollback_to_savepoint()?;
                 self.live.remove(&group);
@@ -199,6 +200,7 @@ impl Engine {
             last_resort,
             reference,
         } = joining;
+        kill_point::applying("join");
         let suite = mls.ciphersuite();
         let live = LiveGroup::with(mls, roster)?;
         let position = Position(commit.position);

@@ -12,7 +12,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 use super::intents::AddPackage;
 use super::{Engine, live};
 use crate::store::KeyPackageRow;
-use crate::{AddFailure, Error, Peer};
+use crate::{AddFailure, Error, Peer, kill_point};
 
 /// Packages that could be added, and devices that could not.
 pub(crate) type Sifted = (Vec<AddPackage>, Vec<(UserId, Option<DeviceId>, AddFailure)>);
@@ -29,6 +29,7 @@ impl Engine {
             for number in 0..one_time + usize::from(last_resort) {
                 engine.make_key_package(suite, number >= one_time)?;
             }
+            kill_point::storing("make_key_packages");
             Ok(())
         })
     }
@@ -76,6 +77,9 @@ impl Engine {
             packages.truncate(limit);
             let references: Vec<_> = packages.iter().map(|package| package.reference.clone()).collect();
             engine.db.mark_tried(&references)?;
+            if !references.is_empty() {
+                kill_point::storing("publish_key_packages");
+            }
             Ok(packages)
         })
     }
@@ -92,7 +96,10 @@ impl Engine {
     }
 
     pub(crate) fn key_packages_published(&mut self, references: &[Vec<u8>]) -> Result<(), Error> {
-        self.transaction(|engine| engine.db.mark_published(references))
+        self.transaction(|engine| {
+            kill_point::applying("publish_key_packages");
+            engine.db.mark_published(references)
+        })
     }
 
     /// Deletes the private keys of packages that nobody can be added with any more.

@@ -6,6 +6,7 @@ use valise_proto::{Epoch, GroupId, Position};
 
 use super::Engine;
 use super::live::{self, LiveGroup};
+use crate::kill_point::{self, Step};
 use crate::store::GroupRow;
 use crate::{CipherSuite, Error, Event, EventId, GroupState, GroupStatus, Member};
 
@@ -101,7 +102,10 @@ impl Engine {
     }
 
     pub(crate) fn confirm(&mut self, event: EventId) -> Result<(), Error> {
-        self.db.delete_events_up_to(event)
+        kill_point::reached("confirm", Step::BeforeApplied);
+        self.db.delete_events_up_to(event)?;
+        kill_point::reached("confirm", Step::Applied);
+        Ok(())
     }
 
     pub(crate) fn events_after(&mut self, after: EventId, limit: usize) -> Result<Vec<Event>, Error> {

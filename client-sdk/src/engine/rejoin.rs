@@ -14,8 +14,9 @@ use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, RatchetTre
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::Span;
+use uuid::Uuid;
 use valise_proto::delivery::v1 as wire;
-use valise_proto::{Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
+use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal};
 
 use super::delivery_chain::{Beginning, claim_of_joiner};
 use super::effects::{Chore, Effect, Follow, UploadJob};
@@ -28,9 +29,11 @@ use super::queries::cursor;
 use super::{Engine, Waiter};
 use crate::mls::{Provider, build_external_commit, judge_joined_context};
 use crate::store::{GroupRow, IntentId, IntentRow, Prepared};
-use crate::{ByItself, Error, EventKind, GroupStatus};
+use crate::{ByItself, Error, EventKind, GroupStatus, kill_point};
 
 const DOING: &str = "rejoining";
+/// Who added a device that came in by itself.
+const NOBODY: DeviceId = DeviceId::from_uuid(Uuid::nil());
 
 /// What a rejoin has to know of the state that it leaves.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +131,7 @@ impl Engine {
     /// Stores the wish.
     pub(super) fn begin_rejoin(&mut self, row: &GroupRow) -> Result<IntentId, Error> {
         let group = row.id;
+        kill_point::storing("wish_rejoin");
         let rejoin = Rejoin {
             before: row.status.as_str().to_owned(),
             least_epoch: self.least_epoch(row)?.0,
@@ -309,15 +313,19 @@ impl Engine {
 
     fn is_back(&mut self, intent: &IntentRow, accepted: &wire::Accepted) -> Result<(), Error> {
         let group = intent.group;
+        kill_point::applying(&intent.kind);
         let Some(row) = self.db.group(group)? else {
             return Ok(());
         };
         self.db.delete_intent(intent.id)?;
         let position = Position(accepted.position);
-        self.db.put_cursor(group, position, &accepted.entry_id)?;
+        let at = accepted_at(accepted.accepted_at.as_ref());
+        self.db
+            .put_cursor(group, position, &accepted.entry_id, at / 1000)?;
         self.keep_own_way_in(intent, accepted)?;
         self.db.put_status(group, GroupStatus::Active)?;
-        let at = accepted_at(accepted.accepted_at.as_ref());
+        // The group may have another name by now: whoever may rename and tells it is heard.
+        self.db.put_added_by(group, Some(NOBODY))?;
         self.begin_chain(
             group,
             Beginning {
@@ -393,6 +401,6 @@ impl Engine {
 pub(super) fn plain(fault: Fault) -> Error {
     match fault {
         Fault::Error(error) => error,
-        Fault::Bad { cause, .. } => Error::mls(DOING)(&cause),
+        fault => Error::mls(DOING)(&fault.at_fault().0),
     }
 }

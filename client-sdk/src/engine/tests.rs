@@ -4,6 +4,7 @@ mod delivery_chain;
 mod device_changes;
 mod history;
 mod limits;
+mod model;
 mod padding;
 mod people;
 mod regressed;

@@ -13,8 +13,8 @@ use valise_proto::{DeviceId, GroupId};
 
 use super::intents::Operation;
 use super::{Device, Engine, live};
-use crate::Error;
 use crate::store::Enrolled;
+use crate::{Error, kill_point};
 
 /// Certificates are renewed when this many thirds of their life are over.
 const RENEWAL_THIRDS: u64 = 2;
@@ -106,8 +106,11 @@ impl Engine {
         let Some(after) = self.options.key_upkeep.evict_stale else {
             return Ok(());
         };
+        // Nobody is removed because one clock is wrong, this device's or that of the service, or because one of them lies: both must
+        // have seen that time. The service's is that of the newest entry; in a group in which nothing happens nobody is removed.
+        let seen = now.min(self.db.newest_accepted_at(group)?);
         let live = live::get(&mut self.live, &self.db, group)?;
-        let stale = |ends: u64| ends.saturating_add(after.as_secs()) < now;
+        let stale = |ends: u64| ends.saturating_add(after.as_secs()) < seen;
         let devices: Vec<DeviceId> = live
             .roster
             .members()
@@ -157,6 +160,7 @@ impl Engine {
         };
         let spread = old_end.saturating_sub(now) / RENEWAL_SPREAD;
         self.transaction(|engine| {
+            kill_point::applying("renew_certificate");
             engine.db.put_enrolled(&enrolled)?;
             engine.db.outdate_key_packages()?;
             for (group, due) in engine.db.key_updates()? {
@@ -181,7 +185,10 @@ impl Engine {
 
     /// The directory holds none with the old certificate any more.
     pub(crate) fn key_packages_replaced(&mut self) -> Result<(), Error> {
-        self.transaction(|engine| engine.db.key_packages_replaced())
+        self.transaction(|engine| {
+            kill_point::applying("replace_key_packages");
+            engine.db.key_packages_replaced()
+        })
     }
 
     /// Encrypts the store with another key.

@@ -10,9 +10,13 @@ use valise_proto::authentication::v1 as wire;
 use valise_proto::delivery::v1::GetParametersRequest;
 
 use super::{Session, blocking, stock};
+use crate::kill_point::{self, Step};
 use crate::store::{Database, Enrolled};
 use crate::transport::{Channels, DeviceKey, Transport, enrol as call};
 use crate::{Error, Options, Servers, Store, mls};
+
+const ENROL: &str = "enrol";
+const FETCH: &str = "fetch_parameters";
 
 /// Enrols a new device and starts it; returns when others can add it to groups.
 pub(crate) async fn enrol(
@@ -25,7 +29,9 @@ pub(crate) async fn enrol(
     let channels = Channels::new(&servers)?;
     let db = blocking(move || Database::open(&store)).await?;
     let signer = device_key(&db, &servers, &options)?;
+    kill_point::reached(ENROL, Step::Stored);
     let request = certification_request(signer.public(), |message| signer.sign(message).ok())?;
+    kill_point::reached(ENROL, Step::Sending);
     let answer = call(
         &channels,
         wire::EnrolRequest {
@@ -35,8 +41,11 @@ pub(crate) async fn enrol(
         },
     )
     .await?;
+    kill_point::reached(ENROL, Step::Answered);
     let enrolled = judge(answer, &signer, &options)?;
+    kill_point::reached(ENROL, Step::BeforeApplied);
     db.put_enrolled(&enrolled)?;
+    kill_point::reached(ENROL, Step::Applied);
     let (db, enrolled) = complete(db, enrolled, signer.public(), &channels, &options).await?;
     let public_key = signer.to_public_vec();
     let session = Session::start(db, &enrolled, &public_key, channels, options).await?;
@@ -63,7 +72,9 @@ pub(super) async fn complete(
             signer: mls::load_signer(&db.connection, signature_key)?,
         };
         let transport = Transport::new(channels.clone(), key, options.clock.clone());
+        kill_point::reached(FETCH, Step::Sending);
         let parameters = transport.get_parameters(GetParametersRequest {}).await?;
+        kill_point::reached(FETCH, Step::Answered);
         let seconds = |duration: Option<prost_types::Duration>| {
             duration.map_or(0, |duration| u64::try_from(duration.seconds).unwrap_or(0))
         };
@@ -79,10 +90,12 @@ pub(super) async fn complete(
         }
         mls::external_sender(&external_sender)?;
         enrolled.external_sender = external_sender.to_vec();
+        kill_point::reached(FETCH, Step::BeforeApplied);
         db.put_enrolled(&enrolled)?;
         if let Some(limits) = parameters.limits {
             db.put_message_limit(limits.max_message_bytes)?;
         }
+        kill_point::reached(FETCH, Step::Applied);
     }
     Ok((db, enrolled))
 }
@@ -99,6 +112,7 @@ fn device_key(db: &Database, servers: &Servers, options: &Options) -> Result<Sig
         }
         _ => {
             let signer = mls::new_signer(&db.connection, kind)?;
+            kill_point::reached(ENROL, Step::BeforeStored);
             db.put_new_device(servers, signer.public())?;
             Ok(signer)
         }

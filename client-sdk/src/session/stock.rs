@@ -10,6 +10,7 @@ use valise_proto::directory::v1::{GetStockRequest, GetStockResponse, PublishKeyP
 use super::Session;
 use crate::Error;
 use crate::engine::Engine;
+use crate::kill_point::{self, Step};
 use crate::transport::Backoff;
 
 /// Most packages of one call.
@@ -60,11 +61,13 @@ pub(super) async fn publish(session: &Session) -> Result<(), Error> {
         let references: Vec<_> = packages.iter().map(|package| package.reference.clone()).collect();
         let tried = packages.iter().any(|package| package.tried);
         let key_packages = packages.into_iter().map(|package| package.message).collect();
-        match session
+        kill_point::reached("publish_key_packages", Step::Sending);
+        let published = session
             .transport
             .publish_key_packages(PublishKeyPackagesRequest { key_packages })
-            .await
-        {
+            .await;
+        kill_point::reached("publish_key_packages", Step::Answered);
+        match published {
             Ok(_) => {}
             Err(error) if error.reason() == Some(Reason::InvalidKeyPackage) && !refused => {
                 // A package is taken once. Of a call whose answer was lost, some may have been: whether they were shows in the

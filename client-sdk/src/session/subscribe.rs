@@ -18,7 +18,7 @@ use super::Session;
 use crate::engine::{Applied, Arrival, Engine, Follow};
 use crate::progress::Report;
 use crate::transport::{Backoff, Failure};
-use crate::{Connection, Error, OfflineReason, Work};
+use crate::{Connection, Error, OfflineReason, Work, kill_point};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The service speaks at least every 15 s.
@@ -243,6 +243,11 @@ impl<'a> Stream<'a> {
         let tree = match &item.item {
             Some(wire::inbox_item::Item::Welcome(welcome)) => {
                 self.apply().await?;
+                // Whoever was removed and added again may hear of that first. What it may still read comes before: once it is in the
+                // group anew, it is beyond it.
+                if let Ok(group) = GroupId::try_from(&*welcome.group_id) {
+                    self.catch_up(group).await?;
+                }
                 Some(self.ratchet_tree(welcome).await?)
             }
             _ => None,
@@ -316,7 +321,9 @@ impl<'a> Stream<'a> {
             groups,
             inbox_number: applied.inbox,
         }))
-        .await
+        .await?;
+        kill_point::acknowledged();
+        Ok(())
     }
 
     /// Reads what is missing of a group, until nothing is.

@@ -9,6 +9,7 @@ use valise_proto::directory::v1::DeleteKeyPackagesRequest;
 use super::{Session, limits, stock};
 use crate::Error;
 use crate::engine::Engine;
+use crate::kill_point::{self, Step};
 
 /// What is due is due for days: nobody notices some minutes.
 const INTERVAL: Duration = Duration::from_mins(15);
@@ -37,10 +38,12 @@ pub(crate) async fn tend(session: &Session) -> Result<(), Error> {
     }
     if due.key_packages {
         // A claimed package whose certificate ends soon would shut its owner out of the group soon.
+        kill_point::reached("replace_key_packages", Step::Sending);
         session
             .transport
             .delete_key_packages(DeleteKeyPackagesRequest {})
             .await?;
+        kill_point::reached("replace_key_packages", Step::Answered);
         stock::publish(session).await?;
         session.engine.run(Engine::key_packages_replaced).await?;
     }
@@ -49,12 +52,14 @@ pub(crate) async fn tend(session: &Session) -> Result<(), Error> {
 
 async fn renew(session: &Session) -> Result<(), Error> {
     let certification_request = session.engine.run(Engine::certification_request).await?;
+    kill_point::reached("renew_certificate", Step::Sending);
     let answer = session
         .transport
         .renew_certificate(RenewCertificateRequest {
             certification_request,
         })
         .await?;
+    kill_point::reached("renew_certificate", Step::Answered);
     let chain = answer.chain.ok_or(Error::Unreachable)?.certificates;
     session
         .engine

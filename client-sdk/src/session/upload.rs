@@ -15,6 +15,7 @@ use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
 
 use super::Session;
 use crate::engine::{Upload, UploadJob, UploadKind};
+use crate::kill_point::{self, Step};
 use crate::transport::{Backoff, Failure};
 use crate::{Connection, Error};
 
@@ -65,6 +66,7 @@ async fn deliver(session: &Session, upload: Upload) -> GroupId {
     let (intent, key, kind) = (upload.intent, upload.prepared.key, upload.kind);
     let span = upload.span.clone();
     async {
+        let operation = upload.operation;
         match outcome(session, upload).await {
             // The next request need not wait for the engine.
             Ok(accepted) => session.engine.post(move |engine| {
@@ -73,6 +75,7 @@ async fn deliver(session: &Session, upload: Upload) -> GroupId {
                     UploadKind::ExternalCommit => engine.rejoined(intent, key, &accepted),
                     _ => engine.accepted(intent, key, position, epoch),
                 });
+                kill_point::reached(operation, Step::Heard);
             }),
             // It must: what is queued behind this one may have to be built again.
             Err(refusal) => {
@@ -102,8 +105,12 @@ async fn outcome(session: &Session, upload: Upload) -> Result<wire::Accepted, Re
     let mut repeat = upload.repeat;
     let mut internal = 0;
     loop {
+        kill_point::reached(upload.operation, Step::Sending);
         let failure = match once(session, &upload, repeat).await {
-            Ok(accepted) => return Ok(accepted),
+            Ok(accepted) => {
+                kill_point::reached(upload.operation, Step::Answered);
+                return Ok(accepted);
+            }
             Err(failure) => failure,
         };
         repeat = true;
@@ -115,7 +122,7 @@ async fn outcome(session: &Session, upload: Upload) -> Result<wire::Accepted, Re
                 return Err(refusal);
             }
             failure => {
-                tracing::debug!(group = %upload.group, reason = ?failure.reason(), "a request is tried again");
+                tracing::debug!(group = %upload.group, operation = upload.operation, reason = ?failure.reason(), "a request is tried again");
                 let wait = failure.retry_after().unwrap_or_else(|| backoff.step());
                 wait_or_live(session, wait).await;
             }

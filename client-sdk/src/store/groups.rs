@@ -135,16 +135,35 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) fn put_cursor(&self, id: GroupId, position: Position, entry_id: &[u8]) -> Result<(), Error> {
-        let mut statement = self
-            .connection
-            .prepare_cached("UPDATE groups SET position = ?2, entry_id = ?3 WHERE group_id = ?1")?;
+    /// The last entry that was applied, and when it was accepted, in seconds since 1970-01-01 UTC.
+    pub(crate) fn put_cursor(
+        &self,
+        id: GroupId,
+        position: Position,
+        entry_id: &[u8],
+        accepted_at: u64,
+    ) -> Result<(), Error> {
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE groups SET position = ?2, entry_id = ?3, accepted_at = ?4 WHERE group_id = ?1",
+        )?;
         statement.execute(params![
             id.as_bytes().as_slice(),
             position.0.cast_signed(),
-            entry_id
+            entry_id,
+            accepted_at.cast_signed()
         ])?;
         Ok(())
+    }
+
+    /// When the newest applied entry was accepted, in seconds since 1970-01-01 UTC, as the service says; 0 before the first.
+    pub(crate) fn newest_accepted_at(&self, id: GroupId) -> Result<u64, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT accepted_at FROM groups WHERE group_id = ?1")?;
+        let at: Option<i64> = statement
+            .query_row([id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(at.map_or(0, |at| u64::try_from(at).unwrap_or(0)))
     }
 
     /// Counts one more ephemeral message since the last stored one; says how many those are.

@@ -5,6 +5,7 @@ use valise_proto::GroupId;
 use zeroize::Zeroizing;
 
 use super::{Database, hex};
+use crate::kill_point::{self, Step};
 use crate::options::StoreKey;
 use crate::{Error, GroupStatus};
 
@@ -83,7 +84,9 @@ impl Database {
     /// Encrypts the file with another key.
     pub(crate) fn change_key(&self, key: &StoreKey) -> Result<(), Error> {
         let pragma = Zeroizing::new(format!("PRAGMA rekey = \"x'{}'\"", &*hex(key.as_bytes())));
+        kill_point::reached("change_store_key", Step::BeforeApplied);
         self.connection.execute_batch(&pragma)?;
+        kill_point::reached("change_store_key", Step::Applied);
         self.scrub()
     }
 }

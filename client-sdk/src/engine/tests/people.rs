@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openmls_traits::signatures::Signer as _;
 use tokio::sync::oneshot;
-use valise_device_certificate::{KeyKind, TrustBundle, certification_request};
+use valise_device_certificate::{
+    KeyKind, ServiceIdentity, ServiceKey, TrustBundle, certification_request, service_uri,
+};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Refusal, UserId};
 
@@ -47,6 +49,29 @@ impl World {
             authority,
             external_sender: service.tls_serialize_detached().unwrap(),
         }
+    }
+
+    /// A deployment whose service is a real one, and that service's identity.
+    pub(super) fn with_service() -> (Self, ServiceIdentity) {
+        let mut world = Self::new();
+        let (name, key) = ("delivery-service", ServiceKey::generate().unwrap());
+        let request = key.request().unwrap();
+        let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        request.params.distinguished_name.push(DnType::CommonName, name);
+        let uri = service_uri("a.example", name);
+        request.params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
+        let chain = vec![request.signed_by(&world.authority).unwrap().der().to_vec()];
+        let identity = key.with_chain(chain).unwrap();
+        let sender = ExternalSender::new(
+            SignaturePublicKey::from(identity.public_key()),
+            valise_group_rules::credential(identity.chain()),
+        );
+        world.external_sender = sender.tls_serialize_detached().unwrap();
+        (world, identity)
+    }
+
+    pub(super) fn bundle(&self) -> TrustBundle {
+        TrustBundle::from_der([self.authority.der().to_vec()]).unwrap()
     }
 
     pub(super) fn bundle_with(&self, other: &Self) -> TrustBundle {
@@ -117,7 +142,7 @@ impl World {
         person
     }
 
-    fn start(db: Database) -> Person {
+    pub(super) fn start(db: Database) -> Person {
         let row = db.device().unwrap().unwrap();
         let signer = crate::mls::load_signer(&db.connection, &row.signature_key).unwrap();
         let device = Device::new(&row.enrolled.unwrap(), signer).unwrap();
@@ -404,7 +429,7 @@ impl Person {
         events.into_iter().map(|event| event.kind).collect()
     }
 
-    fn chores(&mut self) -> Vec<Chore> {
+    pub(super) fn chores(&mut self) -> Vec<Chore> {
         std::iter::from_fn(|| self.ends.chores.try_recv().ok()).collect()
     }
 

@@ -21,6 +21,7 @@ fn sent_by(kind: UploadKind, group: GroupId, epoch: Epoch, message: Vec<u8>) -> 
     Upload {
         intent: IntentId(0),
         group,
+        operation: "add",
         kind,
         prepared: Prepared {
             key: IdempotencyKey::random(&mut rand::rng()),

@@ -26,6 +26,16 @@ fn commits(person: &mut Person, log: &mut Log, others: &mut [&mut Person]) -> us
     commits
 }
 
+/// A message that the service says it accepted so many days from now.
+fn says(person: &mut Person, log: &mut Log, days: u64) {
+    person.send(log.group, "what day is it?");
+    log.accept_all(person);
+    let entry = log.entries.last_mut().unwrap();
+    let at = entry.accepted_at.as_mut().unwrap();
+    at.seconds += (DAY.as_secs() * days).cast_signed();
+    log.deliver(person);
+}
+
 /// When the certificate in a device's leaf ends, as another device sees it.
 fn certificate_end(watcher: &mut Person, log: &Log, of: DeviceId) -> u64 {
     let live = live::get(&mut watcher.engine.live, &watcher.engine.db, log.group).unwrap();
@@ -144,9 +154,26 @@ fn stale_members_are_removed_by_those_who_may() {
     for hand in &hands {
         hand.advance(DAY * 39);
     }
-    assert_eq!(commits(&mut alice, &mut log, &mut [&mut carol]), 0);
+    says(&mut alice, &mut log, 39);
+    assert_eq!(commits(&mut alice, &mut log, &mut [&mut bob, &mut carol]), 0);
+    says(&mut alice, &mut log, 41);
+    assert_eq!(
+        commits(&mut alice, &mut log, &mut [&mut bob, &mut carol]),
+        0,
+        "the service's word alone"
+    );
     for hand in &hands {
         hand.advance(DAY * 2);
+    }
+    says(&mut alice, &mut log, 39);
+    assert_eq!(
+        commits(&mut alice, &mut log, &mut [&mut bob, &mut carol]),
+        0,
+        "this device's clock alone"
+    );
+    says(&mut alice, &mut log, 41);
+    for person in [&mut bob, &mut carol] {
+        log.deliver(person);
     }
     assert_eq!(
         commits(&mut carol, &mut log, &mut []),

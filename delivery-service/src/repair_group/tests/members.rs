@@ -321,6 +321,7 @@ impl Scene {
                 proposal_position: Position::NONE,
                 origin: EntryId::from_bytes([0; 8]),
                 frozen: true,
+                reset: false,
             },
             accepted_at: self.at(ARCHIVED),
             windows: self.members[..3].iter().map(joined).collect(),

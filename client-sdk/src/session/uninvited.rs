@@ -1,0 +1,79 @@
+//! Groups that this device is a member of and has never heard of: an invitation is kept for as long as entries are, so one that was away
+//! for longer may have lost it. It comes in as one that lost its place does, by an external commit.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use valise_proto::GroupId;
+use valise_proto::delivery::v1::ListGroupsRequest;
+
+use super::Session;
+use crate::{ByItself, Connection, Error};
+
+/// An invitation may be on its way to the inbox still, which is not where the membership is written. Who comes in before it arrives has only made a
+/// commit too many.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(session: Arc<Session>) {
+    if session.options.rejoin.lost != ByItself::Always {
+        return;
+    }
+    let mut connection = session.connection.subscribe();
+    // Each time that the device is in touch again: while it is, it hears of everything.
+    while connection.wait_for(|now| *now == Connection::Live).await.is_ok() {
+        match session.come_in_uninvited().await {
+            Ok(()) => {}
+            Err(Error::Closed) => return,
+            Err(error) => tracing::warn!(%error, "groups without an invitation could not be looked for"),
+        }
+        if connection.wait_for(|now| *now != Connection::Live).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Session {
+    async fn come_in_uninvited(&self) -> Result<(), Error> {
+        tokio::time::sleep(GRACE).await;
+        let before = self.never_heard_of().await?;
+        if before.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(GRACE).await;
+        let still = self.never_heard_of().await?;
+        let groups: Vec<GroupId> = still.intersection(&before).copied().collect();
+        tracing::warn!(
+            count = groups.len(),
+            "invitations are gone: coming in without them"
+        );
+        self.engine.run(move |engine| engine.come_in(&groups)).await
+    }
+
+    /// As the service says: it cannot make the device a member that way, only show it what it is one of.
+    async fn never_heard_of(&self) -> Result<HashSet<GroupId>, Error> {
+        let mut unknown = HashSet::new();
+        let mut after_group_id = Bytes::new();
+        loop {
+            let request = ListGroupsRequest {
+                page_size: 1000,
+                after_group_id,
+            };
+            let page = self.transport.list_groups(request).await?;
+            let Some(last) = page.groups.last() else {
+                return Ok(unknown);
+            };
+            after_group_id = last.group_id.clone();
+            for group in page.groups.iter().filter(|group| group.device_is_member) {
+                let Ok(id) = GroupId::try_from(&*group.group_id) else {
+                    continue;
+                };
+                let standing = self.engine.run(move |engine| engine.standing(id)).await?;
+                if standing.is_none() {
+                    unknown.insert(id);
+                }
+            }
+        }
+    }
+}
