@@ -1,6 +1,7 @@
 //! B9: a device that was away catches up with 200 groups and 20,000 messages, from opening its store to having all of them in it;
 //! against the same bytes read straight from the log and decrypted by openmls alone, on groups that are loaded already.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -207,7 +208,11 @@ async fn reference(
     messages: usize,
 ) -> Result<f64> {
     let connection = Connection::open(store)?;
-    let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = key.as_bytes().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
     connection.execute_batch(&format!("PRAGMA key = \"x'{hex}'\""))?;
     let storage = SqliteStorageProvider::<Json, _>::new(&connection);
     let provider = OpenMlsRustCrypto::default();

@@ -61,8 +61,8 @@ impl Profile {
     /// Notes which cipher suites the device is enrolled with, the one of its own groups first.
     pub(crate) fn set_suites(&self, suites: &[CipherSuite]) -> Result<(), CliError> {
         let file = self.suites_file();
-        let lines: String = suites.iter().map(|suite| format!("{suite}\n")).collect();
-        fs::write(&file, lines).map_err(CliError::io(format!("cannot write {}", file.display())))
+        let lines: Vec<_> = suites.iter().map(ToString::to_string).collect();
+        fs::write(&file, lines.join("\n")).map_err(CliError::io(format!("cannot write {}", file.display())))
     }
 
     /// The suites that were noted; none where nothing was.

@@ -107,6 +107,14 @@ pub struct AuditEvent {
 }
 
 /// Where a group stands, as the service sees it: nothing of what it says or is called.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// # let group = alice.create_group("Sound").await?.id();
+/// let standing = administrator.administration().describe_group(group).await?;
+/// assert_eq!((standing.members, standing.frozen, standing.successor), (1, false, None));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupStanding {
     /// Its newest entry.
@@ -124,6 +132,15 @@ pub struct GroupStanding {
 }
 
 /// A commit that members could not process.
+///
+/// ```
+/// # valise_tests::example::with_administrator(async |administrator, alice| {
+/// for commit in administrator.administration().commit_reports(None).await? {
+///     let devices: u32 = commit.faults.iter().map(|(_, devices)| devices).sum();
+///     println!("{}: {devices} devices cannot process the commit at {}", commit.group, commit.position);
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportedCommit {
     /// The group.
@@ -150,7 +167,7 @@ impl Administration {
     /// use std::time::Duration;
     /// use valise_client_sdk::{UserId, UserKind};
     ///
-    /// let bob: UserId = "bob@interieur.example".parse()?;
+    /// let bob: UserId = "bob@valise.example".parse()?;
     /// let administration = administrator.administration();
     /// let day = Duration::from_secs(24 * 3600);
     /// let code = administration.create_enrolment_code(&bob, UserKind::Device, day).await?;
@@ -252,11 +269,31 @@ impl Administration {
 
     /// Puts a group that the service has frozen back to the newest archived entry, goes on from there with what devices have given back,
     /// and opens it. Devices that have seen more join again; all others go on.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// use valise_client_sdk::Reason;
+    ///
+    /// # let group = alice.create_group("Sound").await?.id();
+    /// // Only a frozen group can be repaired, and this one is sound.
+    /// let refused = administrator.administration().repair_group(group, None).await;
+    /// assert_eq!(refused.err().and_then(|error| error.reason()), Some(Reason::PolicyDenied));
+    /// # Ok(()) });
+    /// ```
     pub async fn repair_group(&self, group: GroupId, up_to: Option<Position>) -> Result<Repair, Error> {
         self.repair(group, up_to, false).await
     }
 
     /// What [`Administration::repair_group`] would do now. Devices that come online later may know more.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// # let group = alice.create_group("Sound").await?.id();
+    /// // Look first. Here there is nothing to repair.
+    /// let plan = administrator.administration().plan_repair(group, None).await;
+    /// assert!(plan.is_err());
+    /// # Ok(()) });
+    /// ```
     pub async fn plan_repair(&self, group: GroupId, up_to: Option<Position>) -> Result<Repair, Error> {
         self.repair(group, up_to, true).await
     }
@@ -273,6 +310,15 @@ impl Administration {
 
     /// Ends a group for ever, for its members to go on under a new id, which is returned. They do so by themselves. Of a group that was reset before
     /// it is the first one.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// # let group = alice.create_group("Sound").await?.id();
+    /// let successor = administrator.administration().reset_group(group).await?;
+    /// // Again, it is the same one.
+    /// assert_eq!(administrator.administration().reset_group(group).await?, successor);
+    /// # Ok(()) });
+    /// ```
     pub async fn reset_group(&self, group: GroupId) -> Result<GroupId, Error> {
         let request = delivery::ResetGroupRequest {
             group_id: group.to_vec().into(),
@@ -282,6 +328,13 @@ impl Administration {
     }
 
     /// Where a group stands.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// # let group = alice.create_group("Sound").await?.id();
+    /// println!("epoch {}", administrator.administration().describe_group(group).await?.epoch);
+    /// # Ok(()) });
+    /// ```
     pub async fn describe_group(&self, group: GroupId) -> Result<GroupStanding, Error> {
         let request = delivery::DescribeGroupRequest {
             group_id: group.to_vec().into(),
@@ -298,6 +351,13 @@ impl Administration {
     }
 
     /// The commits that members could not process, of one group or of all, by group id and position.
+    ///
+    /// ```
+    /// # valise_tests::example::with_administrator(async |administrator, alice| {
+    /// let reports = administrator.administration().commit_reports(None).await?;
+    /// assert!(reports.is_empty());
+    /// # Ok(()) });
+    /// ```
     pub async fn commit_reports(&self, group: Option<GroupId>) -> Result<Vec<ReportedCommit>, Error> {
         let mut commits: Vec<ReportedCommit> = Vec::new();
         loop {

@@ -235,8 +235,7 @@ impl Client {
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
     /// let event = alice.events().next().await.ok_or("closed")?;
     /// alice.confirm(event.id).await?;
-    /// let next = alice.events().next().await.ok_or("closed")?;
-    /// assert!(next.id > event.id);
+    /// // From now on `events`, also after a restart, begins after it.
     /// # Ok(()) });
     /// ```
     pub async fn confirm(&self, event: EventId) -> Result<(), Error> {
@@ -279,12 +278,14 @@ impl Client {
     /// If the process ends meanwhile, either the old or the new key opens it: keep both until this returns.
     ///
     /// ```
-    /// # valise_tests::example::with_people(async |alice, bob| {
-    /// use valise_client_sdk::StoreKey;
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store, StoreKey};
     ///
-    /// let new = StoreKey::random(); // first keep it beside the old one
-    /// alice.change_store_key(new).await?;
-    /// // From here on the old one opens nothing.
+    /// let (file, old, new) = (folder.join("alice.valise"), StoreKey::random(), StoreKey::random());
+    /// let alice = Client::enrol(server, code, "laptop", Store::file(&file, old)).await?;
+    /// alice.change_store_key(new.clone()).await?; // keep both until this returns
+    /// alice.close().await;
+    /// Client::open(Store::file(&file, new)).await?;
     /// # Ok(()) });
     /// ```
     pub async fn change_store_key(&self, key: StoreKey) -> Result<(), Error> {

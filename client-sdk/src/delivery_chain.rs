@@ -18,6 +18,13 @@ const VERSION: u16 = 1;
 
 /// A hash over what a device was shown of a group's log, from the commit that began the epoch up to a position: equal on all devices
 /// that were shown the same.
+///
+/// ```
+/// use valise_client_sdk::ChainValue;
+///
+/// let value = ChainValue::from_bytes([7; 32]);
+/// assert_eq!(value.to_string().len(), 64); // hexadecimal
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChainValue([u8; 32]);
 

@@ -30,9 +30,11 @@ impl EventId {
 /// One device of a user.
 ///
 /// ```
-/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// # valise_tests::example::with_people(async |alice, bob| {
 /// use valise_client_sdk::{EventKind, Peer};
 ///
+/// let group = alice.create_group("Budget 2027").await?;
+/// group.add(&[bob.user()]).await?;
 /// let mut events = bob.events();
 /// let event = events.next().await.ok_or("closed")?;
 /// let EventKind::Joined { by: Peer { user, device } } = event.kind else { return Err("not joined".into()) };
@@ -260,10 +262,12 @@ pub enum EventKind {
 /// Events in order, beginning with the first that is not confirmed. Ends when the client is closed.
 ///
 /// ```
-/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// # valise_tests::example::with_people(async |alice, bob| {
 /// use futures::StreamExt;
 /// use valise_client_sdk::EventKind;
 ///
+/// let group = alice.create_group("Budget 2027").await?;
+/// group.add(&[bob.user()]).await?;
 /// // It is a stream, too.
 /// let joined = bob.events().filter(|event| {
 ///     futures::future::ready(matches!(event.kind, EventKind::Joined { .. }))

@@ -41,7 +41,7 @@ pub struct Group {
 ///
 /// let ids: Vec<UserId> = vec![bob.user().clone()];
 /// group.remove(&ids).await?;
-/// group.add(&["bob@interieur.example"]).await?; // the same, as text
+/// group.add(&["bob@valise.example"]).await?; // the same, as text
 /// # Ok(()) });
 /// ```
 pub trait Users {
@@ -74,7 +74,7 @@ impl<T: AsUser, const N: usize> Users for [T; N] {
 /// use valise_client_sdk::Role;
 ///
 /// group.set_role(bob.user(), Role::Moderator).await?;
-/// group.set_role("bob@interieur.example", Role::Member).await?; // the same user, as text
+/// group.set_role("bob@valise.example", Role::Member).await?; // the same user, as text
 /// # Ok(()) });
 /// ```
 pub trait AsUser {
@@ -239,7 +239,7 @@ impl Group {
     /// use valise_client_sdk::AddFailure;
     ///
     /// let group = alice.create_group("Budget 2027").await?;
-    /// let added = group.add(&["bob@interieur.example", "nobody@interieur.example"]).await?;
+    /// let added = group.add(&["bob@valise.example", "nobody@valise.example"]).await?;
     /// assert_eq!(added.devices, [(bob.user().clone(), bob.device())]);
     /// for (user, device, failure) in added.failed {
     ///     assert_eq!((user.name(), device, failure), ("nobody", None, AddFailure::UnknownUser));

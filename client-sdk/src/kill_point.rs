@@ -1,6 +1,6 @@
 //! Steps of operations at which a test may end the process, to see that what was begun is done once or not at all.
 //!
-//! Each operation goes through [`Step`]s; [`POINTS`] says through which. With the cargo feature `kill-points` a process whose environment
+//! Each operation goes through [`Step`]s; `POINTS` says through which. With the cargo feature `kill-points` a process whose environment
 //! says `VALISE_KILL_POINT=send/answered` aborts when it gets there. Without the feature, as in every build of a product, the functions
 //! here are empty; with it, but without the variable, nothing happens either.
 

@@ -55,7 +55,7 @@ impl Client {
     ///
     /// ```
     /// # valise_tests::example::with_people(async |alice, bob| {
-    /// let made = alice.create_group_with("Budget 2027", &["bob@interieur.example"]).await?;
+    /// let made = alice.create_group_with("Budget 2027", &["bob@valise.example"]).await?;
     /// assert_eq!(made.added.devices, [(bob.user().clone(), bob.device())]);
     /// made.group.send("Bonjour").await?;
     /// # Ok(()) });

@@ -6,6 +6,14 @@ use valise_proto::{DeviceId, EntryId, Epoch, Position};
 use crate::Error;
 
 /// Where a repaired group stands, and where that came from.
+///
+/// ```
+/// use valise_client_sdk::Repair;
+///
+/// fn tell(repair: &Repair) -> String {
+///     format!("{} entries came back from {} devices, {} are lost", repair.restored(), repair.devices, repair.lost())
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Repair {
     /// Its newest entry.
@@ -43,6 +51,14 @@ impl Repair {
 }
 
 /// Why a repair goes no further.
+///
+/// ```
+/// use valise_client_sdk::{Repair, RepairEnd};
+///
+/// fn is_worth_waiting(repair: &Repair) -> bool {
+///     repair.end == RepairEnd::Missing // a device that is offline may have more
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RepairEnd {
@@ -59,6 +75,16 @@ pub enum RepairEnd {
 }
 
 /// What some devices say that a position held.
+///
+/// ```
+/// use valise_client_sdk::Repair;
+///
+/// fn tell(repair: &Repair) {
+///     for candidate in &repair.candidates {
+///         println!("{} devices: entry {:?} {}", candidate.devices.len(), candidate.entry, candidate.rule);
+///     }
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RepairCandidate {
     /// The entry's id.
@@ -75,12 +101,11 @@ impl TryFrom<wire::RepairGroupResponse> for Repair {
     fn try_from(response: wire::RepairGroupResponse) -> Result<Self, Error> {
         let end = match response.end() {
             wire::RepairEnd::Complete => RepairEnd::Complete,
-            wire::RepairEnd::Missing => RepairEnd::Missing,
             wire::RepairEnd::Conflict => RepairEnd::Conflict,
             wire::RepairEnd::Refused => RepairEnd::Refused,
             wire::RepairEnd::Limit => RepairEnd::Limit,
-            // An older service knows the archive alone.
-            wire::RepairEnd::Unspecified => RepairEnd::Missing,
+            // An older service says nothing: it knows the archive alone.
+            wire::RepairEnd::Missing | wire::RepairEnd::Unspecified => RepairEnd::Missing,
         };
         let candidate = |candidate: wire::RepairCandidate| {
             let devices = candidate.device_ids.iter().map(|device| device.parse());

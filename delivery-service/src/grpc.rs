@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use openmls::prelude::tls_codec::Serialize as _;
+use openmls::prelude::tls_codec::Serialize as TlsSerialize;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use valise_access_token::{Caller, VerifiedToken};
 use valise_device_certificate::KeyKind;
@@ -53,7 +53,7 @@ impl DeliveryService for Grpc {
         let external_sender = |kind| {
             let sender = suites
                 .external_sender(kind)
-                .map(|sender| sender.tls_serialize_detached());
+                .map(TlsSerialize::tls_serialize_detached);
             sender
                 .transpose()
                 .map(Option::unwrap_or_default)

@@ -137,7 +137,7 @@ fn repaired(frozen: &Frozen, plan: Plan) -> Repaired {
     let restored = plan.state.position_of_log.0 - frozen.head.position.0;
     Repaired {
         position: plan.state.position_of_log,
-        epoch: plan.state.folded.epoch(),
+        epoch: plan.state.group.epoch(),
         archived: frozen.head.position,
         offering_devices: plan.offering.len(),
         least_agreeing: if restored == 0 { 0 } else { plan.least_agreeing },

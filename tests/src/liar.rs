@@ -174,7 +174,9 @@ impl Tale {
             Some(FromDevice::ChangeGroups(change)) => &mut change.add,
             _ => return request,
         };
-        cursors.iter_mut().for_each(|cursor| self.place(cursor));
+        for cursor in cursors {
+            self.place(cursor);
+        }
         request
     }
 

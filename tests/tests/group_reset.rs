@@ -369,13 +369,20 @@ async fn a_reset_on_the_command_line() {
     let reset = admin(&["reset", &old, "--json"]).await.ok();
     let reset: Value = serde_json::from_str(&reset).unwrap();
     let successor = reset["successor"].as_str().unwrap();
+    // Whoever makes the successor has to be there until the other one is in it.
+    let mut both = Vec::new();
     for name in ["anna", "ben"] {
         let mut listening = Running::start(homes.command(name, &["listen", "--json"]));
         let told = listening.line_that(|line| line.contains("\"group_reset\"")).await;
         assert!(told.contains(&old) && told.contains(successor), "{told}");
+        both.push(listening);
+    }
+    for listening in &mut both {
         listening
             .line_that(|line| line.contains("\"joined\"") && line.contains(successor))
             .await;
+    }
+    for listening in both {
         listening.terminate();
         listening.rest().await;
     }

@@ -1,7 +1,5 @@
 //! The largest commit that there is in the post-quantum suite, whose keys are forty times as large: 256 Adds, within the limits.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use std::time::Duration;
 
 use futures::StreamExt;

@@ -1,10 +1,6 @@
 //! The examples of the guide for app developers are code that runs.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a failed set-up is a failed test, and an example may print"
-)]
+#![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::path::Path;
 

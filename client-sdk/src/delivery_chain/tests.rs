@@ -36,7 +36,8 @@ fn computed() -> Vec<(&'static str, String)> {
         position: Position(43),
         value: second,
     };
-    let claim: String = claim.to_aad().iter().map(|byte| format!("{byte:02x}")).collect();
+    let claim: Vec<_> = claim.to_aad().iter().map(|byte| format!("{byte:02x}")).collect();
+    let claim = claim.concat();
     vec![
         ("origin", origin.to_string()),
         ("start", start.to_string()),

@@ -1,7 +1,7 @@
 //! Waiting until this device knows what the service knows.
 
 use valise_proto::delivery::v1::ListGroupsRequest;
-use valise_proto::{GroupId, Position};
+use valise_proto::{GroupId, Position, Reason};
 
 use super::Session;
 use crate::{Connection, Error, OfflineReason};
@@ -66,12 +66,23 @@ impl Session {
                 match standing {
                     None => targets.push((id, None)),
                     Some((status, position)) if status.is_followed() => {
-                        let head = self.transport.entries_after(id, position, 1).await?;
-                        targets.push((id, Some(Position(head.last_position))));
+                        targets.push((id, Some(self.head(id, position).await?)));
                     }
                     Some(_) => {}
                 }
             }
+        }
+    }
+
+    /// The last entry of a group that this device may read; of one whose log is trimmed beyond its place, the first that is kept: the device
+    /// gets there, or past it, by coming back.
+    async fn head(&self, group: GroupId, position: Position) -> Result<Position, Error> {
+        match self.transport.entries_after(group, position, 1).await {
+            Ok(head) => Ok(Position(head.last_position)),
+            Err(Error::Refused(refusal)) if refusal.reason == Reason::PositionTrimmed => {
+                Ok(refusal.number("first_position").map_or(position.next(), Position))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct Judged {
 
 /// A group, folded so far.
 pub(crate) struct Folded {
-    pub(crate) folded: GroupState,
+    pub(crate) group: GroupState,
     /// Unlike the state's own it counts messages.
     pub(crate) position_of_log: Position,
     accepted_at: u64,
@@ -81,7 +81,7 @@ impl Plan {
         }
         Self {
             state: Folded {
-                folded: state,
+                group: state,
                 position_of_log: frozen.head.position,
                 accepted_at: frozen.accepted_at,
             },
@@ -167,7 +167,7 @@ impl Plan {
             {
                 Err(valise_group_rules::RuleViolation("repeated"))
             } else {
-                self.rules.judge(&state.folded, state.accepted_at, candidate)
+                self.rules.judge(&state.group, state.accepted_at, candidate)
             };
             judged.push(Judged {
                 id: candidate.entry.id,
@@ -197,7 +197,7 @@ impl Plan {
         let position = entry.position;
         match step {
             Step::Message => {}
-            Step::Proposal(queued, removes) => self.state.folded.queue(*queued, removes, position)?,
+            Step::Proposal(queued, removes) => self.state.group.queue(*queued, removes, position)?,
             Step::Commit { verified, group_info } => self.commit(entry, *verified, group_info)?,
         }
         self.messages.insert(*restored_key(&entry.bytes).as_bytes());
@@ -241,9 +241,9 @@ impl Plan {
             });
             self.changed.insert(identity.device);
         }
-        self.state.folded.merge(staged, position)?;
+        self.state.group.merge(staged, position)?;
         if !summary.added.is_empty() {
-            self.snapshot = self.state.folded.due_snapshot(true, entry.id)?;
+            self.snapshot = self.state.group.due_snapshot(true, entry.id)?;
         }
         self.group_info_missing = group_info.is_none();
         self.restoration.group_info = group_info.map(|info| (info, position));

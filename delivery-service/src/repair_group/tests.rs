@@ -36,7 +36,7 @@ fn everything_that_all_agree_on_comes_back() {
     offered[1].group_info = Some(info.clone());
     let plan = scene.plan(&offered, FAR);
     assert_eq!(end(&plan), (End::Complete, ARCHIVED + 3));
-    assert_eq!(plan.state.folded.epoch().0, 2);
+    assert_eq!(plan.state.group.epoch().0, 2);
     assert_eq!((plan.least_agreeing, plan.offering.len()), (3, 3));
     let restored: Vec<_> = plan.restoration.entries.iter().map(|entry| entry.id).collect();
     assert_eq!(restored, [first.id, commit.id, last.id]);
@@ -96,7 +96,7 @@ fn forgeries_are_passed_over() {
 }
 
 #[test]
-fn a_commit_in_anothers_name_is_passed_over() {
+fn a_commit_in_the_name_of_another_is_passed_over() {
     let mut scene = Scene::new();
     let (commit, _, _) = scene.commit(1, &Doing::default());
     let alice = scene.members[0].device;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SanType};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SanType, SerialNumber};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
@@ -151,5 +151,8 @@ fn certify(key: &KeyPair, chain_file: &Path) {
     let mut certificate = CertificateParams::default();
     let uri = "valise://valise.example/s/delivery-service".try_into().unwrap();
     certificate.subject_alt_names = vec![SanType::URI(uri)];
+    // A key and its certificate's number make the whole certificate: the same twice would be the same certificate.
+    let name = chain_file.file_name().unwrap().as_encoded_bytes();
+    certificate.serial_number = Some(SerialNumber::from_slice(&name[..8]));
     std::fs::write(chain_file, certificate.self_signed(key).unwrap().pem()).unwrap();
 }

@@ -160,7 +160,7 @@ fn a_successor_that_its_maker_has_changed_is_not_entered() {
         } else {
             bob.add(&mut new, &mut [&mut dave, &mut alice]);
         }
-        let cause = rule.to_owned();
+        let cause = format!("rule broken: {rule}");
         assert_eq!(alice.events(), [EventKind::WelcomeUnusable { cause }]);
         assert_eq!(alice.state(successor).status, GroupStatus::WelcomeUnusable);
         // Whom nothing ties to the old group, nothing tells that this is wrong.

@@ -114,7 +114,7 @@ impl Member {
         self.group.as_ref().unwrap().epoch().as_u64()
     }
 
-    fn join(&mut self, welcome: MlsMessageOut, tree: RatchetTreeIn) {
+    fn join(&mut self, welcome: &MlsMessageOut, tree: RatchetTreeIn) {
         let welcome = MlsMessageIn::tls_deserialize_exact_bytes(&welcome.to_bytes().unwrap()).unwrap();
         let openmls::prelude::MlsMessageBodyIn::Welcome(welcome) = welcome.extract() else {
             unreachable!("a Welcome")
@@ -191,7 +191,7 @@ impl Scene {
         let tree: RatchetTreeIn = group.export_ratchet_tree().into();
         members[0].group = Some(group);
         for member in &mut members[1..3] {
-            member.join(welcome.clone(), tree.clone());
+            member.join(&welcome, tree.clone());
         }
         Self {
             id,
@@ -287,7 +287,7 @@ impl Scene {
         }
         if let Some(welcome) = welcome {
             let tree: RatchetTreeIn = self.members[by].group().export_ratchet_tree().into();
-            self.members[3].join(welcome, tree);
+            self.members[3].join(&welcome, tree);
         }
     }
 

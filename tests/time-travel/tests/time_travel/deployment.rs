@@ -1,5 +1,5 @@
 //! All three services in this process, each on a socket of its own, as their programs run them; the delivery service on Redis and
-//! PostgreSQL. They ask the wall clock, and so move with it.
+//! `PostgreSQL`. They ask the wall clock, and so move with it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -218,11 +218,8 @@ impl Deployment {
 
     /// Waits until nothing is kept of a group's messages up to that position.
     pub(crate) async fn has_forgotten(&self, group: GroupId, position: u64) {
-        let group: String = group
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        // Hexadecimal, without the hyphens of a UUID.
+        let group = group.to_string().replace('-', "");
         let question = format!(
             "SELECT deleted FROM groups WHERE group_id = decode('{group}', 'hex') AND trimmed >= {position}"
         );

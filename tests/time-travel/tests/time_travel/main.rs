@@ -340,13 +340,6 @@ async fn four_hundred_days() {
     )
     .await;
     agree(quiet, &[&alice, &erin, &frank], &[&alice, &erin, &frank]).await;
-    let new = frank.client().create_group("New").await.unwrap().id();
-    for whom in [&alice, &bob, &dave, &erin, &grace] {
-        add(&frank, new, whom).await.unwrap();
-        joined(whom.client(), new).await;
-    }
-    let all = [&alice, &bob, &dave, &erin, &frank, &grace];
-    agree(new, &all, &all).await;
     for mut person in [alice, bob, dave, erin, frank, grace] {
         person.off().await;
     }

@@ -33,8 +33,11 @@ pub(super) struct Actor {
     /// Epochs whose proposals it is to commit, if nobody else does.
     to_commit: BTreeSet<Epoch>,
     /// What its app waits for, and the text where it is one.
-    pub(super) waiting: Vec<(Option<String>, oneshot::Receiver<Result<Outcome, Error>>)>,
+    pub(super) waiting: Vec<(Option<String>, Answer)>,
 }
+
+/// Where an app hears of an operation's outcome.
+type Answer = oneshot::Receiver<Result<Outcome, Error>>;
 
 /// One group.
 pub(super) struct Machine<'a> {
@@ -173,6 +176,10 @@ impl<'a> Machine<'a> {
                 return Ok(false);
             }
             let upload = person.upload();
+            if person.engine.db.intent(upload.intent).unwrap().is_none() {
+                // What became of it is known already: its entry has come back.
+                return Ok(true);
+            }
             let request = self.request(by, &upload)?;
             self.actors[by].in_flight = Some(InFlight {
                 request,
@@ -353,7 +360,9 @@ impl<'a> Machine<'a> {
             View { leaving: true, .. } => GroupStatus::Leaving,
             _ => GroupStatus::Active,
         };
-        if (status, position.0) == (expected, view.cursor) {
+        // Who is alone leaves by itself, and the service never hears of it.
+        let left_alone = status == GroupStatus::Removed && self.model.roster.iter().eq([&by]);
+        if left_alone || (status, position.0) == (expected, view.cursor) {
             Ok(())
         } else {
             Err(format!(

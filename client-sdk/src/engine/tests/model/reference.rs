@@ -173,7 +173,7 @@ impl Model {
         if let Some(&first) = self.keys.get(&key)
             && first >= self.first
         {
-            return expect("the first answer again", answer, Ok(first));
+            return expect("the first answer again", &answer, &Ok(first));
         }
         if !self.acceptable(by, epoch, request) {
             return answer
@@ -189,7 +189,7 @@ impl Model {
             return Ok(());
         }
         let position = self.end() + 1;
-        expect("accepted", answer, Ok(position))?;
+        expect("accepted", &answer, &Ok(position))?;
         self.keys.insert(key, position);
         self.append(by, request);
         Ok(())
@@ -344,7 +344,7 @@ impl Model {
                 }
             }
             Request::Message(_, Some(naming)) if view.lost && naming.new => {
-                view.name.clone_from(&naming.name)
+                view.name.clone_from(&naming.name);
             }
             _ => {}
         }
@@ -374,7 +374,7 @@ impl Model {
         let has = |entry: &Entry| matches!(entry, Entry::Message { text: Some(it), .. } if it == text);
         (1..)
             .zip(&self.log)
-            .filter(|(_, entry)| has(*entry))
+            .filter(|(_, entry)| has(entry))
             .map(|(position, _)| position)
             .collect()
     }
@@ -390,7 +390,7 @@ impl View {
     }
 }
 
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), String> {
     if found == expected {
         Ok(())
     } else {

@@ -17,8 +17,8 @@ impl Machine<'_> {
     /// Everybody is in touch: all must agree soon, everybody can say something, and everything is as the model says.
     pub(super) fn finish(mut self) -> Check {
         self.settle()?;
-        for by in 0..self.actors.len() {
-            let may = self.model.role(OWNERS[by]) >= Role::Member;
+        for (by, owner) in OWNERS.into_iter().enumerate().take(self.actors.len()) {
+            let may = self.model.role(owner) >= Role::Member;
             let active = self.model.views[by].inside && !self.model.views[by].lost;
             if may && active && !self.is_revoked(by) {
                 self.send(by);

@@ -39,5 +39,5 @@ local record = pack('>Bc16c16I8I8', 2, id, successor, position, at) .. table.con
 call('HSET', heads, id, string.char(flags + 2) .. sub(kept, 2), 'seq', text(seq))
 call('ZADD', changes, text(seq), id)
 local handed = call('XADD', out, '*', 'h', record)
-publish(channel, {pack('>BI8c16', 2, seq, id)})
+publish(channel, {pack('>BI8c16', 2, seq, id), ''})
 return {text(position), handed}
