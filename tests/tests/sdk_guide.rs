@@ -51,9 +51,9 @@ async fn talk(alice: &Client, group: &Group) -> Result<Vec<HistoryMessage>, Erro
             SendStatus::Failed { cause, what_now } => println!("{cause}: {what_now:?}"),
         }
     }
-    alice.synced().await?;
     group.send(Content::edit(id, "Let us meet at ten")).await?;
     group.send(Content::reaction(id, "👍")).await?;
+    alice.synced().await?; // what they change is changed when they have come back
     group.history().search("meet", 20).await
 }
 
