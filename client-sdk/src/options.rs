@@ -315,6 +315,9 @@ pub struct RejoinPolicy {
     /// After a commit that this device cannot process. Off by default, and better left so: whoever can make one commit that fails
     /// could then make members accept whatever state of the group they are shown next (RFC 9750 §5.3, §6.6).
     pub bad_commit: ByItself,
+    /// How long an invitation may take to a device that the service already names as a member. After that it counts as lost, and the device
+    /// comes in as `lost` says. Shorter than a failover of the service's stores takes, it makes commits that nobody needs. Default 2 minutes.
+    pub invitation_wait: Duration,
 }
 
 impl Default for RejoinPolicy {
@@ -323,6 +326,7 @@ impl Default for RejoinPolicy {
             lost: ByItself::Always,
             other_devices: ByItself::Never,
             bad_commit: ByItself::Never,
+            invitation_wait: Duration::from_mins(2),
         }
     }
 }

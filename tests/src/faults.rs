@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use valise_local_stack::LocalStack;
 
 use crate::proxy::Proxy;
-use crate::wait::SOON;
+use crate::wait::{SOON, until};
 
 /// How long PostgreSQL is away.
 const WITHOUT_SQL: Duration = Duration::from_secs(10);
@@ -155,16 +155,20 @@ impl<'a> Faults<'a> {
     async fn migrate_slot(&mut self) {
         let redis = self.stack.redis();
         redis.settled().await;
-        let mut busy = Vec::new();
         let primaries = redis.primaries().await;
-        for primary in &primaries {
-            let keys = redis.node(*primary).command(&["KEYS", "{p*}s:*"]).await;
-            for key in keys.lines().filter(|line| line.starts_with("{p")) {
-                let tag = key.split_inclusive('}').next().unwrap_or_default();
-                busy.push((tag.to_owned(), *primary));
+        let busy = until("a group to be in the log", async || {
+            let mut busy = Vec::new();
+            for primary in &primaries {
+                let keys = redis.node(*primary).command(&["KEYS", "{p*}s:*"]).await;
+                for key in keys.lines().filter(|line| line.starts_with("{p")) {
+                    let tag = key.split_inclusive('}').next().unwrap_or_default();
+                    busy.push((tag.to_owned(), *primary));
+                }
             }
-        }
-        busy.sort();
+            busy.sort();
+            (!busy.is_empty()).then_some(busy)
+        })
+        .await;
         let (tag, from) = busy[self.random.random_range(0..busy.len())].clone();
         let others: Vec<usize> = primaries.into_iter().filter(|primary| *primary != from).collect();
         let to = others[self.random.random_range(0..others.len())];

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use valise_proto::GroupId;
@@ -11,10 +10,6 @@ use valise_proto::delivery::v1::ListGroupsRequest;
 
 use super::Session;
 use crate::{ByItself, Connection, Error};
-
-/// An invitation may be on its way to the inbox still, which is not where the membership is written. Who comes in before it arrives has only made a
-/// commit too many.
-const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(session: Arc<Session>) {
     if session.options.rejoin.lost != ByItself::Always {
@@ -36,14 +31,17 @@ pub(super) async fn run(session: Arc<Session>) {
 
 impl Session {
     async fn come_in_uninvited(&self) -> Result<(), Error> {
-        tokio::time::sleep(GRACE).await;
         let before = self.never_heard_of().await?;
         if before.is_empty() {
             return Ok(());
         }
-        tokio::time::sleep(GRACE).await;
+        // An invitation goes to the inbox by itself, and may come later than the membership is known.
+        tokio::time::sleep(self.options.rejoin.invitation_wait).await;
         let still = self.never_heard_of().await?;
         let groups: Vec<GroupId> = still.intersection(&before).copied().collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
         tracing::warn!(
             count = groups.len(),
             "invitations are gone: coming in without them"

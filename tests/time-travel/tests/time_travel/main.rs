@@ -89,6 +89,7 @@ fn settings() -> Options {
     let mut options = options(5);
     options.commit_delay = Duration::ZERO;
     options.key_upkeep.evict_stale = Some(DAY * 30);
+    options.rejoin.invitation_wait = Duration::from_secs(1);
     options
 }
 
