@@ -197,9 +197,12 @@ impl VerifierFeed {
         Ok(())
     }
 
-    /// Replaces the trust bundle.
+    /// Replaces the trust bundle, where it is another one: what was judged by this one stays judged.
     pub fn set_trust_bundle(&self, bundle: TrustBundle) {
-        *self.inner.bundle.write() = Arc::new(bundle);
+        let mut held = self.inner.bundle.write();
+        if **held != bundle {
+            *held = Arc::new(bundle);
+        }
     }
 
     /// Number of the newest revocation that is known.

@@ -12,8 +12,10 @@ use parking_lot::RwLock;
 use valise_device_certificate::{TrustBundle, common_validity};
 use valise_group_rules::{RuleViolation, chain, identify};
 
-/// Chains that are remembered; a chain is about a kilobyte.
-const REMEMBERED: u64 = 20_000;
+/// Bytes of chains that are remembered; a chain is about a kilobyte.
+const REMEMBERED: u64 = 32 * 1024 * 1024;
+/// What remembering a chain takes besides.
+const OVERHEAD: usize = 200;
 
 /// Credential and signature key of a leaf. Compared whole: what differs in a bit is another leaf.
 type Leaf = (Vec<u8>, Vec<u8>);
@@ -29,9 +31,13 @@ impl Verdicts {
     fn of(bundle: &Arc<TrustBundle>) -> Arc<Self> {
         Arc::new(Self {
             bundle: Arc::clone(bundle),
-            good: Cache::new(REMEMBERED),
+            good: Cache::builder().max_capacity(REMEMBERED).weigher(weigh).build(),
         })
     }
+}
+
+fn weigh((chain, key): &Leaf, _: &RangeInclusive<u64>) -> u32 {
+    u32::try_from(chain.len() + key.len() + OVERHEAD).unwrap_or(u32::MAX)
 }
 
 /// Judges leaves as [`identify`] does, and remembers.

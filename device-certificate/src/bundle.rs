@@ -62,6 +62,15 @@ pub struct TrustBundle {
     trusted: Arc<Vec<TrustAnchor<'static>>>,
 }
 
+/// The same certificates in the same order.
+impl PartialEq for TrustBundle {
+    fn eq(&self, other: &Self) -> bool {
+        self.anchors == other.anchors
+    }
+}
+
+impl Eq for TrustBundle {}
+
 impl fmt::Debug for TrustBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TrustBundle({} anchors)", self.anchors.len())
