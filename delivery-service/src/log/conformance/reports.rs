@@ -94,4 +94,8 @@ pub(super) async fn reports_are_kept_once_each(log: &dyn OrderedLog) {
         .collect();
     assert_eq!(of_alice, (40 - MAX_REPORTS as u64..40).collect::<Vec<_>>());
     assert_eq!(kept[0].faults, [(1, 1), (4, 1)], "others' reports stay");
+    // And is told nothing new with what is older than all that is kept.
+    for _ in 0..2 {
+        assert!(!log.report(report(group, 19, alice, 1)).await.unwrap());
+    }
 }

@@ -42,8 +42,17 @@ impl PostgresArchive {
             .bind(MAX_REPORTS as i64)
             .execute(&mut *transaction)
             .await?;
+            // One that is older than all that are kept is gone at once: that is none that is new.
+            let kept = "SELECT EXISTS (SELECT 1 FROM commit_reports WHERE group_id = $1 AND position = $2 AND reporter = $3)";
+            let is_kept: bool = query(kept)
+                .bind(group)
+                .bind(report.position.0.cast_signed())
+                .bind(reporter)
+                .try_map(|row: PgRow| row.try_get(0))
+                .fetch_one(&mut *transaction)
+                .await?;
             transaction.commit().await?;
-            Ok(new.rows_affected() == 1)
+            Ok(new.rows_affected() == 1 && is_kept)
         })
         .await
     }

@@ -31,7 +31,13 @@ pub(super) fn put(transaction: &Transaction<'_>, report: &CommitReport) -> rusql
                   ORDER BY position DESC LIMIT 1 OFFSET ?3)",
         )?
         .execute(params![group, reporter, MAX_REPORTS as i64])?;
-    Ok(new == 1)
+    // One that is older than all that are kept is gone at once: that is none that is new.
+    let is_kept = transaction
+        .prepare_cached(
+            "SELECT 1 FROM commit_reports WHERE group_id = ?1 AND position = ?2 AND reporter = ?3",
+        )?
+        .exists(params![group, report.position.0.cast_signed(), reporter])?;
+    Ok(new == 1 && is_kept)
 }
 
 /// By group and position; one commit's reports are together.
