@@ -59,6 +59,7 @@ pub(crate) struct GroupState {
     pub(crate) pending: Vec<PendingProposal>,
     /// Commits folded since the newest snapshot.
     commits_since_snapshot: u64,
+    adds_since_snapshot: bool,
     /// The tree of this epoch, once somebody has asked for it.
     tree: Option<Bytes>,
 }
@@ -76,6 +77,7 @@ impl GroupState {
             authority: Arc::new(authority),
             pending: Vec::new(),
             commits_since_snapshot: 0,
+            adds_since_snapshot: false,
             tree: None,
         })
     }

@@ -493,6 +493,7 @@ pub trait OrderedLog: Send + Sync + 'static {
         let _ = (group, restoration);
         Ok(None)
     }
+
     /// Ends a group for ever, and hands that over to the inboxes of all member devices, each once. A group that was reset before stays as it is:
     /// then the answer is the first one.
     async fn reset(

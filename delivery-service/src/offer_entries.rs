@@ -84,6 +84,15 @@ impl Delivery {
         let Some(frozen) = self.log.frozen(group).await? else {
             return Ok(false);
         };
+        if frozen.offered <= frozen.head.position {
+            return Ok(false);
+        }
+        // Anybody may ask, and a plan takes as much memory as there are offers: one at a time.
+        let _turn = self
+            .plans_asked_for
+            .acquire()
+            .await
+            .map_err(|_| Reason::Internal)?;
         let plan = self.plan_repair(group, &frozen, Position(u64::MAX)).await?;
         Ok(plan.lets_in(device))
     }

@@ -13,14 +13,15 @@ mod tests;
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, Refusal};
 
 use self::judge::Rules;
 use self::plan::{End, Judged, Plan};
 use crate::audit::Act;
-use crate::log::Head;
-use crate::log::offers::Frozen;
+use crate::log::offers::{Frozen, Restoration, restored_key};
+use crate::log::{Head, Snapshot};
 use crate::service::Delivery;
 
 /// What to do.
@@ -73,6 +74,31 @@ impl Delivery {
         self.audit
             .write_down(administrator, Act::GroupRepaired { group })
             .await?;
+        // A caller that goes away must not stop it halfway.
+        let (done, result) = oneshot::channel();
+        let delivery = Arc::clone(self);
+        self.lifecycle.spawn("repair", async move {
+            let repaired = delivery.put_back(group, restoration, snapshot).await;
+            if let Ok(head) = &repaired {
+                say(administrator, group, head, &planned);
+            }
+            let is_repaired = repaired.is_ok();
+            // Nobody listens: the caller has gone.
+            let _ = done.send(repaired.map(|_| planned));
+            if is_repaired {
+                // Whoever was revoked meanwhile may be back in, or may never have been proposed for removal.
+                delivery.issue_removals_again(group).await;
+            }
+        });
+        result.await.map_err(|_| Reason::Internal)?
+    }
+
+    async fn put_back(
+        &self,
+        group: GroupId,
+        restoration: Restoration,
+        snapshot: Option<Snapshot>,
+    ) -> Result<Head, Refusal> {
         let Some(head) = self.log.repair(group, restoration).await? else {
             return Err(self.not_frozen(group).await?);
         };
@@ -82,15 +108,7 @@ impl Delivery {
         {
             tracing::error!(%error, %group, "a snapshot could not be kept");
         }
-        say(administrator, group, &head, &planned);
-        // Whoever was revoked meanwhile may be back in, or may never have been proposed for removal.
-        let delivery = Arc::clone(self);
-        self.lifecycle.spawn("removals after a repair", async move {
-            if let Err(refusal) = delivery.remove_revoked(group).await {
-                tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
-            }
-        });
-        Ok(planned)
+        Ok(head)
     }
 
     /// The refusal for a group that there is nothing to repair of.
@@ -124,6 +142,14 @@ impl Delivery {
                 candidate
                     .by
                     .retain(|(user, device)| verifier.refusal_for(user, *device).is_none());
+                // A message of an epoch that is archived, perhaps by an earlier repair.
+                let entry = &candidate.entry;
+                if frozen.repaired && entry.epoch <= frozen.head.epoch {
+                    let key = restored_key(&entry.bytes);
+                    if self.log.repeat(group, key, entry.sender).await?.is_some() {
+                        plan.has(key);
+                    }
+                }
             }
             plan = tokio::task::spawn_blocking(move || plan.go_on(&candidates, last))
                 .await

@@ -30,8 +30,9 @@ use crate::service::Delivery;
 const PAGE: usize = 500;
 /// Tries for one group while others append to it.
 const TRIES: usize = 8;
-/// Before what failed is tried again.
+/// Before what failed is tried again, twice as long each time, up to the second.
 const WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Signs the service's own proposals.
 struct ServiceSigner<'a>(&'a ServiceIdentity);
@@ -55,39 +56,48 @@ impl Delivery {
     pub(crate) async fn follow_revocations(self: Arc<Self>) {
         let stopping = self.lifecycle.stopping().clone();
         let mut news = self.verifier.revocations();
-        let mut done = 0;
+        let (mut heard_of, mut wait) = (0, WAIT);
+        let mut revoked: Vec<(UserId, DeviceId)> = Vec::new();
         loop {
-            let known = self.verifier.revocations_after(done);
-            for revocation in known {
-                if let RevocationSubject::Device { user, device } = &revocation.subject
-                    && let Err(refusal) = self.remove_everywhere(user, *device).await
-                {
-                    tracing::warn!(%device, reason = %refusal.reason, "a revoked device is still in groups: trying again");
-                    break;
+            for revocation in self.verifier.revocations_after(heard_of) {
+                heard_of = revocation.number;
+                if let RevocationSubject::Device { user, device } = revocation.subject {
+                    revoked.push((user, device));
+                    wait = WAIT;
                 }
-                done = revocation.number;
             }
-            let behind = !self.verifier.revocations_after(done).is_empty();
+            // One that is still in a group, which may be frozen for days, must not hold up the others.
+            let mut still_there = Vec::new();
+            for (user, device) in revoked {
+                if let Err(refusal) = self.remove_everywhere(&user, device).await {
+                    tracing::warn!(%device, reason = %refusal.reason, "a revoked device is still in groups: trying again");
+                    still_there.push((user, device));
+                }
+            }
+            revoked = still_there;
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(WAIT), if behind => {}
-                heard = news.recv(), if !behind => if matches!(heard, Err(RecvError::Closed)) {
+                () = tokio::time::sleep(wait), if !revoked.is_empty() => wait = (wait * 2).min(LONGEST_WAIT),
+                heard = news.recv() => if matches!(heard, Err(RecvError::Closed)) {
                     return;
                 },
             }
         }
     }
 
+    /// From each group that takes it; says why one did not.
     async fn remove_everywhere(&self, user: &UserId, device: DeviceId) -> Result<(), Refusal> {
-        let mut after = None;
+        let (mut after, mut refused) = (None, None);
         loop {
             let page = self.log.memberships(user, device, after, PAGE).await?;
             for membership in page.iter().filter(|membership| membership.device_is_member) {
-                self.propose_removal(membership.group, device).await?;
+                if let Err(refusal) = self.propose_removal(membership.group, device).await {
+                    refused = refused.or(Some(refusal));
+                }
             }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some(last.group),
-                _ => return Ok(()),
+                _ => return refused.map_or(Ok(()), Err),
             }
         }
     }
@@ -140,10 +150,14 @@ impl Delivery {
             .map_err(|_| Reason::Internal)?
             .into();
         let read = MlsCommit::read(&bytes, ContentType::Proposal).map_err(|_| Reason::Internal)?;
-        let (queued, removes) = state.verify_proposal(read).map_err(|violation| {
-            tracing::error!(%group, rule = violation.0, "the service's own proposal is not valid");
-            Reason::Internal
-        })?;
+        let (queued, removes) = match state.verify_proposal(read) {
+            Ok(verified) => verified,
+            Err(violation) => {
+                // As of a group that names another service's certificate. It will not be valid later either.
+                tracing::error!(%group, rule = violation.0, "the service's own proposal is not valid: a revoked device stays in");
+                return Ok(());
+            }
+        };
         let appended = self
             .append(Append {
                 group,
@@ -164,8 +178,27 @@ impl Delivery {
         Ok(())
     }
 
-    /// After a commit that could not carry out the waiting Removes: revoked devices that are still there.
-    pub(crate) async fn remove_revoked(&self, group: GroupId) -> Result<(), Refusal> {
+    /// After a commit that could not carry out the waiting Removes, or a repair: proposes the Removes of revoked devices that are still there.
+    /// Tries again while the group takes nothing, until the service stops.
+    pub(crate) async fn issue_removals_again(&self, group: GroupId) {
+        let stopping = self.lifecycle.stopping().clone();
+        let mut wait = WAIT;
+        while let Err(refusal) = self.remove_revoked(group).await {
+            tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
+            if !matches!(
+                refusal.reason,
+                Reason::LogRegressed | Reason::StoreUnavailable | Reason::Overloaded | Reason::EpochConflict
+            ) {
+                return;
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            }
+        }
+    }
+
+    async fn remove_revoked(&self, group: GroupId) -> Result<(), Refusal> {
         let view = self.states.refresh(group).await?;
         let revoked: Vec<DeviceId> = view
             .roster
@@ -178,9 +211,12 @@ impl Delivery {
             })
             .map(|member| member.identity.device)
             .collect();
+        let mut refused = None;
         for device in revoked {
-            self.propose_removal(group, device).await?;
+            if let Err(refusal) = self.propose_removal(group, device).await {
+                refused = refused.or(Some(refusal));
+            }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 }

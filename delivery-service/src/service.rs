@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use valise_access_token::{Feed, TokenLayer, Verifier};
@@ -111,6 +112,8 @@ pub(crate) struct Delivery {
     /// How long devices keep what could be lost here; `None` where nothing can.
     pub(crate) entry_copies: Option<Duration>,
     pub(crate) suites: Suites,
+    /// One at a time of the repairs that are planned for devices.
+    pub(crate) plans_asked_for: Semaphore,
     pub(crate) trees: Cache<(GroupId, Epoch), Bytes>,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -157,6 +160,7 @@ impl Service {
             retention_seconds: config.retention_seconds,
             entry_copies: config.entry_copies(),
             suites,
+            plans_asked_for: Semaphore::new(1),
             trees: Cache::builder()
                 .max_capacity(TREE_CACHE_BYTES)
                 .weigher(weigh)

@@ -17,14 +17,14 @@ use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal, UserId};
 use crate::certificate_verdicts::CertificateVerdicts;
 use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
 use crate::group_state::{GroupState, Held, MlsCommit, StateError, Verified, judge_group_info};
-use crate::log::{Append, Appended, CommitEffects, EntryKind};
+use crate::log::{Append, Appended, CommitEffects, EntryKind, Refused};
 use crate::send_message;
 use crate::service::Delivery;
 
-/// A commit of a group of at most so many members, of at most so many bytes, is verified and merged where it is: that takes about a
-/// millisecond at most, and another thread would have to be woken for it.
+/// A commit of a group of at most so many members, of at most so many bytes with all that comes with it, is verified and merged where it
+/// is: that takes about a millisecond at most, and another thread would have to be woken for it.
 const SMALL_GROUP: usize = 128;
-const SMALL_COMMIT: usize = 10 * 1024;
+const SMALL_COMMIT: usize = 32 * 1024;
 
 pub(crate) struct SubmitCommit {
     pub(crate) commit: Bytes,
@@ -40,6 +40,10 @@ impl SubmitCommit {
     fn read(&self) -> Result<MlsCommit, Refusal> {
         MlsCommit::read(&self.commit, ContentType::Commit).map_err(unreadable("commit"))
     }
+
+    fn size(&self) -> usize {
+        self.commit.len() + self.group_info.len() + self.welcome.len()
+    }
 }
 
 /// Who submits it.
@@ -50,7 +54,12 @@ struct Submitter<'a> {
 
 /// What became of a commit that was judged by one state.
 enum Outcome {
-    Appended(Appended, Box<Verified>),
+    /// In the log: is it what was appended now, or what an earlier request with the same key brought?
+    Appended {
+        appended: Appended,
+        verified: Box<Verified>,
+        now: bool,
+    },
     /// Of another epoch, or not the sender's to make. If it was accepted earlier its epoch has ended.
     NotAdmitted(Refusal),
     Refused(Refusal),
@@ -78,13 +87,17 @@ impl Delivery {
 
         let held = self.states.hold_as_known(group).await?;
         let (mut held, mut outcome) = self.attempt(held, commit, &by, &request).await?;
-        if !matches!(outcome, Outcome::Appended(..)) && self.states.catch_up(group, &mut held).await? {
+        if !matches!(outcome, Outcome::Appended { .. }) && self.states.catch_up(group, &mut held).await? {
             (held, outcome) = self.attempt(held, request.read()?, &by, &request).await?;
         }
         match outcome {
-            Outcome::Appended(appended, verified) => {
+            Outcome::Appended {
+                appended,
+                verified,
+                now,
+            } => {
                 // To a repeat the state has come, or will come, by the log: its key does not say that it is the same commit.
-                if !appended.repeated {
+                if now {
                     self.merge_behind(held, group, *verified, appended, request.external);
                 }
                 Ok(appended)
@@ -119,20 +132,27 @@ impl Delivery {
             Ok(verified) => verified,
             Err(refusal) => return Ok((held, Outcome::Refused(refusal))),
         };
+        let id = new_entry_id();
         let append = Append {
             group,
             key: request.submission.key,
             may_be_repeat: request.submission.may_be_repeat,
             kind: EntryKind::Commit,
             epoch,
-            id: new_entry_id(),
+            id,
             sender: Some(by.device),
             bytes: request.commit.clone(),
             at: self.clock.unix_millis(),
             commit: Some(effects(&verified.summary, seen_proposal, request)),
         };
         let outcome = match self.log.append(append).await? {
-            Ok(appended) => Outcome::Appended(appended, verified),
+            // A store that was asked twice for it calls it a repeat, too: ids tell.
+            Ok(appended) => Outcome::Appended {
+                now: appended.id == id,
+                appended,
+                verified,
+            },
+            Err(Refused::Reset) => Outcome::Refused(self.was_reset(group).await?),
             Err(refused) => Outcome::Refused(send_message::refusal(refused)),
         };
         Ok((held, outcome))
@@ -194,7 +214,7 @@ impl Delivery {
             certificates: Arc::clone(&self.certificates),
         };
         let state = held.state()?;
-        if state.roster.len() <= SMALL_GROUP && request.commit.len() <= SMALL_COMMIT {
+        if state.roster.len() <= SMALL_GROUP && request.size() <= SMALL_COMMIT {
             let verified = judge.judge(state, commit);
             return Ok((held, verified));
         }
@@ -218,15 +238,14 @@ impl Delivery {
         let delivery = Arc::clone(self);
         self.lifecycle.spawn("merge", async move {
             delivery.merge(held, group, verified, appended).await;
-            if external && let Err(refusal) = delivery.remove_revoked(group).await {
-                tracing::warn!(%group, reason = %refusal.reason, "waiting Removes could not be issued again");
+            if external {
+                delivery.issue_removals_again(group).await;
             }
         });
     }
 
     /// The log has it; now the cached state follows. If that fails the state is dropped and rebuilt from the log.
     async fn merge(&self, mut held: Held, group: GroupId, verified: Verified, appended: Appended) {
-        let adds = !verified.summary.added.is_empty();
         let small = held.state().is_ok_and(|state| {
             state.roster.len() <= SMALL_GROUP && verified.summary.added.len() <= SMALL_GROUP
         });
@@ -236,7 +255,7 @@ impl Delivery {
                     return Err(StateError::Damaged("merge order"));
                 }
                 state.merge(verified.staged, appended.position)?;
-                state.due_snapshot(adds, appended.id)
+                state.due_snapshot(appended.id)
             });
             if result.is_err() {
                 *held.guard = None;
@@ -252,7 +271,12 @@ impl Delivery {
         match merged {
             Ok(Ok(Some(snapshot))) => {
                 if let Err(error) = self.log.put_snapshot(group, snapshot).await {
-                    tracing::error!(%error, %group, "a snapshot could not be kept");
+                    tracing::error!(%error, %group, "a snapshot could not be kept: the next commit makes another");
+                    if let Ok(mut held) = self.states.hold_as_known(group).await
+                        && let Ok(state) = held.state()
+                    {
+                        state.without_snapshot();
+                    }
                 }
             }
             Ok(Ok(None)) => {}

@@ -223,6 +223,7 @@ async fn all_go_on_in_the_successor_as_what_they_were() {
     let bundle = scene.mallory.commit(&mut scene.mallorys, Plan::self_update());
     let refused = scene.mallory.submit(&bundle).await.unwrap_err();
     assert_eq!(refused.reason, Reason::GroupReset);
+    assert_eq!(refused.metadata["successor_group_id"], successor.to_string());
     // Nobody takes the new id who was not in the old group, and nobody becomes an owner by taking it.
     let dora = Device::enrol(&scene.service, &scene.town.code("dora").await).await;
     let refused = makes(&dora, successor, &Roles::owned_by(dora.user.clone())).await;

@@ -114,6 +114,7 @@ impl GroupState {
     /// The group after a commit that the log has accepted at that position.
     pub(crate) fn merge(&mut self, staged: StagedCommit, position: Position) -> Result<(), StateError> {
         let only_keys = self.only_changes_keys(&staged);
+        let adds = staged.add_proposals().next().is_some();
         self.group
             .merge_commit(&NoStore, staged)
             .map_err(|_| StateError::Damaged("merge"))?;
@@ -129,6 +130,7 @@ impl GroupState {
         self.pending.clear();
         self.tree = None;
         self.commits_since_snapshot += 1;
+        self.adds_since_snapshot |= adds;
         Ok(())
     }
 
@@ -163,13 +165,13 @@ impl GroupState {
     /// so many commits, which bounds a replay.
     pub(crate) fn due_snapshot(
         &mut self,
-        adds: bool,
         anchor: valise_proto::EntryId,
     ) -> Result<Option<Snapshot>, StateError> {
-        if !adds && self.commits_since_snapshot < SNAPSHOT_INTERVAL {
+        if !self.adds_since_snapshot && self.commits_since_snapshot < SNAPSHOT_INTERVAL {
             return Ok(None);
         }
         self.commits_since_snapshot = 0;
+        self.adds_since_snapshot = false;
         let state = snapshot::encode(&self.group)?;
         Ok(Some(Snapshot {
             epoch: self.epoch(),
@@ -177,6 +179,11 @@ impl GroupState {
             anchor,
             state,
         }))
+    }
+
+    /// The last snapshot could not be kept: the next commit makes another.
+    pub(crate) fn without_snapshot(&mut self) {
+        self.adds_since_snapshot = true;
     }
 
     /// Applies an entry that the log accepted earlier. It was verified then; what fails now is damage.

@@ -100,6 +100,8 @@ pub struct Frozen {
     pub abandoned: Position,
     /// The newest position that was offered; [`Position::NONE`] for none.
     pub offered: Position,
+    /// Was it repaired before? Then the archive may have messages under the key of [`restored_key`].
+    pub repaired: bool,
 }
 
 /// What a repair adds to the archived log.

@@ -59,6 +59,8 @@ pub(crate) struct ArchivedGroup {
     pub(crate) accepted_at: u64,
     /// The key of its creation, where it is known.
     pub(crate) creation_key: Option<IdempotencyKey>,
+    /// How often it was repaired.
+    pub(crate) repairs: i32,
 }
 
 /// A group that the archive learns of.
@@ -78,7 +80,7 @@ pub(crate) struct Registration {
 
 const GROUP: &str =
     "SELECT number, group_id, origin, position, entry_id, epoch, commit_position, proposal_position,
-     accepted_at, creation_key, regressed_at IS NOT NULL, trimmed FROM groups";
+     accepted_at, creation_key, regressed_at IS NOT NULL, trimmed, repairs FROM groups";
 
 impl PostgresArchive {
     /// Connects; refuses a server or a schema that it must not run on.
@@ -275,6 +277,7 @@ fn archived_group(row: &PgRow) -> sqlx::Result<ArchivedGroup> {
         trimmed: position(row, 11)?,
         accepted_at: unsigned(row, 8)?,
         creation_key,
+        repairs: row.try_get(12)?,
     })
 }
 

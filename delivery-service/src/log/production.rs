@@ -463,11 +463,17 @@ impl OrderedLog for ProductionLog {
         let Some(kept) = self.archive.keep_reset(reset).await? else {
             return Ok(Err(Refused::GroupNotFound));
         };
-        self.hot.reset(group, kept.successor, kept.at).await
+        let done = self.hot.reset(group, kept.successor, kept.at).await?;
+        if done == Err(Refused::Frozen) && kept == reset {
+            // What is refused must not be done later.
+            self.archive.withdraw_reset(kept).await?;
+        }
+        Ok(done)
     }
 
     async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError> {
-        self.archive.successor(group).await
+        let reset = self.archive.kept_reset(group).await?;
+        Ok(reset.map(|reset| reset.successor))
     }
 
     async fn predecessor(&self, successor: GroupId) -> Result<Option<GroupId>, StoreError> {

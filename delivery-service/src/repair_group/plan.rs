@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use valise_group_rules::Committer;
-use valise_proto::{DeviceId, EntryId, Position, UserId};
+use valise_proto::{DeviceId, EntryId, IdempotencyKey, Position, UserId};
 
 use super::judge::{Rules, Step};
 use crate::group_state::{GroupState, StateError, Verified};
@@ -65,7 +65,7 @@ pub(crate) struct Plan {
     rules: Rules,
     windows: BTreeMap<DeviceId, (UserId, Vec<Window>)>,
     changed: HashSet<DeviceId>,
-    /// Of all that is restored: the same message is not restored twice.
+    /// Of all that is restored, now or earlier: the same message is not restored twice.
     messages: HashSet<[u8; 16]>,
 }
 
@@ -97,6 +97,11 @@ impl Plan {
             changed: HashSet::new(),
             messages: HashSet::new(),
         }
+    }
+
+    /// The archive has what is kept under that key.
+    pub(super) fn has(&mut self, restored: IdempotencyKey) {
+        self.messages.insert(*restored.as_bytes());
     }
 
     /// The positions to look at next: after the first (exclusive), up to the second (inclusive). None where the plan is made.
@@ -243,7 +248,7 @@ impl Plan {
         }
         self.state.group.merge(staged, position)?;
         if !summary.added.is_empty() {
-            self.snapshot = self.state.group.due_snapshot(true, entry.id)?;
+            self.snapshot = self.state.group.due_snapshot(entry.id)?;
         }
         self.group_info_missing = group_info.is_none();
         self.restoration.group_info = group_info.map(|info| (info, position));

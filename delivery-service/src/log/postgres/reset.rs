@@ -55,16 +55,33 @@ impl PostgresArchive {
         .await
     }
 
-    /// Under which id a group goes on.
-    pub(crate) async fn successor(&self, group: GroupId) -> Result<Option<GroupId>, StoreError> {
+    /// That of a group, if it was.
+    pub(crate) async fn kept_reset(&self, group: GroupId) -> Result<Option<KeptReset>, StoreError> {
         within(async {
-            query("SELECT successor FROM groups WHERE group_id = $1 AND successor IS NOT NULL")
-                .bind(group.as_bytes().as_slice())
-                .try_map(|row| group_id(&row, 0))
-                .fetch_optional(&self.pool)
-                .await
+            query(
+                "SELECT group_id, successor, reset_at FROM groups WHERE group_id = $1 AND successor IS NOT NULL",
+            )
+            .bind(group.as_bytes().as_slice())
+            .try_map(|row| kept(&row))
+            .fetch_optional(&self.pool)
+            .await
         })
         .await
+    }
+
+    /// Forgets one that was not carried out.
+    pub(crate) async fn withdraw_reset(&self, reset: KeptReset) -> Result<(), StoreError> {
+        within(async {
+            query(
+                "UPDATE groups SET successor = NULL, reset_at = NULL WHERE group_id = $1 AND successor = $2",
+            )
+            .bind(reset.group.as_bytes().as_slice())
+            .bind(reset.successor.as_bytes().as_slice())
+            .execute(&self.pool)
+            .await
+        })
+        .await
+        .map(drop)
     }
 
     /// The group that goes on under that id.

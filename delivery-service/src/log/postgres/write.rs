@@ -68,16 +68,17 @@ impl PostgresArchive {
     }
 
     /// The group's log in Redis is not the one that was archived up to there. Says whether that is news: it is not where the group
-    /// has been archived further in the meantime, or marked.
+    /// has been archived further in the meantime, marked, or repaired.
     pub(crate) async fn mark_regressed(&self, group: &ArchivedGroup) -> Result<bool, StoreError> {
         within(async {
             query(
                 "UPDATE groups SET regressed_at = clock_timestamp()
-                 WHERE number = $1 AND position = $2 AND entry_id = $3 AND regressed_at IS NULL",
+                 WHERE number = $1 AND position = $2 AND entry_id = $3 AND repairs = $4 AND regressed_at IS NULL",
             )
             .bind(group.number)
             .bind(group.head.position.0.cast_signed())
             .bind(group.entry_id.as_bytes().as_slice())
+            .bind(group.repairs)
             .execute(&self.pool)
             .await
         })
@@ -96,7 +97,7 @@ impl PostgresArchive {
                 .await?;
             query(
                 "UPDATE groups SET regressed_at = NULL, repairs = repairs + 1, trimmed = position, trim_at = NULL
-                 WHERE number = $1",
+                 WHERE number = $1 AND regressed_at IS NOT NULL",
             )
             .bind(group.number)
             .execute(&mut *transaction)

@@ -20,9 +20,11 @@ impl ProductionLog {
         let Some((archived, hot)) = self.closed(group).await? else {
             return Ok(None);
         };
-        // One that is only closed in Redis was not repaired to the end.
-        self.archive.mark_regressed(&archived).await?;
-        self.watch.add_regressed(group);
+        // One that is only closed in Redis is being repaired, or was not to the end: then it is what is archived.
+        if archived.head.frozen || hot.is_none() {
+            self.archive.mark_regressed(&archived).await?;
+            self.watch.add_regressed(group);
+        }
         Ok(Some(Frozen {
             head: Head {
                 frozen: true,
@@ -30,18 +32,19 @@ impl ProductionLog {
             },
             accepted_at: archived.accepted_at,
             windows: self.archive.all_windows(group).await?,
-            abandoned: hot.map_or(Position::NONE, |head| head.position),
+            abandoned: hot.map_or(Position::NONE, |row| row.head.position),
             offered: self.archive.newest_offer(group, None).await?,
+            repaired: archived.repairs > 0,
         }))
     }
 
     /// A group that takes no writes, as the archive and as Redis know it.
-    async fn closed(&self, group: GroupId) -> Result<Option<(ArchivedGroup, Option<Head>)>, StoreError> {
+    async fn closed(&self, group: GroupId) -> Result<Option<(ArchivedGroup, Option<HeadRow>)>, StoreError> {
         let Some(archived) = self.archive.group(group).await? else {
             return Ok(None);
         };
-        let hot = self.hot.head(group).await?;
-        let open = !archived.head.frozen && hot.is_some_and(|head| !head.frozen);
+        let hot = self.hot.head_row(group).await?;
+        let open = !archived.head.frozen && hot.as_ref().is_some_and(|row| !row.head.frozen);
         Ok((!open).then_some((archived, hot)))
     }
 
@@ -51,16 +54,24 @@ impl ProductionLog {
         group: GroupId,
         restoration: &Restoration,
     ) -> Result<Option<Head>, StoreError> {
-        let Some((archived, _)) = self.closed(group).await? else {
+        let Some((archived, hot)) = self.closed(group).await? else {
             return Ok(None);
         };
         // Marked first, so that nobody archives, trims or caches anything of it meanwhile.
         self.archive.mark_regressed(&archived).await?;
         let archived = self.add(archived, restoration).await?;
-        self.hot.restore(self.restored(&archived).await?).await?;
+        let restored = self.restored(&archived).await?;
+        if !self.hot.restore(restored, hot.as_ref()).await? {
+            return Err(overtaken("its log in Redis has changed"));
+        }
         self.archive.mark_repaired(&archived).await?;
         // Still frozen: from here on the archiver does not freeze it again.
         self.hot.set_frozen(group, false).await?;
+        self.watch.add_repaired(group);
+        // What is archived of the log does not say that it was ended.
+        if let Some(reset) = self.archive.kept_reset(group).await? {
+            self.hot.reset(group, reset.successor, reset.at).await?.ok();
+        }
         Ok(Some(Head {
             frozen: false,
             ..archived.head
@@ -77,9 +88,7 @@ impl ProductionLog {
             Ok(()) => {}
             Err(WriteError::Store(error)) => return Err(error),
             Err(error @ (WriteError::Stale | WriteError::Conflict)) => {
-                return Err(StoreError(format!(
-                    "a repair was overtaken by another one: {error}"
-                )));
+                return Err(overtaken(&error.to_string()));
             }
         }
         let now = self.archive.group(archived.group).await?;
@@ -116,4 +125,8 @@ impl ProductionLog {
                 .collect(),
         })
     }
+}
+
+fn overtaken(how: &str) -> StoreError {
+    StoreError(format!("a repair was overtaken by another one: {how}"))
 }

@@ -92,6 +92,15 @@ impl Watch {
         self.marks.write().insert(group, mark);
     }
 
+    /// The same of the end of it.
+    pub(super) fn add_repaired(&self, group: GroupId) {
+        let mark = Mark {
+            regressed: false,
+            repairs: u32::MAX,
+        };
+        self.marks.write().insert(group, mark);
+    }
+
     /// Looks again and again, until it is dropped.
     pub(super) async fn run(
         &self,

@@ -1,4 +1,4 @@
-//! Appends in batches: what queues up for a partition while one batch is under way is the next one.
+//! Appends in batches: what queues up for a partition while others are under way is the next one.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -54,7 +54,7 @@ impl Queue {
     }
 }
 
-/// Takes appends, one batch at a time for each partition.
+/// Takes appends; of each partition so many batches are under way at once as [`UNDER_WAY`] says.
 pub(super) struct Appender {
     store: Store,
     relay: Arc<Relay>,

@@ -107,8 +107,13 @@ impl RedisLog {
     }
 
     /// Replaces all that is here of a group by what the archive knows, in one step. Entries are read from the archive afterwards: none stays
-    /// here. Members' lists follow.
-    pub(crate) async fn restore(&self, restored: Restored) -> Result<(), StoreError> {
+    /// here. Members' lists follow. False, and nothing is done, where the group's head is no longer `seen`: it was repaired meanwhile, and
+    /// what was answered since must stay.
+    pub(crate) async fn restore(
+        &self,
+        restored: Restored,
+        seen: Option<&HeadRow>,
+    ) -> Result<bool, StoreError> {
         let Restored {
             group,
             row,
@@ -136,6 +141,7 @@ impl RedisLog {
             row.pack(),
             pack_group_info(row.head.epoch, row.head.commit_position, &group_info),
             hand_off.pack(),
+            seen.map(HeadRow::pack).unwrap_or_default(),
         ];
         let mut open = std::collections::BTreeMap::<UserId, usize>::new();
         for (user, device, windows) in windows {
@@ -147,12 +153,13 @@ impl RedisLog {
             arguments.push(user_field(&user));
             arguments.push(text(open as u64));
         }
-        self.store
+        let refused = self
+            .store
             .run(partition, &RESTORE, names, arguments)
             .await
             .map_err(unknown)?;
         self.relay.look_at_once(partition);
-        Ok(())
+        Ok(number(refused)? == 0)
     }
 }
 

@@ -326,6 +326,7 @@ impl Scene {
             accepted_at: self.at(ARCHIVED),
             windows: self.members[..3].iter().map(joined).collect(),
             abandoned: Position::NONE,
+            repaired: false,
             offered: newest.unwrap_or(Position::NONE),
         };
         let rules = Rules {

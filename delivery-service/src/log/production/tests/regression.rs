@@ -116,17 +116,15 @@ async fn a_log_that_went_back_and_has_grown_again_is_frozen() {
         .unwrap()
         .unwrap();
     assert_eq!((head.position, head.epoch.0), (Position(12), 1));
+    // Who looks at it while a repair is between its last two steps does not close it again.
+    log.hot.set_frozen(changed, true).await.unwrap();
+    assert!(log.frozen(changed).await.unwrap().is_some());
+    assert!(!log.archive.group(changed).await.unwrap().unwrap().head.frozen);
+    log.hot.set_frozen(changed, false).await.unwrap();
     // Nothing of it is in Redis, and all of it is read.
-    eventually("the mark gone", async || {
-        (!log.watch.is_regressed(changed)).then_some(())
-    })
-    .await;
     let read = read_all(log, changed, Position::NONE).await;
     assert_eq!(positions(&read), (1..=12).collect::<Vec<_>>());
-    let next = eventually("an entry taken again", async || {
-        log.append(message(changed, alice, 1, "next")).await.unwrap().ok()
-    })
-    .await;
+    let next = accept(log, message(changed, alice, 1, "next")).await;
     assert_eq!(next.position, Position(13));
     replica.archived(changed, 13).await;
     let read = read_all(log, changed, Position::NONE).await;

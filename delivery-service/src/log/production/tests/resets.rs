@@ -4,6 +4,7 @@ use valise_proto::{GroupId, Position};
 
 use super::{Servers, settings};
 use crate::log::conformance::{accept, device, eventually, group, inbox_of, message, refuse};
+use crate::log::offers::Restoration;
 use crate::log::postgres::reset::KeptReset;
 use crate::log::redis::Restored;
 use crate::log::{InboxContent, OrderedLog, Refused, Reset, Window};
@@ -68,7 +69,10 @@ async fn what_redis_forgot_is_done_again_and_nobody_is_told_twice() {
         group_info: bytes::Bytes::from_static(b"epoch 0"),
         windows: vec![(crate::log::conformance::user("alice"), alice, vec![window])],
     };
-    log.hot.restore(forgotten).await.unwrap();
+    // Its entry is no longer looked for in Redis.
+    let number = log.archive.group(group).await.unwrap().unwrap().number;
+    log.archive.trimmed(number, Position(1), 0, 0).await.unwrap();
+    assert!(log.hot.restore(forgotten, Some(&before)).await.unwrap());
     eventually("it is closed again", async || {
         log.head(group).await.unwrap().unwrap().reset.then_some(())
     })
@@ -78,5 +82,48 @@ async fn what_redis_forgot_is_done_again_and_nobody_is_told_twice() {
         Refused::Reset
     );
     assert_eq!(log.newest_inbox(alice).await.unwrap(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_leaves_a_reset_group_closed() {
+    let servers = Servers::start().await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    let log = &*replica.log;
+    let alice = device();
+    let group = group(log, alice).await;
+    accept(log, message(group, alice, 0, "x")).await;
+    replica.archived(group, 1).await;
+    log.reset(group, id(), 5_000).await.unwrap().unwrap();
+    let archived = log.archive.group(group).await.unwrap().unwrap();
+    assert!(log.archive.mark_regressed(&archived).await.unwrap());
+    log.repair(group, Restoration::default()).await.unwrap().unwrap();
+    // At once, before anybody has looked.
+    assert_eq!(
+        refuse(log, message(group, alice, 0, "late")).await,
+        Refused::Reset
+    );
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_was_refused_is_not_done_later() {
+    let servers = Servers::start().await;
+    let mut replica = servers.replica(&settings()).await;
+    replica.archive();
+    let log = &*replica.log;
+    let alice = device();
+    let group = group(log, alice).await;
+    accept(log, message(group, alice, 0, "x")).await;
+    replica.archived(group, 1).await;
+    // Closed there, and this replica has not heard why.
+    log.hot.set_frozen(group, true).await.unwrap();
+    assert_eq!(log.reset(group, id(), 5_000).await.unwrap(), Err(Refused::Frozen));
+    assert_eq!(log.successor(group).await.unwrap(), None);
+    log.hot.set_frozen(group, false).await.unwrap();
+    let successor = id();
+    let reset = log.reset(group, successor, 6_000).await.unwrap().unwrap();
+    assert_eq!(reset.successor, successor);
     replica.stop().await;
 }

@@ -143,7 +143,18 @@ async fn a_restored_group_goes_on_from_what_the_archive_knows() {
             (bobs.clone(), bob, vec![closed, open_window]),
         ],
     };
-    log.log.restore(restored).await.unwrap();
+    // Somebody has repaired it since it was looked at, or it had no head then: what was answered stays.
+    let other = HeadRow {
+        accepted_at: 1,
+        ..before
+    };
+    for seen in [None, Some(&other)] {
+        assert!(!log.log.restore(restored.clone(), seen).await.unwrap());
+        assert_eq!(log.log.head_row(group).await.unwrap(), Some(before));
+    }
+    // Closing it for writes is no other head.
+    log.log.set_frozen(group, true).await.unwrap();
+    assert!(log.log.restore(restored, Some(&before)).await.unwrap());
     assert_eq!(log.log.head_row(group).await.unwrap(), Some(row));
     let info = (Bytes::from_static(b"epoch 4"), Epoch(4), Position(60));
     assert_eq!(log.group_info(group).await.unwrap(), Some(info));
