@@ -298,7 +298,7 @@ fn advice(status: GroupStatus) -> Option<&'static str> {
             "held: ask another member whether the group is as it should be; if so, `valise group rejoin`",
         ),
         GroupStatus::LogRegressed => Some(
-            "it goes on by itself when the service has the log again; if that cannot be, `valise group rejoin`",
+            "it goes on by itself when the log is repaired; if that was done without this device's place, `valise group rejoin`",
         ),
         GroupStatus::Lost | GroupStatus::WelcomeUnusable => {
             Some("this device can come back: `valise group rejoin`")

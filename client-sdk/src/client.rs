@@ -199,7 +199,7 @@ impl Client {
     /// ```
     pub async fn come_in(&self, id: GroupId) -> Result<Group, Error> {
         let span = tracing::info_span!("valise.come_in", group = %id);
-        self.session.engine.rejoin(id, true, span).await?;
+        self.session.rejoin(id, true, span).await?;
         Ok(Group {
             session: Arc::clone(&self.session),
             id,

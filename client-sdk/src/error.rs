@@ -112,7 +112,8 @@ pub enum Error {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhatNow {
-    /// Try again later.
+    /// Try again later: the server cannot be reached or is busy, or the group waits until its log is repaired
+    /// ([`GroupStatus::LogRegressed`]).
     Retry,
     /// Let the client catch up, then try again.
     CatchUp,
@@ -139,8 +140,9 @@ impl Error {
             Self::Unreachable | Self::StoreInUse => WhatNow::Retry,
             Self::GroupNotActive(status) => match status {
                 GroupStatus::Creating | GroupStatus::Active | GroupStatus::Rejoining => WhatNow::CatchUp,
+                // Whoever gives up its place now gives up what may repair the log.
+                GroupStatus::LogRegressed => WhatNow::Retry,
                 GroupStatus::HeldByBadCommit
-                | GroupStatus::LogRegressed
                 | GroupStatus::Quarantined
                 | GroupStatus::Lost
                 | GroupStatus::WelcomeUnusable => WhatNow::Rejoin,
@@ -195,11 +197,12 @@ fn of_reason(reason: Reason) -> WhatNow {
         | Reason::DeadlineExceeded
         | Reason::KeyPackagesExhausted
         | Reason::TokenExpired
-        | Reason::SlowReader => WhatNow::Retry,
+        | Reason::SlowReader
+        | Reason::LogRegressed => WhatNow::Retry,
         Reason::EpochConflict | Reason::EpochTooOld | Reason::EpochAhead | Reason::ProposalsMissing => {
             WhatNow::CatchUp
         }
-        Reason::PositionTrimmed | Reason::LogRegressed => WhatNow::Rejoin,
+        Reason::PositionTrimmed => WhatNow::Rejoin,
         Reason::NotAMember
         | Reason::PolicyDenied
         | Reason::GroupExists

@@ -387,6 +387,9 @@ impl Group {
     ///
     /// After a bad commit, first find out whether others have the group as it should be: this trusts what the service shows now.
     ///
+    /// Refused ([`GroupStatus::LogRegressed`](crate::GroupStatus::LogRegressed)) as long as the service waits for the group's log to be
+    /// repaired: what this device has of it may be missing there.
+    ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
     /// // A button for a group in trouble. This one is in use: nothing happens.
@@ -395,7 +398,7 @@ impl Group {
     /// ```
     pub async fn rejoin(&self) -> Result<(), Error> {
         let span = tracing::info_span!("valise.rejoin", group = %self.id);
-        self.session.engine.rejoin(self.id, false, span).await
+        self.session.rejoin(self.id, false, span).await
     }
 
     /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator.

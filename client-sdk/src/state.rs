@@ -32,8 +32,9 @@ pub enum GroupStatus {
     HeldByBadCommit,
     /// A commit broke a rule of certificates or lifetimes: it was applied, and nothing more is sent.
     Quarantined,
-    /// The service's log of the group went back in time. What had left this device before is kept, and sent once more if the group
-    /// goes on: by itself, if the log is repaired up to this device's place, or after a rejoin.
+    /// The service's log of the group went back in time, and has to be repaired: this device gives back what it has of it. What had left
+    /// it before is kept, and sent once more if the group goes on: by itself, if the log is repaired up to this device's place. Only if it is
+    /// repaired without that ([`crate::EventKind::LogRestored`] does not come) it has to rejoin, which is refused before.
     LogRegressed,
     /// The service no longer keeps what this device would have to read next. It has to rejoin or be added again.
     Lost,

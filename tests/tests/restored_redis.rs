@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tonic::Code;
-use valise_client_sdk::{Group, GroupId, GroupStatus, Position, Reason, Repair, RepairEnd};
+use valise_client_sdk::{Error, Group, GroupId, GroupStatus, Position, Reason, Repair, RepairEnd, WhatNow};
 use valise_local_stack::{LocalStack, Postgres, RedisShape, StackOptions};
 use valise_proto::delivery::v1 as wire;
 use valise_tests::crowd::{Crowd, Size, connect, read_log};
@@ -342,8 +342,11 @@ async fn devices_give_back_what_was_lost_and_go_on() {
         (scene.archived, scene.last()),
         "{plan:?}"
     );
-    // A plan changes nothing.
+    // A plan changes nothing; and who would rejoin now is told to wait.
     for group in groups(&scene.crowd) {
+        let refused = group.rejoin().await.unwrap_err();
+        let stopped = matches!(refused, Error::GroupNotActive(GroupStatus::LogRegressed));
+        assert!(stopped && refused.what_now() == WhatNow::Retry, "{refused}");
         assert_eq!(group.info().await.unwrap().status, GroupStatus::LogRegressed);
     }
 

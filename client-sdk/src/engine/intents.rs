@@ -109,7 +109,7 @@ impl Operation {
         request.ok_or(Error::InvalidInput("the store's intent"))
     }
 
-    fn detail(&self) -> Result<Option<String>, Error> {
+    pub(super) fn detail(&self) -> Result<Option<String>, Error> {
         Ok(match self {
             Self::Add { packages } => {
                 let stored: Vec<_> = packages

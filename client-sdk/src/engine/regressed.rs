@@ -4,6 +4,8 @@
 //! waits for it hears at once that the group stands still. Meanwhile the device gives the service what it has of the log
 //! (`session/regressed.rs`). If the repaired log has this device's place in it, the group goes on from there, and what had left is sent
 //! once more, as a repeat. If not, the device can only rejoin.
+//!
+//! A group that is on its way back when its log turns out to be frozen stands still in the same way, and comes back when the log is open.
 
 use valise_proto::GroupId;
 use valise_proto::delivery::v1 as wire;
@@ -12,7 +14,7 @@ use super::Engine;
 use super::effects::{Chore, Effect, Follow, UploadJob};
 use super::intents::Operation;
 use super::queries::cursor;
-use crate::store::IntentRow;
+use crate::store::{GroupRow, IntentId, IntentRow};
 use crate::{Error, EventKind, GroupStatus};
 
 impl Engine {
@@ -30,6 +32,39 @@ impl Engine {
         self.effects.push(Effect::Chore(Chore::Regressed));
         let at = self.options.clock.unix_millis();
         self.emit(group, row.position, at, &EventKind::LogRegressed)
+    }
+
+    /// The log of a group that is being rejoined is frozen: its way back waits. What was under way may be in the log or not, and stays; what
+    /// is queued does, too.
+    pub(super) fn rejoin_later(&mut self, row: &GroupRow, rejoin: IntentRow) -> Result<(), Error> {
+        let group = row.id;
+        tracing::warn!(%group, "the group cannot be rejoined before its log is repaired");
+        if let Operation::Rejoin(wish) = Operation::from_row(&rejoin)? {
+            // It may come back shorter than it was.
+            let detail = Operation::Rejoin(wish.at_any_epoch()).detail()?;
+            self.db.put_detail(rejoin.id, detail.as_deref())?;
+        }
+        self.db.put_regressed(group, row.status)?;
+        self.effects.push(Effect::Upload(UploadJob::Clear(group)));
+        self.effects.push(Effect::Chore(Chore::Regressed));
+        let at = self.options.clock.unix_millis();
+        self.emit(group, row.position, at, &EventKind::LogRegressed)
+    }
+
+    /// Its way back goes on, if there is one.
+    pub(super) fn rejoin_now(&mut self, row: &GroupRow) -> Result<Option<IntentId>, Error> {
+        let group = row.id;
+        if self.db.status_before(group)? != Some(GroupStatus::Rejoining) {
+            return Ok(None);
+        }
+        let Some(rejoin) = self.db.intent_of_kind(group, Operation::REJOIN)? else {
+            return Ok(None);
+        };
+        self.db.put_restored(group)?;
+        self.resume_rejoin(group)?;
+        let at = self.options.clock.unix_millis();
+        self.emit(group, row.position, at, &EventKind::Rejoining)?;
+        Ok(Some(rejoin.id))
     }
 
     fn suspend(&mut self, intent: &IntentRow) -> Result<(), Error> {
@@ -58,13 +93,19 @@ impl Engine {
         Ok(row.and_then(|row| cursor(group, row.position, &row.entry_id).cursor))
     }
 
-    /// The log has this device's place in it again: the group goes on.
-    pub(crate) fn back_in_log(&mut self, group: GroupId) -> Result<(), Error> {
+    /// The log is open, with this device's place in it or not. Says whether the group goes on.
+    pub(crate) fn log_is_open(&mut self, group: GroupId, holds_place: bool) -> Result<bool, Error> {
         self.transaction(|engine| {
             let row = engine.db.group(group)?;
             let Some(row) = row.filter(|row| row.status == GroupStatus::LogRegressed) else {
-                return Ok(());
+                return Ok(true);
             };
+            if engine.rejoin_now(&row)?.is_some() {
+                return Ok(true);
+            }
+            if !holds_place {
+                return Ok(false);
+            }
             engine.db.put_restored(group)?;
             let at = engine.options.clock.unix_millis();
             engine.emit(group, row.position, at, &EventKind::LogRestored)?;
@@ -74,7 +115,8 @@ impl Engine {
                 engine.upload(&intent, true)?;
             }
             engine.pump(group)?;
-            engine.watch_proposals(group)
+            engine.watch_proposals(group)?;
+            Ok(true)
         })
     }
 }

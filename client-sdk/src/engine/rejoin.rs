@@ -7,7 +7,8 @@
 //!    from RFC 9420 §14) and stores its exact bytes and idempotency key. Until its outcome is known nothing else of the group is applied.
 //! 3. Accepted: the device is in the epoch that it began. Too late: the state is deleted, and 2 begins again.
 //!
-//! A crash at any point goes on where it was: the same bytes leave again with the same key, or it is built (again).
+//! A crash at any point goes on where it was: the same bytes leave again with the same key, or it is built (again). Where the log is frozen,
+//! all of this waits until it is open ([`super::regressed`]).
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, RatchetTreeIn};
@@ -47,6 +48,14 @@ pub(crate) struct Rejoin {
 impl Rejoin {
     fn status(&self) -> GroupStatus {
         GroupStatus::from_text(&self.before).unwrap_or(GroupStatus::Lost)
+    }
+
+    /// The same, of a log that went back in time.
+    pub(super) fn at_any_epoch(self) -> Self {
+        Self {
+            least_epoch: 0,
+            ..self
+        }
     }
 }
 
@@ -88,9 +97,12 @@ impl Engine {
                     let intent = engine.db.intent_of_kind(group, Operation::REJOIN)?;
                     Ok(intent.map(|intent| intent.id))
                 }
+                GroupStatus::LogRegressed => match engine.rejoin_now(&row)? {
+                    Some(intent) => Ok(Some(intent)),
+                    None => engine.begin_rejoin(&row).map(Some),
+                },
                 GroupStatus::HeldByBadCommit
                 | GroupStatus::Quarantined
-                | GroupStatus::LogRegressed
                 | GroupStatus::Lost
                 | GroupStatus::WelcomeUnusable => engine.begin_rejoin(&row).map(Some),
             }
@@ -349,16 +361,26 @@ impl Engine {
     }
 
     /// The service refused the external commit. openmls has applied it already: that state is of an epoch that never was.
-    pub(super) fn rejoin_refused(&mut self, intent: &IntentRow, refusal: &Refusal) -> Result<(), Error> {
-        live::delete(&mut self.live, &self.db, intent.group)?;
+    pub(super) fn rejoin_refused(&mut self, intent: IntentRow, refusal: &Refusal) -> Result<(), Error> {
+        let group = intent.group;
+        live::delete(&mut self.live, &self.db, group)?;
         match refusal.reason {
             Reason::EpochConflict | Reason::EpochTooOld | Reason::EpochAhead | Reason::ProposalsMissing => {
                 self.db.unprepare_one(intent.id)?;
                 self.effects.push(Effect::Chore(Chore::Rejoin));
-                Ok(())
+                return Ok(());
             }
-            _ => self.give_up(intent, GroupStatus::Lost, &Error::Refused(refusal.clone())),
+            Reason::LogRegressed => {
+                let row = self.db.group(group)?;
+                // Of a group that it was never in, this device has nothing that could be missing.
+                if let Some(row) = row.filter(|row| row.position > Position::NONE) {
+                    self.db.unprepare_one(intent.id)?;
+                    return self.rejoin_later(&row, intent);
+                }
+            }
+            _ => {}
         }
+        self.give_up(&intent, GroupStatus::Lost, &Error::Refused(refusal.clone()))
     }
 
     /// The service does not show the group's current state.

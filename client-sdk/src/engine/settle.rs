@@ -61,6 +61,15 @@ impl Engine {
     /// The log does not have it, so it goes back into the queue; unless it is itself at fault.
     pub(super) fn settle_refused(&mut self, intent: &IntentRow, refusal: Refusal) -> Result<(), Error> {
         match refusal.reason {
+            // Nobody can say before the log is repaired.
+            Reason::LogRegressed => {
+                let row = self.db.group(intent.group)?;
+                let rejoin = self.db.intent_of_kind(intent.group, Operation::REJOIN)?;
+                if let (Some(row), Some(rejoin)) = (row, rejoin) {
+                    self.rejoin_later(&row, rejoin)?;
+                }
+                return Ok(());
+            }
             Reason::MessageTooLarge | Reason::Malformed | Reason::PolicyDenied => {
                 self.fail(intent, &Error::Refused(refusal))?;
             }

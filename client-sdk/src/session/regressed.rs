@@ -92,11 +92,15 @@ impl Session {
             self.offer(group, Position(from)).await?;
             return Ok(Standing::Frozen);
         }
-        if !standing.holds_cursor {
-            return Ok(Standing::Elsewhere);
-        }
-        self.engine.run(move |engine| engine.back_in_log(group)).await?;
-        Ok(Standing::Whole)
+        let goes_on = self
+            .engine
+            .run(move |engine| engine.log_is_open(group, standing.holds_cursor))
+            .await?;
+        Ok(if goes_on {
+            Standing::Whole
+        } else {
+            Standing::Elsewhere
+        })
     }
 
     /// Gives back all that this device has after a position.

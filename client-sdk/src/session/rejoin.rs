@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use valise_proto::delivery::v1::ListGroupsRequest;
+use tracing::Span;
+use valise_proto::delivery::v1::{GetLogStandingRequest, ListGroupsRequest};
 use valise_proto::{GroupId, Reason};
 
 use super::Session;
 use crate::engine::Engine;
 use crate::transport::{Backoff, Failure};
-use crate::{ByItself, Connection, Error};
+use crate::{ByItself, Connection, Error, GroupStatus};
 
 const PAGE: u32 = 1000;
 
@@ -39,6 +40,36 @@ pub(super) async fn run(session: Arc<Session>) {
 }
 
 impl Session {
+    /// Brings this device back into a group, or into one that it was never in (`elsewhere`), and waits until it is. Not while its log waits
+    /// for repair: who leaves its place there cannot go on from it when the log is whole again.
+    pub(crate) async fn rejoin(&self, group: GroupId, elsewhere: bool, span: Span) -> Result<(), Error> {
+        if self.is_frozen(group).await? {
+            return Err(Error::GroupNotActive(GroupStatus::LogRegressed));
+        }
+        self.engine.rejoin(group, elsewhere, span).await
+    }
+
+    /// Does the log of a group that stands still here wait for repair?
+    async fn is_frozen(&self, group: GroupId) -> Result<bool, Error> {
+        let cursor = self
+            .engine
+            .run(move |engine| engine.regressed_cursor(group))
+            .await?;
+        if cursor.is_none() {
+            return Ok(false);
+        }
+        let request = GetLogStandingRequest {
+            group_id: group.to_vec().into(),
+            cursor,
+        };
+        match self.transport.get_log_standing(request).await {
+            Ok(standing) => Ok(standing.frozen),
+            // Repaired without the commit that has added this device: it may come in as another device of a member does.
+            Err(Error::Refused(refusal)) if refusal.reason == Reason::NotAMember => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits; false once the client is closed.
     pub(super) async fn has_caught_up(&self) -> bool {
         let mut connection = self.connection.subscribe();

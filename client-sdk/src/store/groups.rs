@@ -108,6 +108,19 @@ impl Database {
         Ok(())
     }
 
+    /// What it was when it began to stand still; `None` where it does not.
+    pub(crate) fn status_before(&self, id: GroupId) -> Result<Option<GroupStatus>, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT status_before FROM groups WHERE group_id = ?1")?;
+        let before: Option<Option<String>> = statement
+            .query_row([id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(before
+            .flatten()
+            .and_then(|before| GroupStatus::from_text(&before)))
+    }
+
     pub(crate) fn put_name(&self, id: GroupId, name: &str) -> Result<(), Error> {
         self.connection.execute(
             "UPDATE groups SET name = ?2 WHERE group_id = ?1",

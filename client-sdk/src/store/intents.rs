@@ -198,6 +198,14 @@ impl Database {
             .optional()?)
     }
 
+    pub(crate) fn put_detail(&self, id: IntentId, detail: Option<&str>) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE intents SET detail = ?2 WHERE id = ?1",
+            params![id.0, detail],
+        )?;
+        Ok(())
+    }
+
     pub(crate) fn delete_intent(&self, id: IntentId) -> Result<(), Error> {
         let mut statement = self
             .connection

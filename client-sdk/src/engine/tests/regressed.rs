@@ -4,6 +4,7 @@ use valise_proto::delivery::v1 as wire;
 
 use super::people::Log;
 use super::*;
+use crate::WhatNow;
 use crate::engine::copies::MAX_BYTES;
 
 /// Alice and Bob, with something said by both.
@@ -119,12 +120,16 @@ fn a_group_goes_on_where_it_was_when_its_log_is_whole_again() {
     bob.events();
     let cursor = bob.engine.regressed_cursor(log.group).unwrap().unwrap();
     assert_eq!(cursor.position, before.position.0);
-    let mut refused = bob.send(log.group, "not now");
+    let refused = bob.send(log.group, "not now").try_recv().unwrap().unwrap_err();
     assert!(matches!(
-        refused.try_recv().unwrap(),
-        Err(Error::GroupNotActive(GroupStatus::LogRegressed))
+        refused,
+        Error::GroupNotActive(GroupStatus::LogRegressed)
     ));
-    bob.engine.back_in_log(log.group).unwrap();
+    // Who rejoined now would give up what may repair the log.
+    assert_eq!(refused.what_now(), WhatNow::Retry);
+    let refused = Error::from(Refusal::new(Reason::LogRegressed));
+    assert_eq!(refused.what_now(), WhatNow::Retry);
+    bob.engine.log_is_open(log.group, true).unwrap();
     assert_eq!(bob.events(), [EventKind::LogRestored]);
     let after = bob.state(log.group);
     assert_eq!(after.status, GroupStatus::Active);
@@ -145,7 +150,7 @@ fn a_group_goes_on_where_it_was_when_its_log_is_whole_again() {
     deliver(&log, [&mut alice, &mut bob]);
     assert_eq!(messages(&mut alice), ["one", "two", "three", "four"]);
     // Said again, it changes nothing.
-    bob.engine.back_in_log(log.group).unwrap();
+    bob.engine.log_is_open(log.group, true).unwrap();
     assert!(!bob.events().contains(&EventKind::LogRestored));
 }
 
@@ -158,7 +163,7 @@ fn a_quarantined_group_stays_quarantined() {
         .put_status(log.group, GroupStatus::Quarantined)
         .unwrap();
     regress(&mut bob, &log);
-    bob.engine.back_in_log(log.group).unwrap();
+    bob.engine.log_is_open(log.group, true).unwrap();
     assert_eq!(bob.state(log.group).status, GroupStatus::Quarantined);
 }
 
@@ -193,7 +198,7 @@ fn what_had_left_is_found_in_the_log_or_sent_once_more() {
     assert!(bob.peek_kinds().is_empty());
 
     // Alice gave the first one back.
-    bob.engine.back_in_log(log.group).unwrap();
+    bob.engine.log_is_open(log.group, true).unwrap();
     let (first_again, second_again) = (bob.upload(), bob.upload());
     for (again, before) in [(&first_again, &first), (&second_again, &second)] {
         assert!(again.repeat);
@@ -217,7 +222,7 @@ fn an_own_commit_that_came_back_is_merged() {
     log.accept(&bob, &commit);
     log.deliver(&mut alice);
     regress(&mut bob, &log);
-    bob.engine.back_in_log(log.group).unwrap();
+    bob.engine.log_is_open(log.group, true).unwrap();
     log.deliver(&mut bob);
     let (a, b) = (alice.state(log.group), bob.state(log.group));
     assert_eq!(b.status, GroupStatus::Active);
