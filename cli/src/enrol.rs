@@ -30,18 +30,13 @@ pub(crate) async fn run(arguments: EnrolArgs, profile: &Profile) -> Result<(), C
         servers = servers.with_certificate_authority(pem);
     }
     let store = profile.prepare()?;
-    let before = profile.suites()?;
+    // A device that is there keeps its note, whatever is wrong with this.
+    if store.is_enrolled().await? {
+        return Err(Error::AlreadyEnrolled.into());
+    }
     // Noted first: a device without its note could not be opened.
     profile.set_suites(&suites)?;
-    let client = match Client::enrol_with(servers, &code, &name, store, profile.options()?).await {
-        Ok(client) => client,
-        Err(error) => {
-            if matches!(error, Error::AlreadyEnrolled) {
-                profile.set_suites(&before)?;
-            }
-            return Err(error.into());
-        }
-    };
+    let client = Client::enrol_with(servers, &code, &name, store, profile.options()?).await?;
     let (user, device) = (client.user().to_string(), client.device().to_string());
     client.close().await;
     if json {

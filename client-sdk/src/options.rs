@@ -12,6 +12,8 @@ use valise_device_certificate::KeyKind;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Error;
+use crate::session::blocking;
+use crate::store::Database;
 
 /// The 32-byte key of a store file. It is the app's task to keep it (in the system's key store).
 ///
@@ -81,6 +83,31 @@ impl Store {
     /// In memory: gone with the client.
     pub fn memory() -> Self {
         Self { place: Place::Memory }
+    }
+
+    /// Does it hold an enrolled device? [`crate::Client::open`] opens that; [`crate::Client::enrol`] makes one where there is none. A file
+    /// that is not there is not made. Fails as opening does, for example where the store is in use.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store, StoreKey};
+    ///
+    /// let store = Store::file(folder.join("alice.valise"), StoreKey::random());
+    /// assert!(!store.is_enrolled().await?);
+    /// Client::enrol(server, code, "laptop", store.clone()).await?.close().await;
+    /// assert!(store.is_enrolled().await?);
+    /// # Ok(()) });
+    /// ```
+    pub async fn is_enrolled(&self) -> Result<bool, Error> {
+        let store = self.clone();
+        blocking(move || match &store.place {
+            Place::File(path, _) if path.exists() => {
+                let device = Database::open(&store)?.device()?;
+                Ok(device.is_some_and(|device| device.enrolled.is_some()))
+            }
+            Place::File(..) | Place::Memory => Ok(false),
+        })
+        .await
     }
 }
 

@@ -8,6 +8,8 @@ use valise_client_sdk::{
     AddFailure, CipherSuite, Client, Error, EventKind, Group, GroupStatus, Options, Store, StoreKey,
 };
 use valise_proto::{Position, Reason};
+use valise_tests::command::run;
+use valise_tests::homes::Homes;
 use valise_tests::people::{Town, event, joined, options, text};
 use valise_tests::raw::Device;
 use valise_tests::retention::{forget_entries, snapshot_after};
@@ -272,6 +274,32 @@ async fn a_device_keeps_the_kind_of_key_that_it_enrolled_with() {
     // The deployment decides which suites groups may have.
     let refused = bob.create_group("").await.unwrap_err();
     assert_eq!(refused.reason(), Some(Reason::InvalidGroupInfo), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_stays_as_it_is_whatever_is_wrong_with_another_enrolment() {
+    let service = Service::start_with(&["--suites", "0x0001,0x0002"]).await;
+    let homes = Homes::of(&service).await;
+    let enrol = async |server: &str, suites: &str| {
+        let code = run(homes.command("admin", &["admin", "code", &homes.user("alice"), "--json"]));
+        let code: serde_json::Value = serde_json::from_str(&code.await.ok()).unwrap();
+        let code = code["code"].as_str().unwrap();
+        let arguments = [
+            "enrol", "--server", server, "--code", code, "--name", "a", "--suites", suites,
+        ];
+        run(homes.command("alice", &arguments)).await
+    };
+    enrol(service.url(), "0x0002").await.ok();
+    for (server, suites) in [
+        ("ftp://valise.example", "0x0001"),
+        (service.url(), "0x0001"),
+        (service.url(), "0x0001,0x0002"),
+    ] {
+        let ended = enrol(server, suites).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("already"), "{ended:?}");
+        homes.new_group("alice", "still a device with a P-256 key").await;
+    }
 }
 
 /// Pure ML-KEM, and what no suite is: whoever would make such a group is told which rule forbids it.
