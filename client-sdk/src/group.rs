@@ -167,7 +167,11 @@ impl Group {
     }
 
     /// Sends a message. It is stored before it leaves: dropping the future, or a crash, does not take it back. Resolves when the
-    /// service has accepted it.
+    /// service has accepted it. What it does here (its place in the history, an edit, a reaction) is done when it has come back in the
+    /// group's log, like everybody's messages: [`crate::Client::synced`] waits for that.
+    ///
+    /// If the group's log goes back in time meanwhile ([`crate::GroupStatus::LogRegressed`]), the answer is that error, though the message may
+    /// have left: then it is sent once more when the group goes on. What became of it is in [`crate::SendStatus`].
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
@@ -401,11 +405,13 @@ impl Group {
         self.session.rejoin(self.id, false, span).await
     }
 
-    /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator.
+    /// Gives the group another name, by a message: the service does not learn it. At most 256 bytes. By default takes a moderator. Resolves
+    /// when the service has accepted it; the name is another one when it has come back in the group's log.
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
     /// group.rename("Budget 2028").await?;
+    /// alice.synced().await?;
     /// assert_eq!(group.name().await, "Budget 2028");
     /// # Ok(()) });
     /// ```
@@ -419,7 +425,7 @@ impl Group {
     }
 
     /// Makes a user of the group something else, with a commit. Nobody raises anybody above oneself or touches who is above oneself, and
-    /// the last owner stays one. By default takes an owner.
+    /// the last owner stays one. By default takes an owner. Resolves when it is done here.
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {

@@ -34,6 +34,7 @@ pub struct History {
 ///
 /// let sent = group.send("Let us meat at ten").await?;
 /// group.send(Content::edit(sent.id, "Let us meet at ten")).await?;
+/// alice.synced().await?; // it changes the message when it has come back
 /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
 /// assert!(message.edited);
 /// assert_eq!(message.as_text(), Some("Let us meet at ten"));
@@ -71,6 +72,7 @@ pub struct HistoryMessage {
 ///
 /// let sent = group.send("Done").await?;
 /// group.send(Content::reaction(sent.id, "👍")).await?;
+/// alice.synced().await?;
 /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
 /// assert_eq!(message.reactions[0].emoji, "👍");
 /// # Ok(()) });
@@ -124,6 +126,7 @@ impl HistoryMessage {
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
     /// let sent = group.send("Bonjour").await?;
+    /// alice.synced().await?; // it has its place when it has come back
     /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
     /// assert_eq!(message.position(), Some(sent.position));
     /// # Ok(()) });
@@ -143,6 +146,7 @@ impl HistoryMessage {
     ///
     /// let sent = group.send("Forget it").await?;
     /// group.send(Content::delete(sent.id)).await?;
+    /// alice.synced().await?;
     /// let message = group.history().message(sent.id).await?.ok_or("forgotten")?;
     /// assert_eq!(message.as_text(), None);
     /// # Ok(()) });
@@ -161,6 +165,7 @@ impl History {
     /// for number in 1..=5 {
     ///     group.send(format!("Line {number}")).await?;
     /// }
+    /// alice.synced().await?;
     /// let history = group.history();
     /// let last = history.page(None, 2).await?;
     /// let earlier = history.page(last[0].position(), 2).await?;
@@ -227,6 +232,7 @@ impl History {
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
     /// let sent = group.send("Only here").await?;
+    /// alice.synced().await?;
     /// assert!(group.history().remove(sent.id).await?);
     /// assert!(group.history().message(sent.id).await?.is_none());
     /// # Ok(()) });
