@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
-use valise_client_sdk::{GroupId, Servers};
+use valise_client_sdk::{GroupId, Reason, Refusal, Servers};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use valise_proto::delivery::v1::delivery_service_server::{DeliveryService, DeliveryServiceServer};
@@ -81,6 +81,10 @@ struct Tale {
     lies: HashMap<GroupId, Lie>,
     /// What the service has shown, by its own positions.
     known: BTreeMap<(GroupId, u64), wire::Entry>,
+    /// Invitations are not handed on.
+    uninviting: bool,
+    /// How often it refuses to list groups.
+    unlisted: u32,
 }
 
 impl Tale {
@@ -190,9 +194,14 @@ impl Tale {
                     })
                     .collect()
             }
+            Some(ToDevice::InboxItem(item)) if self.uninviting && is_invitation(&item) => Vec::new(),
             message => vec![wire::SubscribeResponse { message }],
         }
     }
+}
+
+fn is_invitation(item: &wire::InboxItem) -> bool {
+    matches!(item.item, Some(wire::inbox_item::Item::Welcome(_)))
 }
 
 type Shown = BoxStream<'static, Result<wire::SubscribeResponse, Status>>;
@@ -237,6 +246,16 @@ impl Liar {
     /// For devices that are lied to.
     pub fn servers(&self) -> Servers {
         self.servers.clone()
+    }
+
+    /// From now on no invitation gets to a device.
+    pub fn keep_invitations(&self) {
+        self.tale.lock().uninviting = true;
+    }
+
+    /// The next time that a device asks for its groups, it is refused.
+    pub fn refuse_to_list_once(&self) {
+        self.tale.lock().unlisted = 1;
     }
 
     /// From now on, about what is not shown yet.
@@ -286,6 +305,20 @@ impl Mouth {
             page.last_position = lie.shown(page.last_position);
         }
         Ok(response)
+    }
+
+    async fn list(
+        &self,
+        request: Request<wire::ListGroupsRequest>,
+    ) -> Result<Response<wire::ListGroupsResponse>, Status> {
+        {
+            let mut tale = self.tale.lock();
+            if tale.unlisted > 0 {
+                tale.unlisted -= 1;
+                return Err(Refusal::new(Reason::Malformed).into());
+            }
+        }
+        self.client.clone().list_groups(request).await
     }
 
     /// The device's stream, as it is shown.
@@ -352,6 +385,13 @@ macro_rules! speak {
                 self.read(request).await
             }
 
+            async fn list_groups(
+                &self,
+                request: Request<wire::ListGroupsRequest>,
+            ) -> Result<Response<wire::ListGroupsResponse>, Status> {
+                self.list(request).await
+            }
+
             type SubscribeStream = Shown;
 
             async fn subscribe(
@@ -371,7 +411,6 @@ speak! {
         send_ephemeral: SendEphemeralRequest -> SendEphemeralResponse,
         get_group_info: GetGroupInfoRequest -> GetGroupInfoResponse,
         get_ratchet_tree: GetRatchetTreeRequest -> GetRatchetTreeResponse,
-        list_groups: ListGroupsRequest -> ListGroupsResponse,
         report_commit: ReportCommitRequest -> ReportCommitResponse,
         get_log_standing: GetLogStandingRequest -> GetLogStandingResponse,
         offer_entries: OfferEntriesRequest -> OfferEntriesResponse,

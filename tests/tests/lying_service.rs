@@ -3,13 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+use std::time::Duration;
+
 use prost::Message as _;
 use valise_client_sdk::{
-    Client, DeviceId, EventId, EventKind, Events, Group, GroupId, GroupStatus, Role, Store, UserId,
+    Client, DeviceId, EventId, EventKind, Events, Group, GroupId, GroupStatus, Role, Store, StoreKey, UserId,
 };
 use valise_proto::delivery::v1 as wire;
 use valise_tests::liar::{Liar, Lie};
-use valise_tests::people::{Town, joined, options, text};
+use valise_tests::people::{Town, event, joined, options, text};
 use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
 
@@ -288,4 +290,34 @@ async fn another_entry_in_a_place_that_was_read_is_noticed() {
         .until(id, |kind, _| *kind == EventKind::LogRegressed)
         .await;
     assert_eq!(heard.texts, ["one", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_gets_its_invitation_comes_in_without_it_even_if_the_first_look_fails() {
+    let service = Service::start().await;
+    let town = Town::of(&service).await;
+    let liar = Liar::before(&service).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::file(folder.path().join("bob"), StoreKey::random());
+    let mut options = options(5);
+    options.rejoin.invitation_wait = Duration::ZERO;
+    let code = town.code("bob").await;
+    let enrolled = Client::enrol_with(liar.servers(), &code, "", store.clone(), options.clone());
+    let bob = enrolled.await.unwrap();
+    soon(bob.synced()).await.unwrap();
+
+    liar.keep_invitations();
+    let alice = town.device("alice").await;
+    let group = alice.create_group("Budget").await.unwrap();
+    group.add(&[bob.user()]).await.unwrap();
+    bob.close().await;
+    liar.refuse_to_list_once();
+    let bob = Client::open_with(store, options).await.unwrap();
+    let mut events = bob.events();
+    event(&bob, &mut events, |event| {
+        matches!(event.kind, EventKind::Rejoined { .. }).then_some(())
+    })
+    .await;
+    let his = bob.group(group.id()).await.unwrap().unwrap();
+    his.send("here").await.unwrap();
 }

@@ -3,25 +3,33 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use valise_proto::GroupId;
 use valise_proto::delivery::v1::ListGroupsRequest;
 
 use super::Session;
+use crate::transport::Backoff;
 use crate::{ByItself, Connection, Error};
 
 pub(super) async fn run(session: Arc<Session>) {
     if session.options.rejoin.lost != ByItself::Always {
         return;
     }
+    let new_backoff = || Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+    let mut backoff = new_backoff();
     let mut connection = session.connection.subscribe();
     // Each time that the device is in touch again: while it is, it hears of everything.
-    while connection.wait_for(|now| *now == Connection::Live).await.is_ok() {
+    while session.has_caught_up().await {
         match session.come_in_uninvited().await {
-            Ok(()) => {}
+            Ok(()) => backoff = new_backoff(),
             Err(Error::Closed) => return,
-            Err(error) => tracing::warn!(%error, "groups without an invitation could not be looked for"),
+            Err(error) => {
+                tracing::warn!(%error, "groups without an invitation are looked for again later");
+                tokio::time::sleep(backoff.step()).await;
+                continue;
+            }
         }
         if connection.wait_for(|now| *now != Connection::Live).await.is_err() {
             return;
