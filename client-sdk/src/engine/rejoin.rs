@@ -346,6 +346,11 @@ impl Engine {
                 entry_id: &accepted.entry_id,
             },
         )?;
+        if row.name.is_empty()
+            && let Some(name) = self.inherited_name(group)?
+        {
+            self.db.put_name(group, &name)?;
+        }
         self.epoch_began(group).map_err(plain)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,
@@ -355,6 +360,8 @@ impl Engine {
         let (first, last) = (row.position.next(), Position(position.0.saturating_sub(1)));
         let missed = (first <= last).then_some((first, last));
         self.emit(group, position, at, &EventKind::Rejoined { missed })?;
+        let own = self.device.peer();
+        self.went_on(group, &own)?;
         self.effects
             .push(Effect::Answer(intent.id, Ok(Outcome::Rejoined)));
         self.pump(group)

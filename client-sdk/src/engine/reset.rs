@@ -364,7 +364,7 @@ impl Engine {
         Ok(name.filter(|name| !name.is_empty()))
     }
 
-    /// This device was added to a group: perhaps the one that it has waited for.
+    /// This device was added to a group, or came into it: perhaps the one that it has waited for.
     pub(super) fn went_on(&mut self, group: GroupId, by: &Peer) -> Result<(), Error> {
         let Some(reset) = self.db.reset_before(group)? else {
             return Ok(());
@@ -373,8 +373,10 @@ impl Engine {
             // It was about to make it itself.
             self.db.delete_intent(create.id)?;
         }
-        if reset.step == ResetStep::Reading {
-            return Ok(());
+        match reset.step {
+            ResetStep::Waiting | ResetStep::Creating | ResetStep::Invited => {}
+            // The old group is not over here; or it was in the new one before.
+            ResetStep::Reading | ResetStep::Adding | ResetStep::Done => return Ok(()),
         }
         self.db.put_reset_step(reset.group, ResetStep::Done, None)?;
         match &reset.old {

@@ -203,6 +203,60 @@ fn what_was_changed_later_is_shown() {
 }
 
 #[test]
+fn who_enters_by_an_external_commit_is_shown_it_too() {
+    let world = World::new();
+    let (mut alice, mut bob, mut carol, log) = scene(&world);
+    let successor = reset(&log, &mut [&mut alice, &mut bob, &mut carol]);
+    let mut new = makes(&mut alice, &log, successor);
+    alice.add(&mut new, &mut [&mut carol]);
+    alice.set_role(&mut new, &carol, Role::Reader);
+    // Bob is added, and his invitation is lost.
+    let packages = vec![bob.package(false)];
+    drop(alice.submit(successor, Operation::Add { packages }));
+    for _ in 0..2 {
+        new.accept_all(&mut alice);
+        new.deliver(&mut alice);
+    }
+    bob.engine.come_in(&[successor]).unwrap();
+    let current = alice.current(&new);
+    bob.engine.rejoin_with(successor, &current).unwrap();
+    let upload = bob.upload();
+    new.accept(&bob, &upload);
+    bob.events();
+    bob.rejoined(&new, &upload);
+    let state = bob.state(successor);
+    assert_eq!(
+        (state.status, state.name.as_str()),
+        (GroupStatus::Active, "Budget")
+    );
+    let shown = bob.events();
+    let changed = EventKind::RolesChanged {
+        users: vec![(carol.peer().user, Role::Reader)],
+        policy: None,
+        by: bob.peer(),
+        epoch: state.epoch,
+    };
+    assert!(matches!(shown[0], EventKind::Rejoined { .. }), "{shown:?}");
+    assert_eq!(shown[1..], [changed]);
+    assert_eq!(step(&bob, &log), ResetStep::Done);
+
+    // Once: what changes later is shown as it happens.
+    alice.set_role(&mut new, &carol, Role::Moderator);
+    new.deliver(&mut bob);
+    bob.events();
+    bob.engine
+        .group_ended(successor, Reason::PositionTrimmed.as_str(), Position(99))
+        .unwrap();
+    let current = alice.current(&new);
+    bob.engine.rejoin_with(successor, &current).unwrap();
+    let upload = bob.upload();
+    new.accept(&bob, &upload);
+    bob.events();
+    bob.rejoined(&new, &upload);
+    assert!(matches!(bob.events()[..], [EventKind::Rejoined { .. }]));
+}
+
+#[test]
 fn who_comes_second_waits_for_its_invitation() {
     // The refusal is heard of before the invitation, or after it.
     for refused_first in [true, false] {
