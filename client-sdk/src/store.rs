@@ -23,7 +23,7 @@ pub(crate) use groups::GroupRow;
 pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
-pub(crate) use resets::{OldGroup, ResetRow, ResetStep};
+pub(crate) use resets::{Known, OldGroup, ResetRow, ResetStep};
 
 use crate::mls::Json;
 use crate::options::{Place, StoreKey};

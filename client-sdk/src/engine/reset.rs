@@ -29,7 +29,7 @@ use super::effects::{Chore, Effect, Follow};
 use super::intents::Operation;
 use super::live;
 use crate::mls::{Provider, build_external_commit, judge_joined_context, proposed_removals};
-use crate::store::{GroupRow, IntentRow, OldGroup, ResetRow, ResetStep};
+use crate::store::{GroupRow, IntentRow, Known, OldGroup, ResetRow, ResetStep};
 use crate::{Error, EventKind, GroupStatus, Peer};
 
 const DOING: &str = "following a reset";
@@ -117,6 +117,7 @@ impl Engine {
             members: Vec::new(),
             // Nothing is known: behind all who know something.
             rank: Some(LAST_RANK),
+            known: None,
         };
         if !row.status.has_keys() {
             return Ok(old);
@@ -227,13 +228,18 @@ impl Engine {
             build_external_commit(&provider, &self.device.signer, credential, info, tree, Vec::new())?;
         let now = self.options.clock.unix_millis();
         old.suite = suite;
-        old.roles = Roles::of_context(&context)?.to_bytes();
+        let roles = Roles::of_context(&context)?.to_bytes();
         // One whose certificate is not believed is not taken along.
-        old.members = mls
+        let members = mls
             .members()
             .filter_map(|member| self.judge_member(&member, now).ok())
             .map(|identity| (identity.user, identity.device))
             .collect();
+        // What it knew is what it is told differences from.
+        old.known = Some(Known {
+            roles: std::mem::replace(&mut old.roles, roles),
+            members: std::mem::replace(&mut old.members, members),
+        });
         Ok(())
     }
 
@@ -255,6 +261,9 @@ impl Engine {
         let at = self.options.clock.unix_millis();
         let by = self.device.peer();
         self.emit(group, Position::NONE, at, &EventKind::Joined { by })?;
+        if let Some(old) = &reset.old {
+            self.tell_differences(group, old, None)?;
+        }
         self.effects.push(Effect::Chore(Chore::FollowReset));
         Ok(())
     }
@@ -392,7 +401,8 @@ impl Engine {
         old: &OldGroup,
         by: Option<&Peer>,
     ) -> Result<(), Error> {
-        let Ok(before) = Roles::from_bytes(&old.roles) else {
+        let (roles, members) = old.known();
+        let Ok(before) = Roles::from_bytes(roles) else {
             // Nothing was known.
             return Ok(());
         };
@@ -407,7 +417,7 @@ impl Engine {
             }
         }
         let policy = (before.policy() != now.policy()).then_some(*now.policy());
-        let known: HashSet<DeviceId> = old.members.iter().map(|(_, device)| *device).collect();
+        let known: HashSet<DeviceId> = members.iter().map(|(_, device)| *device).collect();
         let added: Vec<Peer> = live
             .roster
             .members()

@@ -60,6 +60,27 @@ pub(crate) struct OldGroup {
     pub(crate) members: Vec<(UserId, DeviceId)>,
     /// How many devices go before this one in making the successor; `None` where it does not.
     pub(crate) rank: Option<u32>,
+    /// What this device knew, where roles and members are what the service has shown since.
+    #[serde(default)]
+    pub(crate) known: Option<Known>,
+}
+
+/// Roles and members as a device has read them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// The roles extension; empty where it is not known.
+    pub(crate) roles: Vec<u8>,
+    pub(crate) members: Vec<(UserId, DeviceId)>,
+}
+
+impl OldGroup {
+    /// What this device has read of it.
+    pub(crate) fn known(&self) -> (&[u8], &[(UserId, DeviceId)]) {
+        match &self.known {
+            Some(known) => (&known.roles, &known.members),
+            None => (&self.roles, &self.members),
+        }
+    }
 }
 
 /// A reset.

@@ -397,6 +397,44 @@ fn a_device_that_is_held_takes_the_end_from_what_a_member_signed() {
 }
 
 #[test]
+fn who_makes_a_successor_of_what_it_has_not_read_is_shown_what_is_new() {
+    // Bob is first, or Alice is and invites him.
+    for first in [true, false] {
+        let world = World::new();
+        let (mut alice, mut bob, carol, mut log) = scene(&world);
+        bad_commit(&mut alice, &mut log);
+        log.deliver(&mut bob);
+        alice.set_role(&mut log, &carol, Role::Reader);
+        log.deliver(&mut alice);
+        bob.events();
+        let current = alice.current(&log);
+        let successor = reset(&log, &mut [&mut bob]);
+        bob.engine.make_successor(log.group, Some(&current)).unwrap();
+        let create = bob.upload();
+        let by = if first {
+            bob.accepted(&create, Position::NONE);
+            bob.peer()
+        } else {
+            alice.hear_of_reset(&log, successor);
+            let mut new = makes(&mut alice, &log, successor);
+            bob.refuse(&create, Refusal::new(Reason::GroupExists));
+            alice.add(&mut new, &mut [&mut bob]);
+            alice.peer()
+        };
+        let shown = [
+            EventKind::Joined { by: by.clone() },
+            EventKind::RolesChanged {
+                users: vec![(carol.peer().user, Role::Reader)],
+                policy: None,
+                by,
+                epoch: bob.state(successor).epoch,
+            },
+        ];
+        assert_eq!(bob.events(), shown, "first: {first}");
+    }
+}
+
+#[test]
 fn a_bad_commit_is_rejoined_after_where_the_groups_policy_says_so() {
     for rejoin in [false, true] {
         let world = World::new();
