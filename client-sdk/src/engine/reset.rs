@@ -28,6 +28,7 @@ use super::Engine;
 use super::effects::{Chore, Effect, Follow};
 use super::intents::Operation;
 use super::live;
+use super::outcome::cause;
 use crate::mls::{Provider, build_external_commit, judge_joined_context, proposed_removals};
 use crate::store::{GroupRow, IntentRow, Known, OldGroup, ResetRow, ResetStep};
 use crate::{Error, EventKind, GroupStatus, Peer};
@@ -85,6 +86,8 @@ impl Engine {
         let group = row.id;
         let old = self.remember(row, read && row.status.is_followed())?;
         live::delete(&mut self.live, &self.db, group)?;
+        self.db.delete_chain(group)?;
+        self.db.delete_copies(group)?;
         self.ephemeral.remove(&group);
         self.awaiting_proposal.remove(&group);
         self.db.put_status(group, GroupStatus::Reset)?;
@@ -274,6 +277,11 @@ impl Engine {
         self.db.delete_intent(intent.id)?;
         live::delete(&mut self.live, &self.db, successor)?;
         self.db.delete_group(successor)?;
+        // Nobody knows when, and whether, this device is invited.
+        let gone = Error::UnknownGroup(successor);
+        for queued in self.db.intents(successor)? {
+            self.fail(&queued, &gone)?;
+        }
         if let Some(reset) = self.db.reset_before(successor)? {
             if refusal.reason != Reason::GroupExists {
                 tracing::warn!(%successor, reason = %refusal.reason, "a successor could not be made");
@@ -283,7 +291,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Who is to be added to the successor that this device has made: `None` while something that was asked for before is under way.
+    /// Who is to be added to the successor that this device has made: `None` while something that was asked for before is under way, while the
+    /// successor waits for something, and where nothing can be done there any more: then the app is told.
     pub(crate) fn left_behind(&mut self, group: GroupId) -> Result<Option<Behind>, Error> {
         let Some(reset) = self.db.reset(group)? else {
             return Ok(None);
@@ -293,9 +302,14 @@ impl Engine {
             return Ok(None);
         }
         let row = self.db.group(successor)?;
+        let status = row.as_ref().map(|row| row.status);
         let (Some(row), Some(old)) = (row.filter(|row| row.status == GroupStatus::Active), old) else {
-            // It cannot go on there either.
-            self.transaction(|engine| engine.db.put_reset_step(group, ResetStep::Done, None))?;
+            let stopped = match status {
+                Some(GroupStatus::LogRegressed | GroupStatus::Rejoining) => return Ok(None),
+                Some(status) => Error::GroupNotActive(status),
+                None => Error::UnknownGroup(successor),
+            };
+            self.end_succession(group, Some(&cause(&stopped)))?;
             return Ok(None);
         };
         let suite = Ciphersuite::try_from(row.suite).map_err(|_| Error::Rule("cipher_suite"))?;

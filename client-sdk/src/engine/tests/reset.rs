@@ -91,6 +91,13 @@ fn a_group_is_read_to_its_end_before_it_is_over() {
     );
     assert_eq!((state.members, state.name.as_str()), (0, "Budget"));
     assert!(!has_keys(&bob, log.group), "S4");
+    assert!(
+        bob.engine
+            .offer_after(log.group, Position::NONE)
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(bob.engine.db.chain_start(log.group).unwrap(), None);
     assert!(bob.engine.cursors().unwrap().groups.is_empty());
     let failed = queued.try_recv().unwrap().unwrap_err();
     assert!(
@@ -358,6 +365,46 @@ fn bad_commit(alice: &mut Person, log: &mut Log) {
     let mut bytes = entry.mls_message.to_vec();
     *bytes.last_mut().unwrap() ^= 1;
     entry.mls_message = bytes.into();
+}
+
+#[test]
+fn adding_to_a_successor_waits_where_it_can_go_on_and_is_told_where_it_cannot() {
+    let world = World::new();
+    let (mut alice, mut bob, mut carol, log) = scene(&world);
+    let successor = reset(&log, &mut [&mut alice, &mut bob, &mut carol]);
+    makes(&mut alice, &log, successor);
+    alice.events();
+    for waits in [GroupStatus::LogRegressed, GroupStatus::Rejoining] {
+        alice.engine.db.put_status(successor, waits).unwrap();
+        assert!(alice.engine.left_behind(log.group).unwrap().is_none());
+        assert_eq!((step(&alice, &log), alice.events()), (ResetStep::Adding, vec![]));
+    }
+    let held = GroupStatus::HeldByBadCommit;
+    alice.engine.db.put_status(successor, held).unwrap();
+    assert!(alice.engine.left_behind(log.group).unwrap().is_none());
+    assert_eq!(step(&alice, &log), ResetStep::Done);
+    let failed = EventKind::OperationFailed {
+        operation: "add".to_owned(),
+        cause: Error::GroupNotActive(held).to_string(),
+    };
+    assert_eq!(alice.events(), [failed]);
+}
+
+#[test]
+fn what_was_queued_in_a_successor_that_another_has_made_fails() {
+    let world = World::new();
+    let (mut alice, mut bob, mut carol, log) = scene(&world);
+    let successor = reset(&log, &mut [&mut alice, &mut bob, &mut carol]);
+    bob.engine.make_successor(log.group, None).unwrap();
+    let create = bob.upload();
+    let mut queued = bob.send(successor, "too early");
+    bob.refuse(&create, Refusal::new(Reason::GroupExists));
+    let failed = queued.try_recv().unwrap().unwrap_err();
+    assert!(
+        matches!(failed, Error::UnknownGroup(group) if group == successor),
+        "{failed}"
+    );
+    assert!(bob.engine.outbox_is_empty().unwrap());
 }
 
 #[test]
