@@ -423,6 +423,14 @@ impl Engine {
             // No device of this user is in it any more.
             return self.drop_membership(group);
         }
+        if status != GroupStatus::LogRegressed {
+            return self.stop(group, status);
+        }
+        if live::load(&self.db, group)?.is_none() {
+            // It could not go on where it was.
+            return self.stop(group, GroupStatus::Lost);
+        }
+        self.effects.push(Effect::Chore(Chore::Regressed));
         self.stop(group, status)
     }
 }

@@ -603,3 +603,37 @@ fn an_external_commit_on_a_frozen_log_is_built_again_when_it_is_repaired() {
         assert!(bob.engine.outbox_is_empty().unwrap());
     }
 }
+
+/// Bob's group stands still, and he has asked to rejoin it.
+fn asked_while_regressed(world: &World) -> (Person, Person, Log) {
+    let (alice, mut bob, log) = scene(world);
+    let reason = Reason::LogRegressed.as_str();
+    bob.engine.group_ended(log.group, reason, Position(1)).unwrap();
+    drop(ask(&mut bob, log.group));
+    bob.chores();
+    (alice, bob, log)
+}
+
+#[test]
+fn who_cannot_rejoin_looks_again_whether_the_log_is_repaired() {
+    let world = World::new();
+    let (_, mut bob, log) = asked_while_regressed(&world);
+    bob.engine
+        .rejoin_denied(log.group, Reason::PolicyDenied.into())
+        .unwrap();
+    assert_eq!(bob.state(log.group).status, GroupStatus::LogRegressed);
+    assert!(bob.chores().iter().any(|chore| matches!(chore, Chore::Regressed)));
+    assert!(bob.engine.log_is_open(log.group, true).unwrap());
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+
+    // Without keys it could not go on, whatever the log has.
+    let (mut alice, mut bob, log) = asked_while_regressed(&world);
+    let current = alice.current(&log);
+    bob.engine.rejoin_with(log.group, &current).unwrap();
+    let upload = bob.upload();
+    bob.refuse(&upload, Refusal::new(Reason::EpochConflict));
+    bob.engine
+        .rejoin_denied(log.group, Reason::PolicyDenied.into())
+        .unwrap();
+    assert_eq!(bob.state(log.group).status, GroupStatus::Lost);
+}

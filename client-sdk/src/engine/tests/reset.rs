@@ -248,6 +248,9 @@ fn who_enters_by_an_external_commit_is_shown_it_too() {
     assert_eq!(step(&bob, &log), ResetStep::Done);
 
     // Once: what changes later is shown as it happens.
+    new.deliver(&mut alice);
+    new.accept_all(&mut alice);
+    new.deliver(&mut alice);
     alice.set_role(&mut new, &carol, Role::Moderator);
     new.deliver(&mut bob);
     bob.events();
