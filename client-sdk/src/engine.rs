@@ -99,6 +99,12 @@ struct Waiter {
     answer: oneshot::Sender<Result<Outcome, Error>>,
 }
 
+/// A point in a transaction to which it can be taken back.
+struct Savepoint {
+    /// How many effects there were.
+    effects: usize,
+}
+
 /// The state of the engine's thread.
 pub(crate) struct Engine {
     db: Database,
@@ -157,6 +163,20 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// What follows can be taken back alone, with what it wants to leave the engine.
+    fn savepoint(&mut self) -> Result<Savepoint, Error> {
+        self.db.savepoint()?;
+        Ok(Savepoint {
+            effects: self.effects.len(),
+        })
+    }
+
+    /// Takes it back. Groups that it has touched are to be loaded again.
+    fn roll_back(&mut self, to: &Savepoint) -> Result<(), Error> {
+        self.effects.truncate(to.effects);
+        self.db.rollback_to_savepoint()
     }
 
     fn provider(&self) -> Provider<'_> {

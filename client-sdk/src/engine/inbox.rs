@@ -206,12 +206,12 @@ impl Engine {
         let (group, position) = (row.id, Position(entry.position));
         let at = accepted_at(entry.accepted_at.as_ref());
         let own_info = self.own_group_info(group, entry)?;
-        self.db.savepoint()?;
+        let before = self.savepoint()?;
         match self.apply_entry(group, entry) {
             Ok(()) => self.db.release()?,
             Err(Fault::Error(error)) => return Err(error),
             Err(Fault::Outlived { ended, .. }) if self.is_past(ended, at) => {
-                self.db.rollback_to_savepoint()?;
+                self.roll_back(&before)?;
                 self.live.remove(&group);
                 tracing::warn!(%group, %position, "what comes next could be applied only as long as entries are kept");
                 self.lose(row)?;
@@ -220,7 +220,7 @@ impl Engine {
             }
             Err(fault) => {
                 let (cause, report) = fault.at_fault();
-                self.db.rollback_to_savepoint()?;
+                self.roll_back(&before)?;
                 self.live.remove(&group);
                 tracing::error!(%group, %position, cause, "an accepted entry cannot be processed");
                 if entry.kind() == wire::EntryKind::Commit {

@@ -72,7 +72,7 @@ impl Engine {
             // It is in there already, or was there since: the invitation is old.
             return Ok(());
         }
-        self.db.savepoint()?;
+        let before = self.savepoint()?;
         match self.join(group, welcome, tree, at) {
             Ok(joining) => {
                 self.db.release()?;
@@ -82,7 +82,7 @@ impl Engine {
             Err(fault) => {
                 let (cause, _) = fault.at_fault();
                 // Its key package is whole again, should another Welcome name it.
-                self.db.rollback_to_savepoint()?;
+                self.roll_back(&before)?;
                 self.live.remove(&group);
                 tracing::warn!(%group, cause, "a welcome cannot be used");
                 if known.is_none() {

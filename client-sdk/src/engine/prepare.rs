@@ -118,7 +118,7 @@ impl Engine {
     /// Prepares a commit or proposal; if that fails, only that intent does. Says whether something is on its way now.
     fn prepare_alone(&mut self, intent: IntentRow) -> Result<bool, Error> {
         let operation = Operation::from_row(&intent)?;
-        self.db.savepoint()?;
+        let before = self.savepoint()?;
         let built = match operation {
             Operation::Leave => self.build_leave(intent.group),
             commit => self.build_commit(intent.group, commit),
@@ -137,7 +137,7 @@ impl Engine {
             }
             Err(error @ Error::Store(_)) => Err(error),
             Err(error) => {
-                self.db.rollback_to_savepoint()?;
+                self.roll_back(&before)?;
                 self.live.remove(&intent.group);
                 self.fail(&intent, &error)?;
                 Ok(false)
@@ -166,10 +166,10 @@ impl Engine {
         let epoch = live.epoch();
         let mut other = live::load(&self.db, group)?.ok_or(Error::UnknownGroup(group))?;
         other.set_aad(self.claim(group)?);
-        self.db.savepoint()?;
+        let before = self.savepoint()?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let message = other.leave_group(&provider, &self.device.signer);
-        self.db.rollback_to_savepoint()?;
+        self.roll_back(&before)?;
         let message = message.map_err(|error| Error::mls(DOING)(&error))?;
         let message = message.to_bytes().map_err(|error| Error::mls(DOING)(&error))?;
         Ok(Built::Ready(new_request(epoch, message)))

@@ -243,7 +243,7 @@ impl Engine {
             let Some((row, intent, rejoin)) = engine.due_rejoin(group)? else {
                 return Ok(());
             };
-            engine.db.savepoint()?;
+            let before = engine.savepoint()?;
             match engine.build_rejoin(&row, &rejoin, current) {
                 Ok(prepared) => {
                     engine.db.release()?;
@@ -251,7 +251,7 @@ impl Engine {
                 }
                 Err(error @ Error::Store(_)) => Err(error),
                 Err(error) => {
-                    engine.db.rollback_to_savepoint()?;
+                    engine.roll_back(&before)?;
                     engine.live.remove(&group);
                     engine.give_up(&intent, rejoin.status(), &error)
                 }

@@ -178,10 +178,10 @@ impl Engine {
                 return engine.db.put_reset_step(group, ResetStep::Invited, None);
             }
             if let Some(current) = current {
-                engine.db.savepoint()?;
+                let before = engine.savepoint()?;
                 let seen = engine.look_at(group, current, &mut old);
                 // It was only looked at.
-                engine.db.rollback_to_savepoint()?;
+                engine.roll_back(&before)?;
                 engine.live.remove(&group);
                 seen?;
             }

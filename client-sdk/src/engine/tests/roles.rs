@@ -8,10 +8,11 @@ use valise_proto::{Epoch, GroupId, IdempotencyKey, Position, Reason, Refusal, Us
 use super::super::live;
 use super::people::{Log, Person, World};
 use super::*;
+use crate::delivery_chain::Claim;
 use crate::engine::intents::AddPackage;
 use crate::mls::{CommitPlan, Provider, build_commit};
 use crate::store::{IntentId, Prepared};
-use crate::{Act, Content, EventKind, GroupStatus, Policy, Role};
+use crate::{Act, ChainValue, Content, EventKind, GroupStatus, Policy, Role};
 
 fn user(person: &Person) -> UserId {
     person.peer().user
@@ -120,6 +121,33 @@ fn denied(person: &mut Person, group: GroupId, operation: Operation) -> &'static
         Error::Rule(rule) => rule,
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn what_an_entry_would_have_told_is_not_told_if_it_cannot_be_applied() {
+    let (world, mut alice, mut bob, _carol, mut log) = three();
+    let mut dave = world.person("dave");
+    let plan = adding(&bob, &dave.package(false));
+    // Bob says that he was shown another log.
+    let value = ChainValue::from_bytes([9; 32]);
+    let position = bob.state(log.group).position;
+    let live = live::get(&mut bob.engine.live, &bob.engine.db, log.group).unwrap();
+    live.mls.set_aad(Claim { position, value }.to_aad());
+    force_commit(&mut bob, &mut log, plan);
+    alice.chores();
+    log.deliver(&mut alice);
+    assert_eq!(alice.state(log.group).status, GroupStatus::HeldByBadCommit);
+    let told = alice.events();
+    assert!(
+        !told
+            .iter()
+            .any(|kind| matches!(kind, EventKind::DeliveryForked { .. }))
+    );
+    let reports = alice.chores().into_iter().filter_map(|chore| match chore {
+        Chore::Report { fault, .. } => Some(fault),
+        _ => None,
+    });
+    assert_eq!(reports.collect::<Vec<_>>(), [wire::CommitFault::Policy]);
 }
 
 #[test]
