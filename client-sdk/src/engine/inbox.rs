@@ -319,8 +319,7 @@ impl Engine {
                 return Ok(false);
             }
             if reason == Reason::LogRegressed.as_str() {
-                engine.regress(group)?;
-                return engine.follow_reset(group).map(|()| true);
+                return engine.regress(group).map(|()| true);
             }
             if trimmed {
                 engine.lose(&row)?;

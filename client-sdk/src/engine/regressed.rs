@@ -31,7 +31,9 @@ impl Engine {
         self.effects.push(Effect::Follow(Follow::Drop(group)));
         self.effects.push(Effect::Chore(Chore::Regressed));
         let at = self.options.clock.unix_millis();
-        self.emit(group, row.position, at, &EventKind::LogRegressed)
+        self.emit(group, row.position, at, &EventKind::LogRegressed)?;
+        // One that was reset is over, where its end cannot be read any more.
+        self.follow_reset(group)
     }
 
     /// The log of a group that is being rejoined is frozen: its way back waits. What was under way may be in the log or not, and stays; what

@@ -112,6 +112,32 @@ fn a_group_is_read_to_its_end_before_it_is_over() {
 }
 
 #[test]
+fn a_group_whose_end_cannot_be_read_any_more_is_over() {
+    // The device is shown that the log went back in time, or told.
+    for shown in [true, false] {
+        let world = World::new();
+        let (mut alice, mut bob, _carol, mut log) = scene(&world);
+        let mut forged = log.entries.last().unwrap().clone();
+        forged.entry_id = vec![0; 8].into();
+        alice.send(log.group, "never read");
+        log.accept_all(&mut alice);
+        let successor = new_id();
+        bob.hear_of_reset(&log, successor);
+        assert_eq!(bob.events(), []);
+        if shown {
+            bob.engine.apply(vec![Arrival::Entry(forged)]).unwrap();
+        } else {
+            let reason = Reason::LogRegressed.as_str();
+            bob.engine.group_ended(log.group, reason, Position(1)).unwrap();
+        }
+        let over = [EventKind::LogRegressed, EventKind::GroupReset { successor }];
+        assert_eq!(bob.events(), over, "shown: {shown}");
+        assert_eq!(bob.state(log.group).status, GroupStatus::Reset);
+        assert!(bob.engine.outbox_is_empty().unwrap());
+    }
+}
+
+#[test]
 fn the_highest_role_goes_first_and_all_stay_what_they_were() {
     let world = World::new();
     let (mut alice, mut bob, mut carol, log) = scene(&world);
