@@ -26,15 +26,48 @@ struct Known {
     rounds: HashMap<GroupId, u32>,
 }
 
-/// When to look again.
-enum Next {
-    /// When there is something new.
-    News,
-    At(Instant),
+/// When to look again; whenever there is something new, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Next {
+    at: Option<Instant>,
     /// When the engine has done something.
-    Progress,
+    progress: bool,
     /// A little later than the last time.
-    Later,
+    later: bool,
+}
+
+impl Next {
+    /// When there is something new.
+    const NEWS: Self = Self {
+        at: None,
+        progress: false,
+        later: false,
+    };
+    const PROGRESS: Self = Self {
+        progress: true,
+        ..Self::NEWS
+    };
+    const LATER: Self = Self {
+        later: true,
+        ..Self::NEWS
+    };
+
+    const fn at(at: Instant) -> Self {
+        Self {
+            at: Some(at),
+            ..Self::NEWS
+        }
+    }
+
+    /// Whichever comes first; but what has just failed is not tried again with each thing that the engine does.
+    fn or(self, other: Self) -> Self {
+        let later = self.later || other.later;
+        Self {
+            at: self.at.into_iter().chain(other.at).min(),
+            progress: (self.progress || other.progress) && !later,
+            later,
+        }
+    }
 }
 
 pub(super) async fn run(session: Arc<Session>) {
@@ -53,38 +86,38 @@ pub(super) async fn run(session: Arc<Session>) {
             Err(Error::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "resets could not be followed yet");
-                Next::Later
+                Next::LATER
             }
         };
-        if !matches!(next, Next::Later) {
+        if !next.later {
             backoff = new_backoff();
         }
-        let wait = async {
-            match next {
-                Next::News => std::future::pending().await,
-                Next::At(at) => tokio::time::sleep_until(at).await,
-                // A client that is closed ends this task, too.
-                Next::Progress => drop(progress.changed().await),
-                Next::Later => tokio::time::sleep(backoff.step()).await,
+        let later = next.later.then(|| Instant::now() + backoff.step());
+        let timer = async {
+            match next.at.into_iter().chain(later).min() {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = session.resets.notified() => {}
-            () = wait => {}
+            () = timer => {}
+            // A client that is closed ends this task, too.
+            _ = progress.changed(), if next.progress => {}
         }
     }
 }
 
 impl Session {
     async fn follow_resets(&self, known: &mut Known) -> Result<Next, Error> {
-        let mut next = Next::News;
+        let mut next = Next::NEWS;
         for reset in self.engine.run(Engine::open_resets).await? {
-            let wanted = if reset.step == ResetStep::Adding {
-                self.add_others(&reset, known).await?
+            let followed = if reset.step == ResetStep::Adding {
+                self.add_others(&reset, known).await
             } else {
-                self.make_successor(&reset, known).await?
+                self.make_successor(&reset, known).await
             };
-            next = sooner(next, wanted);
+            next = next.or(or_later(reset.group, followed)?);
         }
         Ok(next)
     }
@@ -93,12 +126,12 @@ impl Session {
     async fn make_successor(&self, reset: &ResetRow, known: &mut Known) -> Result<Next, Error> {
         let group = reset.group;
         let Some(old) = &reset.old else {
-            return Ok(Next::News);
+            return Ok(Next::NEWS);
         };
         let since = *known.waiting_since.entry(group).or_insert_with(Instant::now);
         let turn = since + self.options.commit_delay.saturating_mul(old.rank.unwrap_or(0));
         if Instant::now() < turn {
-            return Ok(Next::At(turn));
+            return Ok(Next::at(turn));
         }
         let current = if old.complete {
             None
@@ -110,9 +143,9 @@ impl Session {
                     self.engine
                         .run(move |engine| engine.leave_succession(group, cause))
                         .await?;
-                    return Ok(Next::News);
+                    return Ok(Next::NEWS);
                 }
-                Err(_) => return Ok(Next::Later),
+                Err(_) => return Ok(Next::LATER),
             }
         };
         let made = self
@@ -120,14 +153,14 @@ impl Session {
             .run(move |engine| engine.make_successor(group, current.as_ref()))
             .await;
         match made {
-            Ok(()) => Ok(Next::News),
+            Ok(()) => Ok(Next::NEWS),
             Err(error @ (Error::Store(_) | Error::Closed)) => Err(error),
             Err(error) => {
                 let cause = error.to_string();
                 self.engine
                     .run(move |engine| engine.leave_succession(group, &cause))
                     .await?;
-                Ok(Next::News)
+                Ok(Next::NEWS)
             }
         }
     }
@@ -135,27 +168,27 @@ impl Session {
     async fn add_others(&self, reset: &ResetRow, known: &mut Known) -> Result<Next, Error> {
         let group = reset.group;
         let Some(behind) = self.engine.run(move |engine| engine.left_behind(group)).await? else {
-            return Ok(Next::Progress);
+            return Ok(Next::PROGRESS);
         };
         if behind.devices.is_empty() {
             self.engine
                 .run(move |engine| engine.end_succession(group, None))
                 .await?;
-            return Ok(Next::News);
+            return Ok(Next::NEWS);
         }
         let round = known.rounds.entry(group).or_default();
         *round += 1;
         let last = *round >= ROUNDS;
         match self.add_round(&behind).await {
             // Looks once more, and finds nobody.
-            Ok(None) => Ok(Next::Progress),
+            Ok(None) => Ok(Next::PROGRESS),
             Ok(Some(cause)) | Err(Error::Rule(cause)) if last => {
                 self.engine
                     .run(move |engine| engine.end_succession(group, Some(cause)))
                     .await?;
-                Ok(Next::News)
+                Ok(Next::NEWS)
             }
-            Ok(Some(_)) | Err(Error::Rule(_)) => Ok(Next::Later),
+            Ok(Some(_)) | Err(Error::Rule(_)) => Ok(Next::LATER),
             Err(error) => Err(error),
         }
     }
@@ -195,12 +228,15 @@ impl Session {
     }
 }
 
-fn sooner(one: Next, other: Next) -> Next {
-    match (one, other) {
-        (Next::News, next) | (next, Next::News) => next,
-        (Next::At(one), Next::At(other)) => Next::At(one.min(other)),
-        (Next::Later, _) | (_, Next::Later) => Next::Later,
-        (Next::Progress, _) | (_, Next::Progress) => Next::Progress,
+/// What fails of one reset is tried again later, and does not concern the others.
+fn or_later(group: GroupId, followed: Result<Next, Error>) -> Result<Next, Error> {
+    match followed {
+        Err(error @ (Error::Store(_) | Error::Closed)) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, %group, "a reset could not be followed yet");
+            Ok(Next::LATER)
+        }
+        followed => followed,
     }
 }
 
@@ -213,5 +249,39 @@ const fn cause(failure: AddFailure) -> &'static str {
         AddFailure::AlreadyMember => "already_member",
         AddFailure::BadKeyPackage(rule) => rule,
         AddFailure::CommitFailed(_) => "commit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn whatever_comes_first_is_waited_for() {
+        let now = Instant::now();
+        let soon = Next::at(now + Duration::from_secs(1));
+        let far = Next::at(now + Duration::from_secs(9));
+        assert_eq!(far.or(soon).or(far), soon);
+        assert_eq!(Next::NEWS.or(soon), soon);
+        let turn = Next::PROGRESS.or(far).or(soon);
+        assert_eq!((turn.at, turn.progress, turn.later), (soon.at, true, false));
+        let failed = turn.or(Next::LATER).or(Next::PROGRESS);
+        assert_eq!((failed.at, failed.progress, failed.later), (soon.at, false, true));
+    }
+
+    #[test]
+    fn one_reset_that_fails_does_not_end_the_others() {
+        let group = GroupId::from_bytes([1; 16]);
+        let turn = Next::at(Instant::now());
+        assert_eq!(or_later(group, Ok(turn)).unwrap(), turn);
+        for passing in [Error::Unreachable, Error::UnknownGroup(group), Error::Rule("")] {
+            assert_eq!(or_later(group, Err(passing)).unwrap(), Next::LATER);
+        }
+        let broken = Error::Store(Arc::new(std::io::Error::other("full")));
+        for lasting in [Error::Closed, broken] {
+            assert!(or_later(group, Err(lasting)).is_err());
+        }
     }
 }
