@@ -1,8 +1,8 @@
-//! What is too large for the service is refused before it is queued: a message that cannot be sent would only be found out when
-//! its turn comes, and by then the app may have shown it as on its way.
+//! What the service says of itself. What is too large for it is refused before it is queued: a message that cannot be sent would only be
+//! found out when its turn comes, and by then the app may have shown it as on its way.
 
 use valise_proto::Refusal;
-use valise_proto::delivery::v1::Limits;
+use valise_proto::delivery::v1::GetParametersResponse;
 
 use super::Engine;
 use crate::Error;
@@ -13,9 +13,20 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 const OVERHEAD: usize = 1024;
 
 impl Engine {
-    /// The service has said what it takes.
-    pub(crate) fn adopt_limits(&mut self, limits: &Limits) -> Result<(), Error> {
-        self.db.put_message_limit(limits.max_message_bytes)
+    /// The service has said what it takes, and for how long entries and their copies are kept. What it does not say stays as it was.
+    pub(crate) fn adopt_parameters(&mut self, parameters: &GetParametersResponse) -> Result<(), Error> {
+        let seconds = |duration: Option<prost_types::Duration>, known: u64| {
+            duration.map_or(known, |duration| u64::try_from(duration.seconds).unwrap_or(0))
+        };
+        let retention = seconds(parameters.retention, self.device.retention);
+        let entry_copies = seconds(parameters.entry_copies, self.device.entry_copies);
+        if let Some(limits) = &parameters.limits {
+            self.db.put_message_limit(limits.max_message_bytes)?;
+        }
+        self.db.put_keeping(retention, entry_copies)?;
+        self.device.retention = retention;
+        self.device.entry_copies = entry_copies;
+        Ok(())
     }
 
     /// Refuses, as the service would, a payload that makes too large a message.

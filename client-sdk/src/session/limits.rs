@@ -1,4 +1,4 @@
-//! Asks the service what it takes: its settings may have changed since the device enrolled.
+//! Asks the service what it takes, and for how long it keeps entries: its settings may have changed since the device enrolled.
 
 use valise_proto::delivery::v1::GetParametersRequest;
 
@@ -8,11 +8,8 @@ use crate::Error;
 /// Asks once.
 pub(super) async fn ask(session: &Session) -> Result<(), Error> {
     let parameters = session.transport.get_parameters(GetParametersRequest {}).await?;
-    let Some(limits) = parameters.limits else {
-        return Ok(());
-    };
     session
         .engine
-        .run(move |engine| engine.adopt_limits(&limits))
+        .run(move |engine| engine.adopt_parameters(&parameters))
         .await
 }

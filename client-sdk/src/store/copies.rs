@@ -36,7 +36,7 @@ impl Database {
     pub(crate) fn trim_copies(&self, before: u64, max_bytes: usize) -> Result<(), Error> {
         self.connection.execute(
             "DELETE FROM copies WHERE accepted_at < ?1",
-            [before.cast_signed()],
+            [i64::try_from(before).unwrap_or(i64::MAX)],
         )?;
         self.connection.execute(
             "DELETE FROM copies WHERE number <= (

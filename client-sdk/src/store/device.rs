@@ -112,6 +112,15 @@ impl Database {
         Ok(())
     }
 
+    /// For how long the service keeps entries, and devices copies of them; in seconds.
+    pub(crate) fn put_keeping(&self, retention: u64, entry_copies: u64) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE device SET retention = ?1, entry_copies = ?2",
+            [retention.cast_signed(), entry_copies.cast_signed()],
+        )?;
+        Ok(())
+    }
+
     pub(crate) fn inbox_cursor(&self) -> Result<u64, Error> {
         let number: i64 = self
             .connection

@@ -1,13 +1,17 @@
 //! What is too large for the service.
 
-use valise_proto::delivery::v1::Limits;
+use valise_proto::delivery::v1::{GetParametersResponse, Limits};
 
 use super::*;
 
-fn limits(max_message_bytes: u32) -> Limits {
-    Limits {
+fn limits(max_message_bytes: u32) -> GetParametersResponse {
+    let limits = Limits {
         max_message_bytes,
         ..Limits::default()
+    };
+    GetParametersResponse {
+        limits: Some(limits),
+        ..GetParametersResponse::default()
     }
 }
 
@@ -28,7 +32,7 @@ fn a_message_that_the_service_would_refuse_is_not_queued() {
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
-    alice.engine.adopt_limits(&limits(8192)).unwrap();
+    alice.engine.adopt_parameters(&limits(8192)).unwrap();
     assert_eq!(
         send(&mut alice, &log, 8192 - 1023),
         Some(Refusal::too_large("payload", 8192 - 1024))
@@ -39,8 +43,41 @@ fn a_message_that_the_service_would_refuse_is_not_queued() {
     assert!(alice.upload().prepared.message.len() <= 8192);
 
     // The service's settings have changed; and there is a limit that is our own.
-    alice.engine.adopt_limits(&limits(u32::MAX)).unwrap();
+    alice.engine.adopt_parameters(&limits(u32::MAX)).unwrap();
     assert_eq!(send(&mut alice, &log, 1024 * 1024), None);
     let refused = send(&mut alice, &log, 1024 * 1024 + 1).unwrap();
     assert_eq!(refused.reason, Reason::MessageTooLarge);
+}
+
+#[test]
+fn for_how_long_entries_and_copies_are_kept_is_learnt_again() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::file(directory.path().join("bob.valise"), StoreKey::random());
+    let (mut alice, mut bob) = (world.person("alice"), world.person_in("bob", &store));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    alice.send(log.group, "one");
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    let copies = |bob: &mut Person| bob.engine.offer_after(log.group, Position::NONE).unwrap().len();
+    assert_eq!(copies(&mut bob), 1);
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let keeping = GetParametersResponse {
+        retention: seconds(7200),
+        entry_copies: seconds(0),
+        ..GetParametersResponse::default()
+    };
+    bob.engine.adopt_parameters(&keeping).unwrap();
+    // What is not needed any more goes with the next look.
+    bob.engine.upkeep().unwrap();
+    assert_eq!(copies(&mut bob), 0);
+
+    let mut bob = world.reopen(bob.forget(), &store);
+    let kept = (bob.engine.device.retention, bob.engine.device.entry_copies);
+    assert_eq!(kept, (7200, 0));
+    // A service that says nothing of it changes nothing.
+    bob.engine.adopt_parameters(&limits(8192)).unwrap();
+    let kept = (bob.engine.device.retention, bob.engine.device.entry_copies);
+    assert_eq!(kept, (7200, 0));
 }
