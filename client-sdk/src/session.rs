@@ -5,6 +5,7 @@ pub(crate) mod enrol;
 mod expiry;
 mod feed;
 mod limits;
+mod listed;
 mod regressed;
 mod rejoin;
 mod reset;

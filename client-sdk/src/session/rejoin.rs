@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tracing::Span;
-use valise_proto::delivery::v1::{GetLogStandingRequest, ListGroupsRequest};
+use valise_proto::delivery::v1::GetLogStandingRequest;
 use valise_proto::{GroupId, Reason};
 
 use super::Session;
 use crate::engine::Engine;
 use crate::transport::{Backoff, Failure};
 use crate::{ByItself, Connection, Error, GroupStatus};
-
-const PAGE: u32 = 1000;
 
 pub(super) async fn run(session: Arc<Session>) {
     let new_backoff = || Backoff::new(Duration::from_millis(100), Duration::from_mins(1));
@@ -115,30 +112,16 @@ impl Session {
     /// Groups of this user's other devices that this one has never heard of.
     pub(crate) async fn groups_elsewhere(&self) -> Result<Vec<GroupId>, Error> {
         let mut elsewhere = Vec::new();
-        let mut after_group_id = Bytes::new();
-        loop {
-            let request = ListGroupsRequest {
-                page_size: PAGE,
-                after_group_id,
+        let listed = self.listed().await?;
+        for group in listed.iter().filter(|group| !group.device_is_member) {
+            let Ok(id) = GroupId::try_from(&*group.group_id) else {
+                continue;
             };
-            let page = self.transport.list_groups(request).await?;
-            let Some(last) = page.groups.last() else {
-                return Ok(elsewhere);
-            };
-            after_group_id = last.group_id.clone();
-            for group in page.groups.iter().filter(|group| !group.device_is_member) {
-                let Ok(id) = GroupId::try_from(&*group.group_id) else {
-                    continue;
-                };
-                if self
-                    .engine
-                    .run(move |engine| engine.standing(id))
-                    .await?
-                    .is_none()
-                {
-                    elsewhere.push(id);
-                }
+            let standing = self.engine.run(move |engine| engine.standing(id)).await?;
+            if standing.is_none() {
+                elsewhere.push(id);
             }
         }
+        Ok(elsewhere)
     }
 }

@@ -1,6 +1,5 @@
 //! Waiting until this device knows what the service knows.
 
-use valise_proto::delivery::v1::ListGroupsRequest;
 use valise_proto::{GroupId, Position, Reason};
 
 use super::Session;
@@ -45,33 +44,21 @@ impl Session {
 
     async fn targets(&self) -> Result<Vec<Target>, Error> {
         let mut targets = Vec::new();
-        let mut after_group_id = bytes::Bytes::new();
-        loop {
-            let page = self
-                .transport
-                .list_groups(ListGroupsRequest {
-                    page_size: 1000,
-                    after_group_id,
-                })
-                .await?;
-            let Some(last) = page.groups.last() else {
-                return Ok(targets);
+        let listed = self.listed().await?;
+        for group in listed.iter().filter(|group| group.device_is_member) {
+            let Ok(id) = GroupId::try_from(&*group.group_id) else {
+                continue;
             };
-            after_group_id = last.group_id.clone();
-            for group in page.groups.iter().filter(|group| group.device_is_member) {
-                let Ok(id) = GroupId::try_from(&*group.group_id) else {
-                    continue;
-                };
-                let standing = self.engine.run(move |engine| engine.standing(id)).await?;
-                match standing {
-                    None => targets.push((id, None)),
-                    Some((status, position)) if status.is_followed() => {
-                        targets.push((id, Some(self.head(id, position).await?)));
-                    }
-                    Some(_) => {}
+            let standing = self.engine.run(move |engine| engine.standing(id)).await?;
+            match standing {
+                None => targets.push((id, None)),
+                Some((status, position)) if status.is_followed() => {
+                    targets.push((id, Some(self.head(id, position).await?)));
                 }
+                Some(_) => {}
             }
         }
+        Ok(targets)
     }
 
     /// The last entry of a group that this device may read; of one whose log is trimmed beyond its place, the first that is kept: the device

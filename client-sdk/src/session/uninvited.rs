@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use valise_proto::GroupId;
-use valise_proto::delivery::v1::ListGroupsRequest;
 
 use super::Session;
 use crate::transport::Backoff;
@@ -60,26 +58,16 @@ impl Session {
     /// As the service says: it cannot make the device a member that way, only show it what it is one of.
     async fn never_heard_of(&self) -> Result<HashSet<GroupId>, Error> {
         let mut unknown = HashSet::new();
-        let mut after_group_id = Bytes::new();
-        loop {
-            let request = ListGroupsRequest {
-                page_size: 1000,
-                after_group_id,
+        let listed = self.listed().await?;
+        for group in listed.iter().filter(|group| group.device_is_member) {
+            let Ok(id) = GroupId::try_from(&*group.group_id) else {
+                continue;
             };
-            let page = self.transport.list_groups(request).await?;
-            let Some(last) = page.groups.last() else {
-                return Ok(unknown);
-            };
-            after_group_id = last.group_id.clone();
-            for group in page.groups.iter().filter(|group| group.device_is_member) {
-                let Ok(id) = GroupId::try_from(&*group.group_id) else {
-                    continue;
-                };
-                let standing = self.engine.run(move |engine| engine.standing(id)).await?;
-                if standing.is_none() {
-                    unknown.insert(id);
-                }
+            let standing = self.engine.run(move |engine| engine.standing(id)).await?;
+            if standing.is_none() {
+                unknown.insert(id);
             }
         }
+        Ok(unknown)
     }
 }
