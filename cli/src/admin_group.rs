@@ -90,7 +90,7 @@ fn words(commit: &ReportedCommit) -> String {
     let faults: Vec<String> = commit
         .faults
         .iter()
-        .map(|(fault, devices)| format!("{} by {devices}", fault.as_str_name()))
+        .map(|(fault, devices)| format!("{fault} by {devices}"))
         .collect();
     let sender = commit.sender.map(|device| format!(" of device {device}"));
     format!(
@@ -107,7 +107,7 @@ fn as_json(commit: &ReportedCommit) -> Value {
     let faults: Vec<Value> = commit
         .faults
         .iter()
-        .map(|(fault, devices)| json!({ "fault": fault.as_str_name(), "devices": devices }))
+        .map(|(fault, devices)| json!({ "fault": fault.to_string(), "devices": devices }))
         .collect();
     json!({
         "group": commit.group.to_string(),

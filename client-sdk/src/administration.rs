@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use valise_proto::authentication::v1 as wire;
-pub use valise_proto::delivery::v1::CommitFault;
 use valise_proto::delivery::v1::{self as delivery, RepairGroupRequest};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use crate::session::Session;
 use crate::transport::{duration, time};
-use crate::{Error, Repair};
+use crate::{CommitFault, Error, Repair};
 
 /// Administration of the deployment. Refused (POLICY_DENIED) unless this device is an administrator's.
 ///
@@ -305,7 +304,7 @@ impl Administration {
             // To take nothing at all from devices is to take nothing after the first entry, which is archived or will never be.
             up_to_position: up_to.map_or(0, |position| position.0.max(1)),
         };
-        self.session.transport.repair_group(request).await?.try_into()
+        Repair::from_wire(self.session.transport.repair_group(request).await?)
     }
 
     /// Ends a group for ever, for its members to go on under a new id, which is returned. They do so by themselves. Of a group that was reset before
@@ -423,7 +422,7 @@ fn reported(commit: &delivery::ReportedCommit) -> Result<ReportedCommit, Error> 
         faults: commit
             .faults
             .iter()
-            .map(|count| (count.fault(), count.devices))
+            .map(|count| (CommitFault::from_wire(count.fault()), count.devices))
             .collect(),
         first_reported_at: commit.first_reported_at.and_then(time),
         last_reported_at: commit.last_reported_at.and_then(time),

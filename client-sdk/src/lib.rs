@@ -39,6 +39,7 @@
 
 mod administration;
 mod client;
+mod commit_fault;
 mod content;
 mod delivery_chain;
 mod engine;
@@ -63,10 +64,10 @@ mod store;
 mod transport;
 
 pub use administration::{
-    Administration, AuditEvent, CommitFault, EnrolmentCode, GroupStanding, ReportedCommit, UserKind,
-    UserSummary,
+    Administration, AuditEvent, EnrolmentCode, GroupStanding, ReportedCommit, UserKind, UserSummary,
 };
 pub use client::Client;
+pub use commit_fault::CommitFault;
 pub use content::{
     Body, Content, Disposition, Expiry, External, Kind, MessageId, Part, ReceiptStatus, Semantics,
 };

@@ -95,10 +95,8 @@ pub struct RepairCandidate {
     pub rule: String,
 }
 
-impl TryFrom<wire::RepairGroupResponse> for Repair {
-    type Error = Error;
-
-    fn try_from(response: wire::RepairGroupResponse) -> Result<Self, Error> {
+impl Repair {
+    pub(crate) fn from_wire(response: wire::RepairGroupResponse) -> Result<Self, Error> {
         let end = match response.end() {
             wire::RepairEnd::Complete => RepairEnd::Complete,
             wire::RepairEnd::Conflict => RepairEnd::Conflict,
