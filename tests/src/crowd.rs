@@ -93,11 +93,7 @@ impl Crowd {
     pub async fn gather(stack: &LocalStack, delivery: &[String], size: Size) -> Self {
         let code = stack.administrator_code().expect("the stack is new");
         let town = Arc::new(Town::at(servers(stack, &delivery[0]), code, stack.domain()).await);
-        let door = Door::each(
-            connect(stack.authentication(0)).await,
-            connect(stack.directory(0)).await,
-            connect(stack.delivery(0)).await,
-        );
+        let door = door(stack, 0).await;
         let observer = Device::enrol_at(door, &town.code("observer").await).await;
         let devices = (0..size.devices).map(|number| {
             let servers = servers(stack, &delivery[number % delivery.len()]);
@@ -149,11 +145,7 @@ impl Crowd {
     /// Compares the log books with each other and with the logs, once all talk has stopped: every device was shown exactly what
     /// was acknowledged, in the order of the log, each once; a log has no gap, and one commit for each epoch.
     pub async fn judge(&self, stack: &LocalStack) -> Tally {
-        let door = Door::each(
-            connect(stack.authentication(0)).await,
-            connect(stack.directory(0)).await,
-            connect(stack.delivery(0)).await,
-        );
+        let door = door(stack, 0).await;
         let token = until("a token for the observer", async || {
             self.observer.new_token_at(&door).await.ok()
         });
@@ -300,8 +292,17 @@ impl Talk {
     }
 }
 
+/// A stack's services, with that replica of the delivery service; without a token.
+pub async fn door(stack: &LocalStack, delivery: usize) -> Door {
+    Door::each(
+        connect(stack.authentication(0)).await,
+        connect(stack.directory(0)).await,
+        connect(stack.delivery(delivery)).await,
+    )
+}
+
 /// A connection to a replica, which is made anew when it was lost.
-pub async fn connect(replica: &Replica) -> Channel {
+async fn connect(replica: &Replica) -> Channel {
     let endpoint = Endpoint::from_shared(replica.url()).unwrap();
     soon(endpoint.tcp_nodelay(true).connect()).await.unwrap()
 }

@@ -115,6 +115,15 @@ pub fn text(event: &Event) -> Option<String> {
     }
 }
 
+/// Waits until the device has heard that text. Events are confirmed on the way.
+pub async fn hears(client: &Client, expected: &str) {
+    let mut events = client.events();
+    event(client, &mut events, |event| {
+        (text(event).as_deref() == Some(expected)).then_some(())
+    })
+    .await;
+}
+
 /// The group, once this device is in it.
 pub async fn joined(client: &Client, group: GroupId) -> Group {
     let mut events = client.events();

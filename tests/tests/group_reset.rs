@@ -21,7 +21,7 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::inbox_item::Item;
 use valise_tests::command::{Running, run};
 use valise_tests::homes::Homes;
-use valise_tests::people::{Town, event, joined, options, text};
+use valise_tests::people::{Town, event, hears, joined, options};
 use valise_tests::raw::stream::Stream;
 use valise_tests::raw::{DAY, Device, Plan, lifetime};
 use valise_tests::service::Service;
@@ -44,14 +44,6 @@ async fn follows(client: &Client, old: GroupId) -> Group {
     })
     .await;
     client.group(successor).await.unwrap().unwrap()
-}
-
-async fn hears(client: &Client, expected: &str) {
-    let mut events = client.events();
-    event(client, &mut events, |event| {
-        (text(event).as_deref() == Some(expected)).then_some(())
-    })
-    .await;
 }
 
 fn held(event: &Event) -> Option<()> {

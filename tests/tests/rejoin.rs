@@ -7,7 +7,7 @@ use valise_client_sdk::{
     ByItself, Client, DeviceId, Event, EventKind, Group, GroupId, GroupStatus, Options, Position, Reason,
     Store, StoreKey,
 };
-use valise_tests::people::{Town, event, joined, options, text};
+use valise_tests::people::{Town, event, hears, joined, options};
 use valise_tests::raw::{Device, Plan};
 use valise_tests::retention::{database, forget_entries, snapshot_after};
 use valise_tests::service::Service;
@@ -40,14 +40,6 @@ async fn status(group: &Group) -> GroupStatus {
 async fn authenticator(client: &Client, group: &Group) -> Vec<u8> {
     soon(client.synced()).await.unwrap();
     group.info().await.unwrap().epoch_authenticator
-}
-
-async fn hears(client: &Client, expected: &str) {
-    let mut events = client.events();
-    event(client, &mut events, |event| {
-        (text(event).as_deref() == Some(expected)).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use tonic::Code;
 use valise_client_sdk::{Error, Group, GroupId, GroupStatus, Position, Reason, Repair, RepairEnd, WhatNow};
 use valise_local_stack::{LocalStack, Postgres, RedisShape, StackOptions};
 use valise_proto::delivery::v1 as wire;
-use valise_tests::crowd::{Crowd, Size, connect, read_log};
+use valise_tests::crowd::{Crowd, Size, door, read_log};
 use valise_tests::raw::bytes::opaque;
 use valise_tests::raw::stream::{Stream, after, cursor};
 use valise_tests::raw::{Door, key, refusal};
@@ -214,11 +214,7 @@ async fn settled(crowd: &Crowd) -> u64 {
 }
 
 async fn observer_at(crowd: &Crowd, stack: &LocalStack, replica: usize) -> Door {
-    let door = Door::each(
-        connect(stack.authentication(0)).await,
-        connect(stack.directory(0)).await,
-        connect(stack.delivery(replica)).await,
-    );
+    let door = door(stack, replica).await;
     let token = until("a token for the observer", async || {
         crowd.observer().new_token_at(&door).await.ok()
     });

@@ -5,14 +5,13 @@
 
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
-use tonic::transport::Channel;
 use valise_client_sdk::{DeviceId, Reason};
 use valise_local_stack::{LocalStack, RedisShape, StackOptions};
 use valise_proto::Refusal;
 use valise_proto::delivery::v1 as wire;
-use valise_tests::crowd::servers;
+use valise_tests::crowd::{door, servers};
 use valise_tests::people::Town;
-use valise_tests::raw::{Bundle, Device, Door, Plan, key, refusal};
+use valise_tests::raw::{Bundle, Device, Plan, key, refusal};
 
 /// Alice (leaf 0) talks to the first replica; Bob (leaf 1) and Carol (leaf 2) to the second.
 struct Scene {
@@ -24,18 +23,6 @@ struct Scene {
     bobs: MlsGroup,
     carols: MlsGroup,
     position: u64,
-}
-
-async fn connect(url: String) -> Channel {
-    Channel::from_shared(url).unwrap().connect().await.unwrap()
-}
-
-async fn door(stack: &LocalStack, replica: usize) -> Door {
-    Door::each(
-        connect(stack.authentication(0).url()).await,
-        connect(stack.directory(0).url()).await,
-        connect(stack.delivery(replica).url()).await,
-    )
 }
 
 impl Scene {

@@ -10,7 +10,7 @@ use valise_client_sdk::{
 use valise_proto::{Position, Reason};
 use valise_tests::command::run;
 use valise_tests::homes::Homes;
-use valise_tests::people::{Town, event, joined, options, text};
+use valise_tests::people::{Town, event, hears, joined, options};
 use valise_tests::raw::Device;
 use valise_tests::retention::{forget_entries, snapshot_after};
 use valise_tests::service::Service;
@@ -28,14 +28,6 @@ fn with(suites: &[CipherSuite]) -> Options {
 
 async fn device(town: &Town, name: &str, suites: &[CipherSuite]) -> Client {
     town.device_with(name, Store::memory(), with(suites)).await
-}
-
-async fn hears(client: &Client, expected: &str) {
-    let mut events = client.events();
-    event(client, &mut events, |event| {
-        (text(event).as_deref() == Some(expected)).then_some(())
-    })
-    .await;
 }
 
 async fn authenticator(client: &Client, group: &Group) -> Vec<u8> {

@@ -26,7 +26,7 @@ use valise_local_stack::{LocalStack, RedisShape, StackOptions};
 use valise_proto::delivery::v1::inbox_item::Item;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
 use valise_proto::delivery::v1::{GetRatchetTreeRequest, WelcomeItem};
-use valise_tests::crowd::{connect, servers};
+use valise_tests::crowd::{door, servers};
 use valise_tests::faults::Faults;
 use valise_tests::people::{Town, options, text};
 use valise_tests::proxy::Proxy;
@@ -146,7 +146,8 @@ impl People {
         for number in 0..JOINERS / 2 {
             let device = client(format!("joiner{number}"), number, 50).await;
             people.joiners.push(Joiner::begin(device));
-            let device = Device::enrol_at(door(stack).await, &town.code(&format!("raw{number}")).await).await;
+            let device =
+                Device::enrol_at(door(stack, 0).await, &town.code(&format!("raw{number}")).await).await;
             device.publish(150).await;
             people.raw.push(device);
         }
@@ -159,14 +160,6 @@ impl People {
             .chain(self.raw.iter().map(|device| device.user.clone()))
             .collect()
     }
-}
-
-async fn door(stack: &LocalStack) -> Door {
-    Door::each(
-        connect(stack.authentication(0)).await,
-        connect(stack.directory(0)).await,
-        connect(stack.delivery(0)).await,
-    )
 }
 
 /// Makes groups and adds everybody, one to three at a time, until it is told to stop.
@@ -235,7 +228,7 @@ async fn nothing_is_left_to_relay(stack: &LocalStack) {
 
 /// The device's inbox has one Welcome of each of these groups, numbered without a gap, and it joins with each.
 async fn has_each_once(stack: &LocalStack, device: &Device, expected: &BTreeSet<GroupId>) {
-    let door = door(stack).await;
+    let door = door(stack, 0).await;
     let token = until("a token", async || device.new_token_at(&door).await.ok()).await;
     let door = door.with_token(&token);
     let mut stream = Stream::open(&door, Vec::new(), 0).await.unwrap();
