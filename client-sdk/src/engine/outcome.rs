@@ -53,7 +53,7 @@ impl Engine {
             return Ok(());
         };
         if row.kind == Operation::REJOIN {
-            return self.transaction(|engine| engine.rejoin_refused(row, &refusal));
+            return self.transaction(|engine| engine.rejoin_refused(&row, &refusal));
         }
         if row.kind == Operation::Create.kind() && self.db.reset_before(row.group)?.is_some() {
             return self.transaction(|engine| engine.succession_refused(&row, &refusal));

@@ -38,10 +38,10 @@ impl Engine {
 
     /// The log of a group that is being rejoined is frozen: its way back waits. What was under way may be in the log or not, and stays; what
     /// is queued does, too.
-    pub(super) fn rejoin_later(&mut self, row: &GroupRow, rejoin: IntentRow) -> Result<(), Error> {
+    pub(super) fn rejoin_later(&mut self, row: &GroupRow, rejoin: &IntentRow) -> Result<(), Error> {
         let group = row.id;
         tracing::warn!(%group, "the group cannot be rejoined before its log is repaired");
-        if let Operation::Rejoin(wish) = Operation::from_row(&rejoin)? {
+        if let Operation::Rejoin(wish) = Operation::from_row(rejoin)? {
             // It may come back shorter than it was.
             let detail = Operation::Rejoin(wish.at_any_epoch()).detail()?;
             self.db.put_detail(rejoin.id, detail.as_deref())?;

@@ -368,7 +368,7 @@ impl Engine {
     }
 
     /// The service refused the external commit. openmls has applied it already: that state is of an epoch that never was.
-    pub(super) fn rejoin_refused(&mut self, intent: IntentRow, refusal: &Refusal) -> Result<(), Error> {
+    pub(super) fn rejoin_refused(&mut self, intent: &IntentRow, refusal: &Refusal) -> Result<(), Error> {
         let group = intent.group;
         live::delete(&mut self.live, &self.db, group)?;
         match refusal.reason {
@@ -387,7 +387,7 @@ impl Engine {
             }
             _ => {}
         }
-        self.give_up(&intent, GroupStatus::Lost, &Error::Refused(refusal.clone()))
+        self.give_up(intent, GroupStatus::Lost, &Error::Refused(refusal.clone()))
     }
 
     /// The service does not show the group's current state.

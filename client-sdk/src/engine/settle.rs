@@ -66,7 +66,7 @@ impl Engine {
                 let row = self.db.group(intent.group)?;
                 let rejoin = self.db.intent_of_kind(intent.group, Operation::REJOIN)?;
                 if let (Some(row), Some(rejoin)) = (row, rejoin) {
-                    self.rejoin_later(&row, rejoin)?;
+                    self.rejoin_later(&row, &rejoin)?;
                 }
                 return Ok(());
             }

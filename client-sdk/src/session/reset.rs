@@ -254,8 +254,6 @@ const fn cause(failure: AddFailure) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
