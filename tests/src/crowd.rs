@@ -234,6 +234,11 @@ impl Crowd {
         }
     }
 
+    /// Where its devices are enrolled.
+    pub fn town(&self) -> &Town {
+        &self.town
+    }
+
     /// The administrator's device.
     pub fn administrator(&self) -> &Client {
         self.town.administrator()

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tonic::Code;
-use valise_client_sdk::{Error, Group, GroupId, GroupStatus, Position, Reason, Repair, RepairEnd, WhatNow};
+use valise_client_sdk::{
+    DeviceId, Error, Group, GroupId, GroupStatus, Position, Reason, Repair, RepairEnd, Store, WhatNow,
+};
 use valise_local_stack::{LocalStack, Postgres, RedisShape, StackOptions};
 use valise_proto::delivery::v1 as wire;
-use valise_tests::crowd::{Crowd, Size, door, read_log};
+use valise_tests::crowd::{Crowd, Size, door, read_log, servers};
+use valise_tests::people::options;
 use valise_tests::raw::bytes::opaque;
 use valise_tests::raw::stream::{Stream, after, cursor};
 use valise_tests::raw::{Door, key, refusal};
@@ -491,4 +494,76 @@ async fn who_follows_live_is_told_without_asking() {
         (Reason::LogRegressed.as_str(), 1)
     );
     drop(lock);
+}
+
+/// A group that takes nothing does not keep who was revoked in others, and loses it once it is repaired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_leaves_other_groups_at_once_and_this_one_after_its_repair() {
+    let scene = Scene::begin().await;
+    let (town, administrator) = (scene.crowd.town(), scene.crowd.administrator());
+    let servers = servers(&scene.stack, scene.stack.delivery(0).url());
+    let erin = town.device_at(servers, "erin", Store::memory(), options(5)).await;
+    let other = administrator.create_group("Other").await.unwrap();
+    other.add(&[erin.user()]).await.unwrap();
+
+    // In this order.
+    let observer = scene.crowd.observer().id;
+    administrator.revoke_device(observer).await.unwrap();
+    administrator.revoke_device(erin.device()).await.unwrap();
+    is_without(&other, erin.device()).await;
+    assert!(
+        scene.plan().await.position.0 >= scene.archived,
+        "it is frozen still"
+    );
+
+    scene.repair().await;
+    is_without(groups(&scene.crowd)[0], observer).await;
+}
+
+/// The revocation came while the service did not know where the group's members were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_while_a_group_is_lost_is_removed_after_its_repair() {
+    let mut stack = start(1).await;
+    let alone = Size {
+        devices: 1,
+        members: 1,
+        ..SIZE
+    };
+    let crowd = Crowd::gather(&stack, &[stack.delivery(0).url()], alone).await;
+    let group = &crowd.groups_of(0)[0];
+    until("the archive to have it", async || {
+        (position_in_archive(&stack).await == 1).then_some(())
+    })
+    .await;
+    let door = observer_at(&crowd, &stack, 0).await;
+    stack.standalone_redis().command(&["FLUSHALL"]).await;
+    assert_eq!(
+        send(&door, group.id(), 1, "late").await,
+        Err(Reason::LogRegressed)
+    );
+    crowd
+        .administrator()
+        .revoke_device(crowd.observer().id)
+        .await
+        .unwrap();
+    until("the service to know", async || {
+        (send(&door, group.id(), 1, "late").await == Err(Reason::DeviceRevoked)).then_some(())
+    })
+    .await;
+    crowd
+        .administrator()
+        .administration()
+        .repair_group(group.id(), None)
+        .await
+        .unwrap();
+    is_without(group, crowd.observer().id).await;
+}
+
+/// Waits until that device is no member.
+async fn is_without(group: &Group, device: DeviceId) {
+    until("a device to be removed", async || {
+        let members = group.members().await.unwrap();
+        members.iter().all(|member| member.device != device).then_some(())
+    })
+    .await;
 }
