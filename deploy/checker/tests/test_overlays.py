@@ -2,9 +2,11 @@
 
 import unittest
 
+from ..context import context_of
 from ..main import rule_problems
+from ..model import Overlay
 from ..render import overlays
-from .scene import OVERLAYS, Scene, parsed, project, texts
+from .scene import OVERLAYS, Scene, configure, parsed, project, texts
 
 
 class OverlaysTest(Scene):
@@ -19,6 +21,24 @@ class OverlaysTest(Scene):
             name = str(path.relative_to(OVERLAYS))
             with self.subTest(name):
                 self.assertEqual(texts(rule_problems(parsed(name), project())), [])
+
+    def test_devices_of_both_kinds_of_keys_can_be_in_groups(self) -> None:
+        for name in ["local", "ministry"]:
+            with self.subTest(name):
+                delivery = next(
+                    configured.configuration
+                    for configured in context_of(parsed(name), project()).serving
+                    if configured.configuration.service.name == "delivery-service"
+                )
+                for kind in ["", "p256_"]:
+                    for file in ["key_file", "chain_file"]:
+                        self.assertIsNotNone(delivery.get(kind + file), kind + file)
+
+    def test_a_key_that_no_secret_has(self) -> None:
+        def change(overlay: Overlay) -> None:
+            configure(overlay, "delivery-service", "p256.key.pem", "p384.key.pem")
+
+        self.refused("setting p256_key_file: /etc/valise/identity/p384.key.pem is not a key", change)
 
 
 class SchemaTest(Scene):
