@@ -239,6 +239,21 @@ mod tests {
         assert_eq!(kept, 7);
     }
 
+    #[test]
+    fn in_memory_there_is_no_key_to_change() {
+        let database = Database::open(&Store::memory()).unwrap();
+        database
+            .connection
+            .execute_batch("CREATE TABLE kept (n INTEGER); INSERT INTO kept VALUES (7)")
+            .unwrap();
+        database.change_key(&StoreKey::random()).unwrap();
+        let kept: i64 = database
+            .connection
+            .query_row("SELECT n FROM kept", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 7);
+    }
+
     /// Every value of openmls's tables: keys and ratchets.
     fn secrets(connection: &Connection) -> Vec<Vec<u8>> {
         let mut tables = connection

@@ -81,8 +81,11 @@ impl Database {
         Ok(())
     }
 
-    /// Encrypts the file with another key.
+    /// Encrypts the file with another key. In memory nothing is encrypted, and SQLCipher refuses to change what is not there.
     pub(crate) fn change_key(&self, key: &StoreKey) -> Result<(), Error> {
+        if self.connection.path().is_none_or(str::is_empty) {
+            return Ok(());
+        }
         let pragma = Zeroizing::new(format!("PRAGMA rekey = \"x'{}'\"", &*hex(key.as_bytes())));
         kill_point::reached("change_store_key", Step::BeforeApplied);
         self.connection.execute_batch(&pragma)?;
