@@ -7,10 +7,10 @@ use valise_proto::{DeviceId, Reason, Refusal, UserId};
 
 use crate::app::App;
 use crate::audit::{self, Action};
-use crate::certificate::{Issued, RequestedKey};
+use crate::certificate::RequestedKey;
 use crate::code::{self, EnrolmentCode};
 use crate::error::Error;
-use crate::store::{CodeOutcome, DeviceKind, EnrolOutcome, NewCode, NewDevice};
+use crate::store::{Answer, CodeHash, CodeOutcome, DeviceKind, EnrolOutcome, NewCode, NewDevice};
 
 /// How long a code is valid where nothing else is said.
 pub(crate) const DEFAULT_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,18 +56,20 @@ pub(crate) struct Enrolment {
 pub(crate) struct Enrolled {
     pub(crate) device: DeviceId,
     pub(crate) user: UserId,
-    pub(crate) issued: Issued,
+    /// Leaf first, DER, without the root.
+    pub(crate) chain: Vec<Vec<u8>>,
 }
 
 /// Enrols one device. Unless it answers with one, nothing has changed: the code can still be used.
+///
+/// An answer can be lost on its way. Who has used the code asks again, with the same key, and is answered the same: a repeat makes
+/// no device and no certificate, and there is nothing to write down.
 pub(crate) async fn enrol(app: &App, enrolment: Enrolment) -> Result<Enrolled, Error> {
     let now = app.now();
     let hash = code::read(&enrolment.code).ok_or_else(|| refused_code(app))?;
-    let code = app
-        .store
-        .code(&hash, now)
-        .await?
-        .ok_or_else(|| refused_code(app))?;
+    let Some(code) = app.store.code(&hash, now).await? else {
+        return answer_again(app, &hash, &enrolment.key, now).await;
+    };
     app.check_domain(&code.user)?;
     let device = DeviceId::from_uuid(Uuid::new_v4());
     let lifetime = app.config.lifetimes.device_certificate();
@@ -78,6 +80,7 @@ pub(crate) async fn enrol(app: &App, enrolment: Enrolment) -> Result<Enrolled, E
         id: device,
         name: enrolment.device_name,
         public_key: enrolment.key.as_bytes().to_vec(),
+        chain: issued.chain,
         certificate_expires_at: issued.expires_at,
     };
     let act = audit::act(now, device, Action::DeviceEnrolled, &code.user);
@@ -88,16 +91,40 @@ pub(crate) async fn enrol(app: &App, enrolment: Enrolment) -> Result<Enrolled, E
             Ok(Enrolled {
                 device,
                 user: code.user,
-                issued,
+                chain: new.chain,
             })
         }
-        EnrolOutcome::CodeUnusable => Err(refused_code(app)),
+        // Perhaps by a request of the same device that was faster.
+        EnrolOutcome::CodeUnusable => answer_again(app, &hash, &enrolment.key, now).await,
         EnrolOutcome::UserSuspended => Err(Reason::UserSuspended.into()),
         EnrolOutcome::KeyInUse => Err(key_in_use()),
         EnrolOutcome::TooManyDevices => Err(Refusal::new(Reason::PolicyDenied)
             .with("rule", "too_many_devices")
             .into()),
     }
+}
+
+/// What the key's device was answered when it used up the code. To everybody else a used code is like one that never was.
+async fn answer_again(
+    app: &App,
+    hash: &CodeHash,
+    key: &RequestedKey,
+    now: SystemTime,
+) -> Result<Enrolled, Error> {
+    let answer = app.store.answer(hash, key.as_bytes(), now).await?;
+    let Some(Answer { device, chain }) = answer.filter(|answer| answer.device.revoked_at.is_none()) else {
+        return Err(refused_code(app));
+    };
+    app.check_domain(&device.user)?;
+    if device.user_suspended {
+        return Err(Reason::UserSuspended.into());
+    }
+    tracing::info!(device = %device.id, "enrolment answered again");
+    Ok(Enrolled {
+        device: device.id,
+        user: device.user,
+        chain,
+    })
 }
 
 /// Makes a code for one device of that user.

@@ -46,7 +46,7 @@ impl AuthenticationService for Authentication {
         Ok(Response::new(EnrolResponse {
             device_id: enrolled.device.to_string(),
             user_id: enrolled.user.to_string(),
-            chain: Some(convert::chain(enrolled.issued)),
+            chain: Some(convert::chain(enrolled.chain)),
             trust_bundle: Some(convert::trust_bundle(self.app.trust_bundle())),
         }))
     }
@@ -60,7 +60,7 @@ impl AuthenticationService for Authentication {
         let key = RequestedKey::read(&request.into_inner().certification_request)?;
         let issued = renew::renew(&self.app, user, device, &key).await?;
         Ok(Response::new(RenewCertificateResponse {
-            chain: Some(convert::chain(issued)),
+            chain: Some(convert::chain(issued.chain)),
         }))
     }
 
@@ -247,7 +247,7 @@ impl AdministrationService for Administration {
         let issued =
             service_certificate::issue(&self.app, &request.service_name, &key, administrator).await?;
         Ok(Response::new(IssueServiceCertificateResponse {
-            chain: Some(convert::chain(issued)),
+            chain: Some(convert::chain(issued.chain)),
         }))
     }
 

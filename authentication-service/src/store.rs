@@ -80,7 +80,17 @@ pub(crate) struct NewDevice {
     pub(crate) id: DeviceId,
     pub(crate) name: String,
     pub(crate) public_key: Vec<u8>,
+    /// Its certificate and the issuers of that, DER.
+    pub(crate) chain: Vec<Vec<u8>>,
     pub(crate) certificate_expires_at: SystemTime,
+}
+
+/// What was answered when a code was used up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    /// As it is now.
+    pub(crate) device: Device,
+    pub(crate) chain: Vec<Vec<u8>>,
 }
 
 /// A user.
@@ -197,6 +207,15 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Uses up the code and makes its device, at the time of the act. A code is used up once, whoever else tries.
     async fn enrol(&self, hash: &CodeHash, device: &NewDevice, act: &Act)
     -> Result<EnrolOutcome, StoreError>;
+
+    /// What was answered when that key used up the code: until the code or the certificate ends, and as long as the key is that of
+    /// the device. Whoever is refused because the code was just used up finds it here.
+    async fn answer(
+        &self,
+        hash: &CodeHash,
+        public_key: &[u8],
+        at: SystemTime,
+    ) -> Result<Option<Answer>, StoreError>;
 
     /// A new certificate for the device, and its current key from now on.
     async fn renew(

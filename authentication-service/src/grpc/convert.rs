@@ -10,7 +10,7 @@ use valise_proto::authentication::v1::{
 };
 use valise_proto::{DeviceId, GroupId, Reason, Refusal, UserId};
 
-use crate::certificate::{Issued, RequestedKey};
+use crate::certificate::RequestedKey;
 use crate::code::MAX_CODE_BYTES;
 use crate::enrol::{DEFAULT_VALIDITY, Enrolment, VALIDITY};
 use crate::record_act::ServiceAct;
@@ -139,10 +139,8 @@ pub(super) fn valid_for(duration: Option<prost_types::Duration>) -> Result<Durat
     }
 }
 
-pub(super) fn chain(issued: Issued) -> v1::CertificateChain {
-    v1::CertificateChain {
-        certificates: issued.chain,
-    }
+pub(super) fn chain(certificates: Vec<Vec<u8>>) -> v1::CertificateChain {
+    v1::CertificateChain { certificates }
 }
 
 pub(super) fn trust_bundle(bundle: &TrustBundle) -> v1::TrustBundle {

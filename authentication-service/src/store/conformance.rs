@@ -1,6 +1,7 @@
 //! What every backend must do. A backend's tests call [`run`] with what makes an empty store, and [`run_on_replicas`] with
 //! what opens an empty one twice.
 
+mod answers;
 mod replicas;
 
 pub(crate) use replicas::run_on_replicas;
@@ -23,6 +24,10 @@ pub(crate) async fn run<S: Store>(mut empty: impl AsyncFnMut() -> S) {
     secrets_stay(&empty().await).await;
     a_code_enrols_one_device(&empty().await).await;
     a_code_ends(&empty().await).await;
+    answers::an_answer_is_for_one_code_and_key(&empty().await).await;
+    answers::an_answer_ends(&empty().await).await;
+    answers::an_answer_shows_the_device_as_it_is(&empty().await).await;
+    answers::what_is_refused_leaves_no_answer(&empty().await).await;
     a_refused_enrolment_changes_nothing(&empty().await).await;
     one_of_many_wins(Arc::new(empty().await)).await;
     bootstrap_codes_replace_each_other(&empty().await).await;
@@ -74,6 +79,8 @@ pub(crate) fn device(n: u8) -> NewDevice {
         id: DeviceId::from_uuid(Uuid::from_u128(n.into())),
         name: format!("device {n}"),
         public_key: vec![n; 32],
+        // Two values in DER, one of them empty.
+        chain: vec![vec![0x04, 2, n, n], vec![0x30, 0]],
         certificate_expires_at: at(5000),
     }
 }
@@ -616,6 +623,7 @@ async fn a_user_has_so_many_devices<S: Store>(store: Arc<S>) {
             id: DeviceId::from_uuid(Uuid::from_u128(n.into())),
             name: String::new(),
             public_key: key.to_vec(),
+            chain: Vec::new(),
             certificate_expires_at: at(5000),
         };
         (key, new)

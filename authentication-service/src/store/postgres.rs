@@ -21,8 +21,8 @@ use valise_proto::{DeviceId, UserId};
 use valise_sql_database::{OpenError, PostgresUrl, reachable, within};
 
 use super::{
-    Act, AuditEvent, Code, CodeHash, CodeOutcome, Device, EnrolOutcome, NewCode, NewDevice, RenewOutcome,
-    RevocationPage, ServiceCertificate, Store, StoreError, User,
+    Act, Answer, AuditEvent, Code, CodeHash, CodeOutcome, Device, EnrolOutcome, NewCode, NewDevice,
+    RenewOutcome, RevocationPage, ServiceCertificate, Store, StoreError, User,
 };
 use lock::Lock;
 
@@ -126,6 +126,15 @@ impl Store for Postgres {
             Ok(outcome)
         })
         .await
+    }
+
+    async fn answer(
+        &self,
+        hash: &CodeHash,
+        public_key: &[u8],
+        at: SystemTime,
+    ) -> Result<Option<Answer>, StoreError> {
+        within(async { devices::answer(&mut *self.pool.acquire().await?, hash, public_key, at).await }).await
     }
 
     async fn renew(

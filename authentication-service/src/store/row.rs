@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::FromRow;
 use valise_access_token::{Revocation, RevocationSubject};
 use valise_proto::{DeviceId, UserId};
+use x509_parser::asn1_rs::{Any, FromDer as _};
 
-use super::{AuditEvent, Code, Device, DeviceKind, StoreError, User};
+use super::{Answer, AuditEvent, Code, Device, DeviceKind, StoreError, User};
 
 pub(super) fn millis(at: SystemTime) -> i64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -97,6 +98,35 @@ impl TryFrom<DeviceRow> for Device {
             user_suspended: row.suspended,
         })
     }
+}
+
+#[derive(FromRow)]
+pub(super) struct AnswerRow {
+    #[sqlx(flatten)]
+    device: DeviceRow,
+    chain: Vec<u8>,
+}
+
+impl TryFrom<AnswerRow> for Answer {
+    type Error = StoreError;
+
+    fn try_from(row: AnswerRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            device: row.device.try_into()?,
+            chain: chain(&row.chain)?,
+        })
+    }
+}
+
+/// Certificates are kept one after the other: DER says where each ends.
+fn chain(mut kept: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut chain = Vec::new();
+    while !kept.is_empty() {
+        let (rest, _) = Any::from_der(kept).map_err(|_| StoreError::Damaged("chain"))?;
+        chain.push(kept[..kept.len() - rest.len()].to_vec());
+        kept = rest;
+    }
+    Ok(chain)
 }
 
 #[derive(FromRow)]

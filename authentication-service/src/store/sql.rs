@@ -24,7 +24,15 @@ pub(super) const CODE: &str =
     "SELECT enrolment_codes.user_id, kind, suspended FROM enrolment_codes JOIN users USING (user_id)
      WHERE code_hash = $1 AND expires_at > $2";
 
-pub(super) const TAKE_CODE: &str = "DELETE FROM enrolment_codes WHERE code_hash = $1";
+pub(super) const TAKE_CODE: &str = "DELETE FROM enrolment_codes WHERE code_hash = $1 RETURNING expires_at";
+
+pub(super) const KEEP_ANSWER: &str = "INSERT INTO enrolment_answers (code_hash, device_id, public_key, chain, expires_at) VALUES ($1, $2, $3, $4, $5)";
+
+/// The key must be the one that enrolled, and that of the device still.
+pub(super) const ANSWER: &str =
+    "SELECT device_id, devices.user_id, name, kind, devices.public_key, enrolled_at, certificate_expires_at, revoked_at, suspended, chain
+     FROM enrolment_answers JOIN devices USING (device_id) JOIN users USING (user_id)
+     WHERE code_hash = $1 AND enrolment_answers.public_key = $2 AND devices.public_key = $2 AND expires_at > $3";
 
 pub(super) const VOID_BOOTSTRAP_CODES: &str = "DELETE FROM enrolment_codes WHERE bootstrap";
 

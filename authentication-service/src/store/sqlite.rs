@@ -13,8 +13,8 @@ use sqlx::{Sqlite as Driver, Transaction};
 use valise_proto::{DeviceId, UserId};
 
 use super::{
-    Act, AuditEvent, Code, CodeHash, CodeOutcome, Device, EnrolOutcome, NewCode, NewDevice, RenewOutcome,
-    RevocationPage, ServiceCertificate, Store, StoreError, User,
+    Act, Answer, AuditEvent, Code, CodeHash, CodeOutcome, Device, EnrolOutcome, NewCode, NewDevice,
+    RenewOutcome, RevocationPage, ServiceCertificate, Store, StoreError, User,
 };
 use crate::StartError;
 
@@ -111,6 +111,15 @@ impl Store for Sqlite {
             tx.commit().await?;
         }
         Ok(outcome)
+    }
+
+    async fn answer(
+        &self,
+        hash: &CodeHash,
+        public_key: &[u8],
+        at: SystemTime,
+    ) -> Result<Option<Answer>, StoreError> {
+        devices::answer(&mut *self.readers.acquire().await?, hash, public_key, at).await
     }
 
     async fn renew(

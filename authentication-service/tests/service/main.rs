@@ -11,6 +11,7 @@ mod administration;
 mod devices;
 mod enrolment;
 mod feed;
+mod lost_answer;
 mod process;
 mod program;
 mod replicas;

@@ -138,7 +138,7 @@ async fn a_database_that_cannot_be_used_is_said_in_one_line() {
     refused(&unsafe_line, "server does not support TLS").await;
     refused(
         &database,
-        "has no schema, and this program needs schema version 1: run it with `migrate`",
+        "has no schema, and this program needs schema version 2: run it with `migrate`",
     )
     .await;
 
@@ -150,7 +150,7 @@ async fn a_database_that_cannot_be_used_is_said_in_one_line() {
         "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), TRUE, '', 0)",
     )
     .await;
-    let newer = "has schema version 9999, newer than this program's (1): use a newer program";
+    let newer = "has schema version 9999, newer than this program's (2): use a newer program";
     refused(&database, newer).await;
     assert!(refusal(&database, &["migrate"]).await.ends_with(newer));
     execute(&database, "DELETE FROM _sqlx_migrations WHERE version = 9999").await;

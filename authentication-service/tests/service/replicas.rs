@@ -135,6 +135,12 @@ async fn what_is_good_once_is_good_at_one_replica() {
     let [winner] = won[..] else { panic!("{won:?}") };
     let (id, key) = (&outcomes[winner].as_ref().unwrap().device_id, &keys[winner]);
 
+    // Where its answer was lost, any replica gives it again.
+    let again = [&first, &second].map(|scene| scene.try_enrol(&code, key));
+    for again in join_all(again).await {
+        assert_eq!(&again.unwrap(), outcomes[winner].as_ref().unwrap());
+    }
+
     let assertion = first.assertion(id, key);
     let exchanges = (0..20).map(|n| [&first, &second][n % 2].exchange(&assertion));
     let outcomes = join_all(exchanges).await;

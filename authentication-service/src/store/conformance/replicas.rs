@@ -14,6 +14,7 @@ pub(crate) async fn run_on_replicas<S: Store>(mut empty: impl AsyncFnMut() -> [S
     let mut next = async || empty().await.map(Arc::new);
     all_get_the_same_secret(next().await).await;
     a_code_enrols_one_of_fifty(next().await).await;
+    repeats_get_one_device_and_one_answer(next().await).await;
     a_key_goes_to_one_of_many(next().await).await;
     an_assertion_is_used_by_one(next().await).await;
     one_bootstrap_code_is_left(next().await).await;
@@ -59,6 +60,30 @@ async fn a_code_enrols_one_of_fifty<S: Store>(stores: [Arc<S>; 2]) {
     assert_eq!(count(&outcomes, &EnrolOutcome::CodeUnusable), 49);
     let devices = second.devices_of(&user("alice")).await.unwrap().unwrap();
     assert_eq!(devices.len(), 1);
+    assert_eq!(second.audit_events(0, 10).await.unwrap().len(), 2);
+}
+
+async fn repeats_get_one_device_and_one_answer<S: Store>(stores: [Arc<S>; 2]) {
+    let [first, second] = &stores;
+    let new = code(0, "alice");
+    first.create_code(&new, &act(0, "code")).await.unwrap();
+    // One device that asks twenty times; each request would have made it another id.
+    let answers = at_both(&stores, 1..=20, |store, n| async move {
+        let new = NewDevice {
+            public_key: vec![0; 32],
+            ..device(n)
+        };
+        let outcome = store.enrol(&hash(0), &new, &act(1, "enrol")).await.unwrap();
+        let answer = store.answer(&hash(0), &[0; 32], at(1)).await.unwrap().unwrap();
+        (outcome, answer)
+    })
+    .await;
+    let (outcomes, answers): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    assert_eq!(count(&outcomes, &EnrolOutcome::Enrolled), 1);
+    assert_eq!(count(&outcomes, &EnrolOutcome::CodeUnusable), 19);
+    assert_eq!(count(&answers, &answers[0]), 20);
+    let devices = second.devices_of(&user("alice")).await.unwrap().unwrap();
+    assert_eq!(devices, [answers[0].device.clone()]);
     assert_eq!(second.audit_events(0, 10).await.unwrap().len(), 2);
 }
 

@@ -58,19 +58,21 @@ pub(super) async fn page(db: &mut PgConnection, after: &str, limit: u32) -> Resu
     all(rows)
 }
 
-/// Adds the code, and forgets those that can no longer be used: without waiting for whoever else is at them.
+/// Adds the code, and forgets those that can no longer be used, and what nobody can ask for any more: without waiting for whoever
+/// else is at them.
 pub(super) async fn add_code(
     db: &mut PgConnection,
     code: &NewCode,
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    for forget in [
         "DELETE FROM enrolment_codes WHERE code_hash IN
              (SELECT code_hash FROM enrolment_codes WHERE expires_at <= $1 FOR UPDATE SKIP LOCKED)",
-    )
-    .bind(millis(at))
-    .execute(&mut *db)
-    .await?;
+        "DELETE FROM enrolment_answers WHERE code_hash IN
+             (SELECT code_hash FROM enrolment_answers WHERE expires_at <= $1 FOR UPDATE SKIP LOCKED)",
+    ] {
+        sqlx::query(forget).bind(millis(at)).execute(&mut *db).await?;
+    }
     sqlx::query(sql::ADD_CODE)
         .bind(&code.hash[..])
         .bind(code.user.as_str())
@@ -100,8 +102,10 @@ pub(super) async fn code(
     row.map(Code::try_from).transpose()
 }
 
-/// Uses the code up. Was it there?
-pub(super) async fn take_code(db: &mut PgConnection, hash: &CodeHash) -> Result<bool, StoreError> {
-    let taken = sqlx::query(sql::TAKE_CODE).bind(&hash[..]).execute(db).await?;
-    Ok(taken.rows_affected() == 1)
+/// Uses the code up, and says until when (milliseconds) it could have been; `None` where it was not there.
+pub(super) async fn take_code(db: &mut PgConnection, hash: &CodeHash) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(sql::TAKE_CODE)
+        .bind(&hash[..])
+        .fetch_optional(db)
+        .await?)
 }

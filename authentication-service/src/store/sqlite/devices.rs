@@ -6,8 +6,10 @@ use sqlx::SqliteConnection;
 use valise_proto::{DeviceId, UserId};
 
 use super::users;
-use crate::store::row::{DeviceRow, KeyOwner, all, kind_name, millis};
-use crate::store::{CodeHash, Device, EnrolOutcome, MAX_DEVICES, NewDevice, RenewOutcome, StoreError, sql};
+use crate::store::row::{AnswerRow, DeviceRow, KeyOwner, all, kind_name, millis};
+use crate::store::{
+    Answer, CodeHash, Device, EnrolOutcome, MAX_DEVICES, NewDevice, RenewOutcome, StoreError, sql,
+};
 
 /// Uses up the code and makes the device; changes that are not committed unless it answers `Enrolled`.
 pub(super) async fn enrol(
@@ -28,9 +30,9 @@ pub(super) async fn enrol(
     if count(&mut *db, &code.user).await? >= MAX_DEVICES.into() {
         return Ok(EnrolOutcome::TooManyDevices);
     }
-    if !users::take_code(&mut *db, hash).await? {
+    let Some(code_expires_at) = users::take_code(&mut *db, hash).await? else {
         return Ok(EnrolOutcome::CodeUnusable);
-    }
+    };
     let id = device.id.to_string();
     sqlx::query(sql::ADD_DEVICE)
         .bind(&id)
@@ -42,11 +44,34 @@ pub(super) async fn enrol(
         .bind(millis(device.certificate_expires_at))
         .execute(&mut *db)
         .await?;
+    sqlx::query(sql::KEEP_ANSWER)
+        .bind(&hash[..])
+        .bind(&id)
+        .bind(&device.public_key)
+        .bind(device.chain.concat())
+        .bind(code_expires_at.min(millis(device.certificate_expires_at)))
+        .execute(&mut *db)
+        .await?;
     if claim_key(db, &device.public_key, Some(&id), None).await? {
         Ok(EnrolOutcome::Enrolled)
     } else {
         Ok(EnrolOutcome::KeyInUse)
     }
+}
+
+pub(super) async fn answer(
+    db: &mut SqliteConnection,
+    hash: &CodeHash,
+    public_key: &[u8],
+    at: SystemTime,
+) -> Result<Option<Answer>, StoreError> {
+    let row: Option<AnswerRow> = sqlx::query_as(sql::ANSWER)
+        .bind(&hash[..])
+        .bind(public_key)
+        .bind(millis(at))
+        .fetch_optional(db)
+        .await?;
+    row.map(Answer::try_from).transpose()
 }
 
 /// Changes that are not committed unless it answers `Renewed`.

@@ -64,16 +64,18 @@ pub(super) async fn page(
     all(rows)
 }
 
-/// Adds the code, and forgets those that can no longer be used.
+/// Adds the code, and forgets those that can no longer be used, and what nobody can ask for any more.
 pub(super) async fn add_code(
     db: &mut SqliteConnection,
     code: &NewCode,
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM enrolment_codes WHERE expires_at <= ?")
-        .bind(millis(at))
-        .execute(&mut *db)
-        .await?;
+    for forget in [
+        "DELETE FROM enrolment_codes WHERE expires_at <= ?",
+        "DELETE FROM enrolment_answers WHERE expires_at <= ?",
+    ] {
+        sqlx::query(forget).bind(millis(at)).execute(&mut *db).await?;
+    }
     sqlx::query(sql::ADD_CODE)
         .bind(&code.hash[..])
         .bind(code.user.as_str())
@@ -103,8 +105,10 @@ pub(super) async fn code(
     row.map(Code::try_from).transpose()
 }
 
-/// Uses the code up. Was it there?
-pub(super) async fn take_code(db: &mut SqliteConnection, hash: &CodeHash) -> Result<bool, StoreError> {
-    let taken = sqlx::query(sql::TAKE_CODE).bind(&hash[..]).execute(db).await?;
-    Ok(taken.rows_affected() == 1)
+/// Uses the code up, and says until when (milliseconds) it could have been; `None` where it was not there.
+pub(super) async fn take_code(db: &mut SqliteConnection, hash: &CodeHash) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(sql::TAKE_CODE)
+        .bind(&hash[..])
+        .fetch_optional(db)
+        .await?)
 }

@@ -125,6 +125,43 @@ async fn the_last_place_of_a_user_goes_to_one_device() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_second_with_a_code_finds_the_answer_of_the_first() {
+    let server = Server::start().await;
+    let store = opened(&server).await;
+    store
+        .create_code(&code(0, "alice"), &act(0, "code"))
+        .await
+        .unwrap();
+    let mut held = store.write().await.unwrap();
+    assert!(!users::lock(&mut held, &user("alice")).await.unwrap());
+    // Both have seen that the code can be used.
+    let asked = [1, 2].map(|n| {
+        let store = Arc::clone(&store);
+        let new = NewDevice {
+            public_key: vec![0; 32],
+            ..device(n)
+        };
+        tokio::spawn(async move {
+            let outcome = store.enrol(&hash(0), &new, &act(1, "enrol")).await.unwrap();
+            let answer = store.answer(&hash(0), &[0; 32], at(1)).await.unwrap();
+            (outcome, answer.unwrap().device.id)
+        })
+    });
+    let outcomes = commit_when_all_wait(&store, held, asked.into()).await;
+    let [(first, one), (second, other)] = outcomes[..] else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(one, other);
+    assert_ne!(first, second);
+    for outcome in [first, second] {
+        assert!(matches!(
+            outcome,
+            EnrolOutcome::Enrolled | EnrolOutcome::CodeUnusable
+        ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_numbered_waits_for_the_number_before_it() {
     let server = Server::start().await;
     let store = opened(&server).await;
