@@ -22,8 +22,9 @@ pub struct Client {
 impl Client {
     /// Enrols a new device with a one-time code from an administrator, publishes its key packages, and starts syncing.
     ///
-    /// If that fails before the service has enrolled the device, the same again with the same store goes on with the same key;
-    /// after that ([`Error::AlreadyEnrolled`]) [`Client::open`] goes on.
+    /// If that fails, or the process ends meanwhile, the same again with the same code and store goes on with the same key, and becomes
+    /// the same device: also where the service has enrolled it and only the answer was lost, as long as the code is valid. Once the device
+    /// knows that it is enrolled ([`Error::AlreadyEnrolled`]) [`Client::open`] goes on.
     ///
     /// ```
     /// # valise_tests::example::with_server(async |server, code, folder| {

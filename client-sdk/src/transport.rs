@@ -202,14 +202,10 @@ impl Transport {
             authorise(&mut request, &token)?;
             request.set_timeout(DEADLINE);
             valise_trace_context::inject(request.metadata_mut());
-            // The deadline is the server's to keep; this one is for a server that does not.
-            let answer = tokio::time::timeout(DEADLINE + Duration::from_secs(1), call(request)).await;
-            let status = match answer {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => return Err(Failure::Unknown),
+            let failure = match in_time(call(request)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
-            let failure = Failure::of(&status);
             let stale = matches!(
                 failure.reason(),
                 Some(Reason::TokenExpired | Reason::TokenInvalid)
@@ -228,19 +224,35 @@ impl Transport {
         message: Req,
         call: impl Fn(Request<Req>) -> Call,
     ) -> Result<Res, Error> {
-        let mut backoff = Backoff::of_requests();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let failure = match self.once(&message, &call).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            let wait = failure.retry_after().unwrap_or_else(|| backoff.step());
-            if !failure.is_passing() || tokio::time::Instant::now() + wait > deadline {
-                return Err(failure.into());
-            }
-            tokio::time::sleep(wait).await;
+        persist(|| self.once(&message, &call)).await
+    }
+}
+
+/// Tries until there is an answer that will not change, or patience ends.
+async fn persist<Res, Try: Future<Output = Result<Res, Failure>>>(
+    once: impl Fn() -> Try,
+) -> Result<Res, Error> {
+    let mut backoff = Backoff::of_requests();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let failure = match once().await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let wait = failure.retry_after().unwrap_or_else(|| backoff.step());
+        if !failure.is_passing() || tokio::time::Instant::now() + wait > deadline {
+            return Err(failure.into());
         }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// The deadline is the server's to keep; this one is for a server that does not.
+async fn in_time<Res>(call: impl Future<Output = Result<Response<Res>, Status>>) -> Result<Res, Failure> {
+    match tokio::time::timeout(DEADLINE + Duration::from_secs(1), call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Failure::of(&status)),
+        Err(_) => Err(Failure::Unknown),
     }
 }
 

@@ -6,6 +6,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer as _;
 use valise_device_certificate::{KeyKind, TrustBundle, certification_request};
 use valise_group_rules::{credential, identify};
+use valise_proto::Reason;
 use valise_proto::authentication::v1 as wire;
 use valise_proto::delivery::v1::GetParametersRequest;
 
@@ -28,19 +29,15 @@ pub(crate) async fn enrol(
 ) -> Result<Arc<Session>, Error> {
     let channels = Channels::new(&servers)?;
     let db = blocking(move || Database::open(&store)).await?;
-    let signer = device_key(&db, &servers, &options)?;
+    let mut signer = device_key(&db, &servers, &options)?;
     kill_point::reached(ENROL, Step::Stored);
-    let request = certification_request(signer.public(), |message| signer.sign(message).ok())?;
-    kill_point::reached(ENROL, Step::Sending);
-    let answer = call(
-        &channels,
-        wire::EnrolRequest {
-            proof: Some(wire::enrol_request::Proof::EnrolmentCode(code.to_owned())),
-            certification_request: request,
-            device_name: device_name.to_owned(),
-        },
-    )
-    .await?;
+    let mut answer = ask(&channels, code, device_name, &signer).await;
+    if answer.as_ref().is_err_and(is_key_in_use) {
+        // It has enrolled before, with a code that has ended since, and was not told. Nobody can be told any more: that key is lost.
+        signer = new_key(&db, &servers, options.cipher_suite.key_kind())?;
+        answer = ask(&channels, code, device_name, &signer).await;
+    }
+    let answer = answer?;
     kill_point::reached(ENROL, Step::Answered);
     let enrolled = judge(answer, &signer, &options)?;
     kill_point::reached(ENROL, Step::BeforeApplied);
@@ -54,6 +51,34 @@ pub(crate) async fn enrol(
         tracing::warn!(%error, "the first key packages could not be published");
     }
     Ok(session)
+}
+
+/// The same code and key as often as it takes: they get the same answer.
+async fn ask(
+    channels: &Channels,
+    code: &str,
+    device_name: &str,
+    signer: &SignatureKeyPair,
+) -> Result<wire::EnrolResponse, Error> {
+    let request = certification_request(signer.public(), |message| signer.sign(message).ok())?;
+    kill_point::reached(ENROL, Step::Sending);
+    let request = wire::EnrolRequest {
+        proof: Some(wire::enrol_request::Proof::EnrolmentCode(code.to_owned())),
+        certification_request: request,
+        device_name: device_name.to_owned(),
+    };
+    call(channels, request).await
+}
+
+fn is_key_in_use(error: &Error) -> bool {
+    let Error::Refused(refusal) = error else {
+        return false;
+    };
+    refusal.reason == Reason::InvalidCertificateRequest
+        && refusal
+            .metadata
+            .get("rule")
+            .is_some_and(|rule| rule == "key_in_use")
 }
 
 /// Without the deployment's parameters no group can be made. Whoever opens a store that lacks them asks for them.
@@ -110,13 +135,15 @@ fn device_key(db: &Database, servers: &Servers, options: &Options) -> Result<Sig
         Some(row) if row.servers == *servers && same(&row.signature_key) => {
             mls::load_signer(&db.connection, &row.signature_key)
         }
-        _ => {
-            let signer = mls::new_signer(&db.connection, kind)?;
-            kill_point::reached(ENROL, Step::BeforeStored);
-            db.put_new_device(servers, signer.public())?;
-            Ok(signer)
-        }
+        _ => new_key(db, servers, kind),
     }
+}
+
+fn new_key(db: &Database, servers: &Servers, kind: KeyKind) -> Result<SignatureKeyPair, Error> {
+    let signer = mls::new_signer(&db.connection, kind)?;
+    kill_point::reached(ENROL, Step::BeforeStored);
+    db.put_new_device(servers, signer.public())?;
+    Ok(signer)
 }
 
 /// Are all suites of the options for a key like the device's?

@@ -15,7 +15,7 @@ use valise_proto::directory::v1 as directory;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
 use valise_proto::{DeviceId, GroupId, Position, UserId};
 
-use super::{Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise};
+use super::{Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise, in_time, persist};
 use crate::Error;
 
 macro_rules! calls {
@@ -63,19 +63,19 @@ calls! {
     report_commit(delivery: delivery::ReportCommitRequest) -> delivery::ReportCommitResponse;
 }
 
-/// Enrols a device. It has no token yet.
+/// Enrols a device. It has no token yet. Where an answer is lost, the same code and key get it again.
 pub(crate) async fn enrol(
     channels: &Channels,
     message: auth::EnrolRequest,
 ) -> Result<auth::EnrolResponse, Error> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    valise_trace_context::inject(request.metadata_mut());
-    let mut client = AuthenticationServiceClient::new(channels.authentication.clone());
-    match client.enrol(request).await {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) => Err(Failure::of(&status).into()),
-    }
+    persist(|| {
+        let mut request = Request::new(message.clone());
+        request.set_timeout(DEADLINE);
+        valise_trace_context::inject(request.metadata_mut());
+        let mut client = AuthenticationServiceClient::new(channels.authentication.clone());
+        in_time(async move { client.enrol(request).await })
+    })
+    .await
 }
 
 impl Transport {

@@ -1,7 +1,7 @@
 //! Devices that become devices, and that come into groups.
 
 use valise_client_sdk::kill_point::{KillPoint, Step};
-use valise_client_sdk::{Client, Error, EventKind, Reason};
+use valise_client_sdk::{Client, DeviceId, Error, EventKind};
 use valise_tests::people::joined;
 use valise_tests::wait::until;
 
@@ -24,27 +24,59 @@ pub(crate) async fn enrol(world: &World, points: Vec<KillPoint>) {
         let code = world.town.code(&name).await;
         device.ends(point, Task::Enrol { code: code.clone() }).await;
 
+        let made = made(world, &name).await;
+        assert_eq!(made.len(), usize::from(is_known(point)), "{point}: {made:?}");
         let again = Client::enrol_with(&world.url, &code, "a device", device.store(), world.options()).await;
-        let mut forgotten = 0;
         let client = match again {
             Ok(client) => client,
             Err(Error::AlreadyEnrolled) => device.open().await,
-            Err(error) if is_answer_lost(point) => {
-                // A code is used up once, and nobody is told the first answer again: it takes another code, and another store.
-                assert_eq!(error.reason(), Some(Reason::InvalidEnrolmentProof), "{point}");
-                forgotten = 1;
-                let store = Device::unborn(world, &format!("{name}-again")).store();
-                world.town.device_with(&name, store, world.options()).await
-            }
             Err(error) => panic!("{point}: {error}"),
         };
-        assert_eq!(forgotten, usize::from(is_answer_lost(point)), "{point}");
+        // The one that the service has enrolled, also where the answer was lost with the process; and no other.
         let devices = client.devices().await.unwrap();
-        assert_eq!(devices.len(), 1 + forgotten, "{point}: {devices:?}");
-        assert_eq!(devices[forgotten].device, client.device(), "{point}");
+        assert_eq!(devices.len(), 1, "{point}: {devices:?}");
+        assert_eq!(devices[0].device, client.device(), "{point}");
+        assert!(made.is_empty() || made == [client.device()], "{point}: {made:?}");
         invite(&bob, &client, &point.to_string()).await;
         client.close().await;
+        if is_answer_lost(point) {
+            with_another_code(world, point, &name).await;
+        }
     }
+}
+
+/// Who has no more than another code, because the first one has ended, becomes another device with the same store.
+async fn with_another_code(world: &World, point: KillPoint, name: &str) {
+    let name = format!("{name}-late");
+    let device = Device::unborn(world, &name);
+    let code = world.town.code(&name).await;
+    device.ends(point, Task::Enrol { code }).await;
+    let [lost] = made(world, &name).await[..] else {
+        panic!("{point}: it was not enrolled")
+    };
+    let code = world.town.code(&name).await;
+    let client = Client::enrol_with(&world.url, &code, "a device", device.store(), world.options())
+        .await
+        .unwrap();
+    assert_eq!(
+        made(world, &name).await,
+        [lost, client.device()],
+        "{point}: oldest first"
+    );
+    client.revoke_device(lost).await.unwrap();
+    client.close().await;
+}
+
+/// The devices that the service has for somebody.
+async fn made(world: &World, name: &str) -> Vec<DeviceId> {
+    let administrator = world.town.administrator();
+    let devices = administrator.devices_of(&world.town.user(name)).await.unwrap();
+    devices.into_iter().map(|device| device.device).collect()
+}
+
+/// The service has enrolled the device.
+fn is_known(point: KillPoint) -> bool {
+    point.operation != "enrol" || matches!(point.step, Step::Applied) || is_answer_lost(point)
 }
 
 /// The service has enrolled the device, which does not know it.

@@ -35,15 +35,19 @@ struct Open {
 }
 
 impl Phone {
-    /// Enrolled while nothing gets lost.
+    /// Enrolled on the bad network, once; after that nothing gets lost until it is told so.
     pub(crate) async fn new(services: &Services, town: &Town, seed: u64, number: usize) -> Self {
         let proxy = LossyProxy::to(&services.url(), seed.wrapping_mul(1000) + number as u64).await;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::file(folder.path().join("phone.valise"), StoreKey::random());
         let name = format!("user{seed}-{number}");
+        proxy.lose(true);
         let client = town
             .device_at(proxy.url().into(), &name, store.clone(), options(3))
             .await;
+        proxy.lose(false);
+        let devices = client.devices().await.unwrap();
+        assert_eq!(devices.len(), 1, "{devices:?}");
         let mut book = Book::default();
         if number == 0 {
             // It makes the group.
