@@ -212,6 +212,13 @@ async fn all_go_on_in_the_successor_as_what_they_were() {
         .unwrap_err();
     assert_eq!(refused.reason, Reason::GroupReset);
     assert_eq!(refused.metadata["successor_group_id"], successor.to_string());
+    let passing = wire::SendEphemeralRequest {
+        mls_message: scene.mallory.encrypt(&mut scene.mallorys, b"typing").into(),
+    };
+    let refused = scene.mallory.door.delivery().send_ephemeral(passing).await;
+    let refused = valise_client_sdk::Refusal::from_status(&refused.unwrap_err()).unwrap();
+    assert_eq!(refused.reason, Reason::GroupReset);
+    assert_eq!(refused.metadata["successor_group_id"], successor.to_string());
     let bundle = scene.mallory.commit(&mut scene.mallorys, Plan::self_update());
     let refused = scene.mallory.submit(&bundle).await.unwrap_err();
     assert_eq!(refused.reason, Reason::GroupReset);
