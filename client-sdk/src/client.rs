@@ -260,8 +260,8 @@ impl Client {
     }
 
     /// Does now what a running client does every quarter of an hour: new keys in groups where they are due, renewal of the device's
-    /// certificate at two thirds of its life, key packages with the new one, and removal of stale members
-    /// ([`KeyUpkeep`](crate::KeyUpkeep)). For apps that run only now and then; what it queues in groups is done when
+    /// certificate at two thirds of its life, key packages with the new one and in place of those that were used or have ended, and
+    /// removal of stale members ([`KeyUpkeep`](crate::KeyUpkeep)). For apps that run only now and then; what it queues in groups is done when
     /// [`Client::synced`] says so.
     ///
     /// ```

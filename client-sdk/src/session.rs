@@ -54,8 +54,8 @@ pub(crate) struct Session {
     resets: Notify,
     /// Some message expires.
     expiring: Notify,
-    /// One publishes at a time.
-    publishing: tokio::sync::Mutex<()>,
+    /// One publishes at a time. When somebody last did, in seconds since 1970-01-01 UTC.
+    publishing: tokio::sync::Mutex<Option<u64>>,
     /// One sees to keys at a time.
     tending: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
@@ -109,7 +109,7 @@ impl Session {
             regressed: Notify::new(),
             resets: Notify::new(),
             expiring: Notify::new(),
-            publishing: tokio::sync::Mutex::new(()),
+            publishing: tokio::sync::Mutex::new(None),
             tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -1,4 +1,7 @@
 //! Keeps key packages in stock at the directory.
+//!
+//! They end by the clock, and so it is the clock that says when to look again ([`look_after`], with all other [`super::upkeep`]): a timer
+//! stands still while the machine sleeps, and an app that runs now and then has none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,37 +18,54 @@ use crate::transport::Backoff;
 
 /// Most packages of one call.
 const BATCH: usize = 100;
-/// The stock is looked at this often even if nobody says that it is low.
-const INTERVAL: Duration = Duration::from_hours(6);
+/// The stock is looked at this often, in seconds, even if nobody says that it is low.
+const INTERVAL: u64 = 6 * 3600;
 /// Packages that are about to end are replaced this long before.
 const AHEAD: u64 = 7 * 24 * 3600;
 
+/// Fills the stock at the start, and whenever somebody says that it is low.
 pub(super) async fn run(session: Arc<Session>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
     loop {
-        let wait = match publish(&session).await {
+        match publish(&session).await {
             Ok(()) => {
                 backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
-                INTERVAL
+                session.top_up.notified().await;
             }
             Err(Error::Closed) => return,
             Err(error) => {
                 tracing::debug!(%error, "key packages could not be published");
-                backoff.step()
+                tokio::select! {
+                    () = session.top_up.notified() => {}
+                    () = tokio::time::sleep(backoff.step()) => {}
+                }
             }
-        };
-        tokio::select! {
-            () = session.top_up.notified() => {}
-            () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
+/// Publishes what is missing, where nobody has looked for long.
+pub(super) async fn look_after(session: &Session) -> Result<(), Error> {
+    let mut looked_at = session.publishing.lock().await;
+    let now = session.options.clock.unix_seconds();
+    // A clock that was set back says nothing of how long ago that was.
+    let recent = |at: u64| (at..at.saturating_add(INTERVAL)).contains(&now);
+    if looked_at.is_some_and(recent) {
+        return Ok(());
+    }
+    fill(session, &mut looked_at).await
+}
+
 /// Publishes what is missing.
 pub(super) async fn publish(session: &Session) -> Result<(), Error> {
-    let _turn = session.publishing.lock().await;
+    let mut looked_at = session.publishing.lock().await;
+    fill(session, &mut looked_at).await
+}
+
+async fn fill(session: &Session, looked_at: &mut Option<u64>) -> Result<(), Error> {
     session.engine.run(Engine::sweep_key_packages).await?;
     let stock = session.transport.get_stock(GetStockRequest {}).await?;
+    let now = session.options.clock.unix_seconds();
     for suite in session.options.suites() {
         make(session, suite.mls(), &stock).await?;
     }
@@ -56,6 +76,7 @@ pub(super) async fn publish(session: &Session) -> Result<(), Error> {
             .run(|engine| engine.key_packages_to_publish(BATCH))
             .await?;
         if packages.is_empty() {
+            *looked_at = Some(now);
             return Ok(());
         }
         let references: Vec<_> = packages.iter().map(|package| package.reference.clone()).collect();

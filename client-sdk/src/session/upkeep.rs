@@ -31,6 +31,13 @@ pub(super) async fn run(session: Arc<Session>) {
 /// Does what is due now. What it queues in groups goes out like all other operations.
 pub(crate) async fn tend(session: &Session) -> Result<(), Error> {
     let _turn = session.tending.lock().await;
+    let keys = tend_keys(session).await;
+    // Packages end whether or not a certificate can be renewed.
+    let stock = stock::look_after(session).await;
+    keys.and(stock)
+}
+
+async fn tend_keys(session: &Session) -> Result<(), Error> {
     let mut due = session.engine.run(Engine::upkeep).await?;
     if due.renewal {
         renew(session).await?;

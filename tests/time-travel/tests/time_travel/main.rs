@@ -341,6 +341,15 @@ async fn four_hundred_days() {
     )
     .await;
     agree(quiet, &[&alice, &erin, &frank], &[&alice, &erin, &frank]).await;
+
+    // And everybody can be asked into a new group: whoever is on has usable key packages at the directory.
+    let new = frank.client().create_group("New").await.unwrap().id();
+    for whom in [&alice, &bob, &dave, &erin, &grace] {
+        assert_eq!(add(&frank, new, whom).await, Ok(()), "{}", whom.name);
+        joined(whom.client(), new).await;
+    }
+    let everybody = [&alice, &bob, &dave, &erin, &frank, &grace];
+    agree(new, &everybody, &everybody).await;
     for mut person in [alice, bob, dave, erin, frank, grace] {
         person.off().await;
     }
