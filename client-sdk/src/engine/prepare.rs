@@ -52,12 +52,9 @@ impl Engine {
                 // Only others can commit one's own removal, and until then nobody may send.
                 return Ok(());
             }
-            if first.payload.is_some() {
-                if !proposed.is_empty() {
-                    // Observed proposals are committed before anything is sent (RFC 9420 §12.4).
-                    self.queue(group, &Operation::CommitProposals, true)?;
-                    continue;
-                }
+            // Observed proposals are committed before anything is sent (RFC 9420 §12.4).
+            let proposals_first = first.payload.is_some() && !proposed.is_empty();
+            if first.payload.is_some() && !proposals_first {
                 let count = queued
                     .iter()
                     .take_while(|intent| intent.payload.is_some())
@@ -72,11 +69,27 @@ impl Engine {
             if prepared > 0 {
                 return Ok(());
             }
-            let first = queued.swap_remove(0);
-            if self.prepare_alone(first)? {
+            let next = if proposals_first {
+                self.commit_of_proposals(group)?
+            } else {
+                queued.swap_remove(0)
+            };
+            // Where this device cannot commit them, its messages wait until somebody else has.
+            if self.prepare_alone(next)? || proposals_first {
                 return Ok(());
             }
         }
+    }
+
+    /// The intent to commit what was proposed: it may be queued already, behind what is as urgent.
+    fn commit_of_proposals(&mut self, group: GroupId) -> Result<IntentRow, Error> {
+        let operation = Operation::CommitProposals;
+        if !self.db.has_intent(group, operation.kind())? {
+            self.queue(group, &operation, true)?;
+        }
+        self.db
+            .intent_of_kind(group, operation.kind())?
+            .ok_or(Error::InvalidInput("the store's intent"))
     }
 
     /// Says whether something is on its way now.

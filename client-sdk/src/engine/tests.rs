@@ -380,6 +380,31 @@ fn leaving_is_proposed_and_committed_by_another_before_it_sends() {
 }
 
 #[test]
+fn a_name_that_is_to_be_told_waits_for_what_was_proposed() {
+    let world = World::new();
+    let (mut alice, mut bob, mut carol) = (world.person("alice"), world.person("bob"), world.person("carol"));
+    let mut log = alice.create_group("Budget");
+    alice.add(&mut log, &mut [&mut bob]);
+    let packages = vec![carol.package(false)];
+    drop(alice.submit(log.group, Operation::Add { packages }));
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    drop(bob.submit(log.group, Operation::Leave));
+    log.accept_all(&mut bob);
+    // With her own commit, after which she tells the name before anything else, comes the proposal.
+    log.deliver(&mut alice);
+    assert_eq!(alice.peek_kinds(), [UploadKind::Commit]);
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    assert_eq!(alice.peek_kinds(), [UploadKind::Message]);
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
+    assert!(alice.engine.outbox_is_empty().unwrap());
+}
+
+#[test]
 fn a_leave_that_was_not_committed_is_proposed_again() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
