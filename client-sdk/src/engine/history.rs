@@ -98,8 +98,11 @@ impl Engine {
         let queued = match self.db.named(heard.group, id, &heard.sender.user)? {
             Named::Unknown => None,
             Named::TheirOwn(message) if self.is_own(heard.sender) => Some(message),
+            // Its id is a hash of all that it says: it was sent once more, by a device that could not learn whether it had been accepted
+            // (the entry was not kept any more), and says nothing new.
+            Named::TheirOwn(_) => return Ok(Told::Nothing),
             // Two messages do not have the same id (§9.1).
-            Named::TheirOwn(_) | Named::NotTheirs => return Ok(unreadable()),
+            Named::NotTheirs => return Ok(unreadable()),
         };
         let event = self.tell(heard)?;
         let message = match queued {
