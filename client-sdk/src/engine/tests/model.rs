@@ -115,7 +115,6 @@ fn run(service: &mut Service, members: usize, ops: &[Op]) -> Result<(), String> 
 }
 
 #[test]
-#[ignore = "takes many minutes, and has not been seen to pass yet"]
 fn devices_do_anything_in_any_order_and_agree_with_the_model() {
     let long = std::env::var_os("VALISE_LONG").is_some();
     let seed = match std::env::var("VALISE_SEED") {

@@ -13,7 +13,7 @@ use crate::content::{GROUP_PROFILE, GROUP_RENAME};
 use crate::engine::tests::people::{Person, World};
 use crate::engine::{Arrival, Chore, Engine, Operation, Outcome, Upload, UploadKind};
 use crate::transport::Failure;
-use crate::{Content, Error, GroupStatus, Peer, Store};
+use crate::{Content, Error, GroupStatus, Peer, SendStatus, Store};
 
 pub(super) type Check = Result<(), String>;
 
@@ -34,10 +34,24 @@ pub(super) struct Actor {
     to_commit: BTreeSet<Epoch>,
     /// What its app waits for, and the text where it is one.
     pub(super) waiting: Vec<(Option<String>, Answer)>,
+    /// Texts that were stored to be sent, before restarts too.
+    pub(super) stored: Vec<String>,
 }
 
 /// Where an app hears of an operation's outcome.
 type Answer = oneshot::Receiver<Result<Outcome, Error>>;
+
+impl Actor {
+    /// What the device's history says of a text that it was to send.
+    pub(super) fn own_message(&mut self, group: GroupId, text: &str) -> Option<SendStatus> {
+        let history = self.person.engine.history_page(group, None, 10_000).unwrap();
+        let found = history.into_iter().find(|message| {
+            let content = message.content.as_ref();
+            message.sender == self.peer && content.and_then(Content::as_text) == Some(text)
+        });
+        found.map(|message| message.status)
+    }
+}
 
 /// One group.
 pub(super) struct Machine<'a> {
@@ -61,6 +75,7 @@ impl<'a> Machine<'a> {
                     in_flight: None,
                     to_commit: BTreeSet::new(),
                     waiting: Vec::new(),
+                    stored: Vec::new(),
                 }
             })
             .collect();
@@ -138,6 +153,11 @@ impl<'a> Machine<'a> {
     fn ask_for(&mut self, by: Device, operation: Operation, text: Option<String>) {
         let actor = &mut self.actors[by];
         let answer = actor.person.submit(self.group, operation);
+        if let Some(text) = &text
+            && actor.own_message(self.group, text).is_some()
+        {
+            actor.stored.push(text.clone());
+        }
         actor.waiting.push((text, answer));
         self.chores(by);
     }
@@ -413,7 +433,9 @@ impl<'a> Machine<'a> {
     /// Its process dies; what is in its store is there again.
     fn restart(&mut self, by: Device) {
         let actor = self.actors.remove(by);
-        let Actor { person, peer, .. } = actor;
+        let Actor {
+            person, peer, stored, ..
+        } = actor;
         let Engine { db, .. } = person.engine;
         let mut person = World::start(db);
         person.engine.resume().unwrap();
@@ -423,6 +445,7 @@ impl<'a> Machine<'a> {
             in_flight: None,
             to_commit: BTreeSet::new(),
             waiting: Vec::new(),
+            stored,
         };
         self.actors.insert(by, actor);
         self.chores(by);

@@ -141,6 +141,11 @@ impl Model {
         self.roster.contains(&device) && !self.pending.contains(&device)
     }
 
+    /// May it come in by itself? Devices of users who are members may, also one that was removed while it was away.
+    fn lets_in(&self, device: Device) -> bool {
+        self.roster.iter().any(|&member| OWNERS[member] == OWNERS[device])
+    }
+
     /// May the service accept that?
     fn acceptable(&self, by: Device, epoch: u64, request: &Request) -> bool {
         let role = self.role(OWNERS[by]);
@@ -149,7 +154,7 @@ impl Model {
             // A removal that waits stops nobody who has not read it yet.
             Request::Message(..) => here && role >= Role::Member,
             Request::Leave => here && !self.pending.contains(&by),
-            Request::External => here,
+            Request::External => epoch == self.epoch && self.lets_in(by),
             Request::Commit(change) => {
                 let mut add = change.add.iter().filter(|device| !self.roster.contains(device));
                 let mut remove = change.remove.iter().filter(|device| self.can_be_chosen(**device));
@@ -211,6 +216,7 @@ impl Model {
             Request::External => {
                 // What was proposed dies with its epoch.
                 self.pending.clear();
+                self.roster.insert(by);
                 self.epoch += 1;
                 Entry::Commit { removed: Vec::new() }
             }
@@ -287,7 +293,9 @@ impl Model {
                     naming,
                     may_rename,
                 } => {
-                    view.seen.extend(text.clone().map(|text| (position, text)));
+                    // What was sent once more, because nobody could say whether it had been accepted, is told once.
+                    let new = text.clone().filter(|text| !view.has_seen(text));
+                    view.seen.extend(new.map(|text| (position, text)));
                     if let Some(naming) = naming {
                         view.hear_name(naming, *by, *may_rename);
                     }
@@ -338,9 +346,8 @@ impl Model {
             }
             // It will not read it.
             Request::Message(Some(text), _) if view.lost => {
-                let seen = (position, text.clone());
-                if !view.seen.contains(&seen) {
-                    view.seen.push(seen);
+                if !view.has_seen(text) {
+                    view.seen.push((position, text.clone()));
                 }
             }
             Request::Message(_, Some(naming)) if view.lost && naming.new => {
@@ -352,8 +359,8 @@ impl Model {
 
     /// A device is told that it is no member any more.
     pub(super) fn denied(&mut self, device: Device) -> Result<(), String> {
-        if self.roster.contains(&device) {
-            return Err(format!("{device} is a member, and was told that it is not"));
+        if self.lets_in(device) {
+            return Err(format!("{device} may come in, and was told that it may not"));
         }
         self.views[device].inside = false;
         self.views[device].lost = false;
@@ -381,6 +388,10 @@ impl Model {
 }
 
 impl View {
+    fn has_seen(&self, text: &str) -> bool {
+        self.seen.iter().any(|(_, seen)| seen == text)
+    }
+
     fn hear_name(&mut self, naming: &Naming, by: Device, may_rename: bool) {
         let unknown = self.told_by.is_some() || self.name.is_empty();
         if naming.new || (unknown && (may_rename || self.told_by == Some(by))) {

@@ -8,7 +8,7 @@ use super::Fate;
 use super::machine::{Check, Machine};
 use super::reference::{Device, OWNERS};
 use crate::engine::Outcome;
-use crate::{EventId, EventKind, GroupStatus, Role};
+use crate::{EventId, EventKind, GroupStatus, Role, SendStatus};
 
 /// Rounds after which devices that are in touch must agree.
 const ROUNDS: usize = 60;
@@ -85,6 +85,7 @@ impl Machine<'_> {
         }
         same("what it has read", &seen, &view.seen)?;
         self.compare_outcomes(by)?;
+        self.compare_history(by)?;
         let view = &self.model.views[by];
         let actor = &mut self.actors[by];
         if !view.inside || view.lost {
@@ -144,6 +145,25 @@ impl Machine<'_> {
             }
             if places.len() > 1 && self.model.first == 1 {
                 return Err(format!("{text} is in the log at {places:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing that was stored to be sent is forgotten, whatever restarts came between.
+    fn compare_history(&mut self, by: Device) -> Check {
+        let actor = &mut self.actors[by];
+        for text in actor.stored.clone() {
+            let places = self.model.places(&text);
+            match actor.own_message(self.group, &text) {
+                Some(SendStatus::Accepted { position }) if places.contains(&position.0) => {}
+                // An answer that was lost, to a request that is not kept: it cannot be known.
+                Some(SendStatus::Failed { .. }) if places.is_empty() || self.model.first > 1 => {}
+                found => {
+                    return Err(format!(
+                        "{text} is in the log at {places:?}, and in the history {found:?}"
+                    ));
+                }
             }
         }
         Ok(())
