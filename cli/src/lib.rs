@@ -30,6 +30,7 @@ mod whoami;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use valise_service_runtime::{LogFormat, Telemetry, TelemetryConfig};
@@ -37,6 +38,9 @@ use valise_service_runtime::{LogFormat, Telemetry, TelemetryConfig};
 use args::{Arguments, Command};
 use error::CliError;
 use profile::Profile;
+
+/// How long to wait for the last threads at the end.
+const THREADS_END: Duration = Duration::from_millis(500);
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -46,8 +50,9 @@ pub fn run() -> ExitCode {
         Err(source) => return complain(&CliError::io("cannot start")(source)),
     };
     let outcome = runtime.block_on(with_telemetry(arguments));
-    // A thread may still wait for standard input.
-    runtime.shutdown_background();
+    // Threads that have used the store must be gone before the process is: what they leave is taken down with it, and not twice. One may
+    // still wait for standard input.
+    runtime.shutdown_timeout(THREADS_END);
     match outcome {
         Err(error) if !error.is_closed_pipe() => complain(&error),
         Ok(()) | Err(_) => ExitCode::SUCCESS,

@@ -194,7 +194,13 @@ impl Tale {
                     })
                     .collect()
             }
-            Some(ToDevice::InboxItem(item)) if self.uninviting && is_invitation(&item) => Vec::new(),
+            // As if there were something else in its place: a device takes note of that, too.
+            Some(ToDevice::InboxItem(item)) if self.uninviting && is_invitation(&item) => {
+                let nothing = wire::InboxItem { item: None, ..item };
+                vec![wire::SubscribeResponse {
+                    message: Some(ToDevice::InboxItem(nothing)),
+                }]
+            }
             message => vec![wire::SubscribeResponse { message }],
         }
     }
