@@ -500,6 +500,8 @@ async fn who_follows_live_is_told_without_asking() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_revoked_leaves_other_groups_at_once_and_this_one_after_its_repair() {
     let scene = Scene::begin().await;
+    // The service has noticed.
+    scene.offered().await;
     let (town, administrator) = (scene.crowd.town(), scene.crowd.administrator());
     let servers = servers(&scene.stack, scene.stack.delivery(0).url());
     let erin = town.device_at(servers, "erin", Store::memory(), options(5)).await;
