@@ -345,11 +345,7 @@ impl Model {
                 view.told_by = Some(NOBODY);
             }
             // It will not read it.
-            Request::Message(Some(text), _) if view.lost => {
-                if !view.has_seen(text) {
-                    view.seen.push((position, text.clone()));
-                }
-            }
+            Request::Message(Some(text), _) if view.lost => view.sees_once(position, text),
             Request::Message(_, Some(naming)) if view.lost && naming.new => {
                 view.name.clone_from(&naming.name);
             }
@@ -390,6 +386,12 @@ impl Model {
 impl View {
     fn has_seen(&self, text: &str) -> bool {
         self.seen.iter().any(|(_, seen)| seen == text)
+    }
+
+    fn sees_once(&mut self, position: u64, text: &str) {
+        if !self.has_seen(text) {
+            self.seen.push((position, text.to_owned()));
+        }
     }
 
     fn hear_name(&mut self, naming: &Naming, by: Device, may_rename: bool) {
