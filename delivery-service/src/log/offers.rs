@@ -100,7 +100,7 @@ pub struct Frozen {
     pub abandoned: Position,
     /// The newest position that was offered; [`Position::NONE`] for none.
     pub offered: Position,
-    /// Was it repaired before? Then the archive may have messages under the key of [`restored_key`].
+    /// Was it repaired before? Then the archive may have messages under the keys that a repair gives them.
     pub repaired: bool,
 }
 
