@@ -181,6 +181,11 @@ impl Error {
         }
     }
 
+    /// Reading or writing the store failed, whatever was being done: the same may go well later.
+    pub(crate) const fn is_of_store(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::StoreInUse | Self::StoreKey)
+    }
+
     pub(crate) fn mls(doing: &'static str) -> impl FnOnce(&dyn std::fmt::Display) -> Self {
         move |cause| Self::Mls {
             doing,

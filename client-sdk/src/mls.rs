@@ -21,6 +21,10 @@ use valise_proto::UserId;
 
 use crate::Error;
 
+mod faults;
+
+pub(crate) use faults::failed;
+
 /// The codec of openmls's rows. It must be self-describing: openmls reads with types that skip fields.
 #[derive(Default)]
 pub(crate) struct Json;
@@ -152,7 +156,7 @@ pub(crate) fn build_commit(
         .build(provider.rand(), provider.crypto(), signer, |_| true)
         .map_err(|error| Error::mls(DOING)(&error))?
         .stage_commit(provider)
-        .map_err(|error| Error::mls(DOING)(&error))
+        .map_err(failed(DOING))
 }
 
 /// Builds an external commit (RFC 9420 §12.4.3.2) and applies it at once: the group is in the epoch that the commit begins, if it is
@@ -176,7 +180,7 @@ pub(crate) fn build_external_commit(
         .with_aad(aad)
         .skip_lifetime_validation()
         .build_group(provider, info, credential)
-        .map_err(|error| Error::mls(DOING)(&error))?
+        .map_err(failed(DOING))?
         .leaf_node_parameters(leaf)
         .load_psks(provider.storage())
         .map_err(|error| Error::mls(DOING)(&error))?
@@ -184,7 +188,7 @@ pub(crate) fn build_external_commit(
         .build(provider.rand(), provider.crypto(), signer, |_| true)
         .map_err(|error| Error::mls(DOING)(&error))?
         .finalize(provider)
-        .map_err(|error| Error::mls(DOING)(&error))
+        .map_err(failed(DOING))
 }
 
 /// The leaves that the proposals in the log are to remove.

@@ -17,7 +17,7 @@ use super::inbox::{Fault, accepted_at, bad, unprocessable};
 use super::intents::{Operation, Outcome};
 use super::live::{self, digest, peer};
 use crate::content::{GROUP_PROFILE, GROUP_RENAME};
-use crate::mls::{Provider, Storage, may_stand_alone};
+use crate::mls::{Provider, Storage, failed, may_stand_alone};
 use crate::store::IntentRow;
 use crate::{Content, Error, EventKind, GroupStatus, Peer, Sent, kill_point};
 
@@ -134,7 +134,7 @@ impl Engine {
         let provider = Provider::new(&self.crypto, &self.db.connection);
         live.mls
             .merge_pending_commit(&provider)
-            .map_err(|error| bad(&error))?;
+            .map_err(failed("merging an own commit"))?;
         live.refresh_roster()?;
         if new_keys {
             self.plan_next_update(group)?;
@@ -219,7 +219,7 @@ impl Engine {
         let provider = Provider::new(&self.crypto, &self.db.connection);
         live.mls
             .merge_staged_commit(&provider, staged)
-            .map_err(|error| bad(&error))?;
+            .map_err(failed("merging a commit"))?;
         if removed {
             let by = peer(&summary.committer_identity);
             self.drop_membership(group)?;

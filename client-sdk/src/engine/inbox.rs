@@ -60,16 +60,17 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Store(_) => Self::Error(error),
-            error => bad(&error),
+        if error.is_of_store() {
+            Self::Error(error)
+        } else {
+            bad(&error)
         }
     }
 }
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Error(error.into())
+        Error::from(error).into()
     }
 }
 

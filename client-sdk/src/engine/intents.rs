@@ -15,6 +15,7 @@ use super::effects::{Effect, Follow, UploadKind};
 use super::live::{LiveGroup, digest};
 use super::rejoin::Rejoin;
 use super::{Engine, Submission, Waiter};
+use crate::mls::failed;
 use crate::store::{GroupRow, IntentId, IntentRow, NewIntent, Prepared};
 use crate::{Error, GroupStatus, Peer, Sent, kill_point};
 
@@ -299,7 +300,7 @@ impl Engine {
             openmls::prelude::GroupId::from_slice(id.as_bytes()),
             self.device.credential.clone(),
         )
-        .map_err(|error| Error::mls(DOING)(&error))?;
+        .map_err(failed(DOING))?;
         let group_info = mls
             .export_group_info(&self.crypto, signer, false)
             .map_err(|error| Error::mls(DOING)(&error))?

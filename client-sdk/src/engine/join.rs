@@ -16,9 +16,11 @@ use super::inbox::{Fault, accepted_at};
 use super::intents::Operation;
 use super::live::{self, LiveGroup, peer};
 use super::queries::cursor;
-use crate::mls::Provider;
+use crate::mls::{Provider, failed};
 use crate::store::GroupRow;
 use crate::{Error, EventKind, GroupStatus, Peer, kill_point};
+
+const DOING: &str = "joining";
 
 /// A group that a Welcome leads into, built but not yet entered.
 struct Joining {
@@ -120,7 +122,8 @@ impl Engine {
         // A device that was removed and added again may hear of the second before the first.
         live::delete(&mut self.live, &self.db, group)?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
-        let builder = StagedWelcome::build_from_welcome(&provider, &join_config(), body).map_err(unusable)?;
+        let builder =
+            StagedWelcome::build_from_welcome(&provider, &join_config(), body).map_err(failed(DOING))?;
         let package = builder.processed_welcome().own_key_package();
         let last_resort = package.is_some_and(openmls::prelude::KeyPackage::last_resort);
         let reference = package
@@ -130,9 +133,9 @@ impl Engine {
             .with_ratchet_tree(tree)
             .skip_lifetime_validation()
             .build()
-            .map_err(unusable)?;
+            .map_err(failed(DOING))?;
         let (roster, by) = self.judge_welcome(group, welcome, &staged, at)?;
-        let mls = staged.into_group(&provider).map_err(unusable)?;
+        let mls = staged.into_group(&provider).map_err(failed(DOING))?;
         Ok(Joining {
             mls,
             roster,
@@ -253,5 +256,5 @@ impl Engine {
 }
 
 fn unusable(error: impl std::fmt::Display) -> Fault {
-    Error::mls("joining")(&error).into()
+    Error::mls(DOING)(&error).into()
 }

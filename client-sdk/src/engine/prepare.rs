@@ -9,7 +9,7 @@ use super::effects::{Chore, Effect};
 use super::intents::{AddPackage, Operation, Outcome};
 use super::live::{self, LiveGroup};
 use super::roles;
-use crate::mls::{CommitPlan, Provider, build_commit, proposed_removals};
+use crate::mls::{CommitPlan, Provider, build_commit, failed, proposed_removals};
 use crate::store::{IntentRow, Prepared};
 use crate::{Error, EventKind, GroupStatus};
 
@@ -105,7 +105,7 @@ impl Engine {
                     self.put_prepared(intent, prepared)?;
                     any = true;
                 }
-                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) if error.is_of_store() => return Err(error),
                 // It concerns this message, not those of others in the same transaction.
                 Err(error) => self.fail(&intent, &error)?,
             }
@@ -148,7 +148,7 @@ impl Engine {
                 self.effects.push(Effect::Answer(intent.id, Ok(outcome)));
                 Ok(false)
             }
-            Err(error @ Error::Store(_)) => Err(error),
+            Err(error) if error.is_of_store() => Err(error),
             Err(error) => {
                 self.roll_back(&before)?;
                 self.live.remove(&intent.group);
@@ -183,7 +183,7 @@ impl Engine {
         let provider = Provider::new(&self.crypto, &self.db.connection);
         let message = other.leave_group(&provider, &self.device.signer);
         self.roll_back(&before)?;
-        let message = message.map_err(|error| Error::mls(DOING)(&error))?;
+        let message = message.map_err(failed(DOING))?;
         let message = message.to_bytes().map_err(|error| Error::mls(DOING)(&error))?;
         Ok(Built::Ready(new_request(epoch, message)))
     }

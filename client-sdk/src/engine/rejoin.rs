@@ -65,7 +65,9 @@ impl Engine {
         let at = self.options.clock.unix_millis();
         self.emit(row.id, row.position, at, &EventKind::Lost)?;
         // Who has asked to leave does not come back.
-        if self.options.rejoin.lost == ByItself::Always && row.status != GroupStatus::Leaving {
+        let comes_back = self.options.rejoin.lost == ByItself::Always && row.status != GroupStatus::Leaving;
+        // A group that was reset leads nowhere but into its successor.
+        if comes_back && self.db.reset(row.id)?.is_none() {
             let row = GroupRow {
                 status: GroupStatus::Lost,
                 ..row.clone()
@@ -249,7 +251,7 @@ impl Engine {
                     engine.db.release()?;
                     engine.put_prepared(intent, prepared)
                 }
-                Err(error @ Error::Store(_)) => Err(error),
+                Err(error) if error.is_of_store() => Err(error),
                 Err(error) => {
                     engine.roll_back(&before)?;
                     engine.live.remove(&group);
