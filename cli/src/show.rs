@@ -172,6 +172,15 @@ fn trouble(kind: &EventKind) -> Told {
             sender: Some(sender.clone()),
             ..told("delivery_forked", fork(kind), FORKED.to_owned())
         },
+        EventKind::WrongGroupInfo { epoch, evidence } => told(
+            "wrong_group_info",
+            vec![
+                ("epoch", epoch.0.into()),
+                ("evidence_hex", hex::encode(evidence).into()),
+            ],
+            "the service gives devices that come back a state that is not this group's: they cannot come in until the next change of the group"
+                .into(),
+        ),
         EventKind::Quarantined { rule } => told(
             "quarantined",
             because(rule),

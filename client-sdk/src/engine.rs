@@ -9,6 +9,7 @@ mod device_changes;
 mod effects;
 mod entry;
 mod ephemeral;
+mod group_info;
 mod history;
 mod inbox;
 mod intents;

@@ -178,6 +178,15 @@ pub enum EventKind {
         /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf).
         evidence: Vec<u8>,
     },
+    /// The service gives devices that come back, or come in, by an external commit a GroupInfo that is not of this group's epoch: a member has
+    /// submitted a wrong one, or the service made it up. Whoever uses it gets no further, and may stop the others ([`EventKind::HeldByBadCommit`]).
+    /// Administrators are told ([`crate::CommitFault::ExternalPub`]); the next commit brings another GroupInfo.
+    WrongGroupInfo {
+        /// The epoch that it pretends to be of.
+        epoch: Epoch,
+        /// It, for those who look into it: an MLSMessage with a GroupInfo (RFC 9420 §12.4.3), signed by who made it.
+        evidence: Vec<u8>,
+    },
     /// The group has a (new) name.
     GroupNamed {
         /// The name.

@@ -11,6 +11,7 @@ pub(crate) struct CurrentGroupInfo {
     pub(crate) group_info: Bytes,
     pub(crate) epoch: Epoch,
     pub(crate) commit_position: Position,
+    /// Empty where it was not wanted.
     pub(crate) ratchet_tree: Bytes,
 }
 
@@ -21,23 +22,27 @@ impl Delivery {
         user: &UserId,
         device: DeviceId,
         group: GroupId,
+        with_tree: bool,
     ) -> Result<CurrentGroupInfo, Refusal> {
-        let mut held = self.states.hold(group).await?;
-        let state = held.state()?;
-        if state.roster.device(device).is_none() {
-            if !state.roster.has_user(user) {
+        let mut view = self.states.view(group).await?;
+        let (group_info, epoch, commit_position) =
+            self.log.group_info(group).await?.ok_or(Reason::GroupNotFound)?;
+        // Who may see it is who is a member then, or later.
+        if view.epoch < epoch {
+            view = self.states.refresh(group).await?;
+        }
+        if view.roster.device(device).is_none() {
+            if !view.roster.has_user(user) {
                 return Err(Reason::NotAMember.into());
             }
-            if !may_join(&state.authority, &state.roster, user, device) {
+            if !may_join(&view.authority, &view.roster, user, device) {
                 return Err(broken(Reason::PolicyDenied)(RuleViolation("external_joiner")));
             }
         }
-        let (group_info, epoch, commit_position) =
-            self.log.group_info(group).await?.ok_or(Reason::GroupNotFound)?;
-        let ratchet_tree = if epoch == state.epoch() {
-            state.tree()?
-        } else {
+        let ratchet_tree = if with_tree {
             self.tree_of(group, epoch).await?
+        } else {
+            Bytes::new()
         };
         Ok(CurrentGroupInfo {
             group_info,

@@ -207,8 +207,13 @@ impl DeliveryService for Grpc {
         request: Request<wire::GetGroupInfoRequest>,
     ) -> Result<Response<wire::GetGroupInfoResponse>, Status> {
         let (user, device) = caller(&request)?;
-        let group = group_id("group_id", &request.get_ref().group_id)?;
-        let current = self.delivery.get_group_info(&user, device, group).await?;
+        let request = request.into_inner();
+        let group = group_id("group_id", &request.group_id)?;
+        let with_tree = !request.without_ratchet_tree;
+        let current = self
+            .delivery
+            .get_group_info(&user, device, group, with_tree)
+            .await?;
         Ok(Response::new(wire::GetGroupInfoResponse {
             group_info: current.group_info,
             epoch: current.epoch.0,

@@ -392,6 +392,7 @@ fn note(event: &Event, book: &mut LogBook) {
         | EventKind::Quarantined { .. }
         | EventKind::LogRegressed
         | EventKind::DeliveryForked { .. }
+        | EventKind::WrongGroupInfo { .. }
         | EventKind::Rejoining
         | EventKind::Lost
         | EventKind::Unreadable { .. }

@@ -27,10 +27,12 @@ use valise_proto::authentication::v1::authentication_service_client::Authenticat
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::delivery_internal_service_client::DeliveryInternalServiceClient;
 use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
+use valise_proto::delivery::v1::inbox_item::Item;
 use valise_proto::directory::v1 as directory;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
 use valise_proto::{DeviceId, GroupId, Refusal, UserId};
 
+use self::stream::Stream;
 use crate::service::Service;
 
 /// Seconds of a day.
@@ -357,6 +359,21 @@ impl Device {
         self.register_bytes(group_info, ratchet_tree).await
     }
 
+    /// Opens its stream, and joins the group that it is invited into.
+    pub async fn invited(&self) -> (MlsGroup, Stream) {
+        let mut stream = Stream::open(&self.door, Vec::new(), 0).await.unwrap();
+        let Item::Welcome(item) = stream.invitation_or_news().await else {
+            panic!("not an invitation")
+        };
+        let request = wire::GetRatchetTreeRequest {
+            group_id: item.group_id,
+            epoch: item.epoch,
+        };
+        let tree = self.door.delivery().get_ratchet_tree(request).await.unwrap();
+        let group = self.join(&item.welcome, &tree.into_inner().ratchet_tree);
+        (group, stream)
+    }
+
     /// The GroupInfo and the ratchet tree with which a group is registered.
     pub fn registration(&self, group: &MlsGroup) -> (Vec<u8>, Vec<u8>) {
         let info = group
@@ -535,6 +552,7 @@ impl Device {
             .last_position;
         let request = wire::GetGroupInfoRequest {
             group_id: group.group_id().as_slice().to_vec().into(),
+            ..wire::GetGroupInfoRequest::default()
         };
         let epoch = self
             .door

@@ -752,6 +752,7 @@ async fn a_stranger_finds_every_door_closed() {
         let status = delivery
             .get_group_info(wire::GetGroupInfoRequest {
                 group_id: group_id.clone(),
+                ..wire::GetGroupInfoRequest::default()
             })
             .await
             .unwrap_err();

@@ -186,6 +186,7 @@ async fn who_is_not_in_can_do_nothing() {
     }
     let request = wire::GetGroupInfoRequest {
         group_id: scene.group.clone().into(),
+        ..wire::GetGroupInfoRequest::default()
     };
     let status = bob.door.delivery().get_group_info(request).await.unwrap_err();
     assert_eq!(refusal(&status).reason, Reason::NotAMember);

@@ -76,6 +76,8 @@ pub(crate) enum Chore {
         position: Position,
         fault: wire::CommitFault,
     },
+    /// Compare what the service gives to those who come in with what this device knows of the group, after that time.
+    CompareGroupInfo { group: GroupId, after: Duration },
     /// Some group is to be rejoined.
     Rejoin,
     /// Some group's log went back in time.

@@ -259,6 +259,7 @@ impl Engine {
             };
             self.emit(group, Position(entry.position), at, &kind)?;
         }
+        self.compare_group_info_soon(group)?;
         self.epoch_began(group)
     }
 

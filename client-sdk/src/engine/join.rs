@@ -243,6 +243,7 @@ impl Engine {
             self.db.forget_key_package(&reference)?;
         }
         self.plan_first_update(group)?;
+        self.compare_group_info_soon(group)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,
             position,

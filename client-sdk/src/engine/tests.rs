@@ -2,6 +2,7 @@
 
 mod delivery_chain;
 mod device_changes;
+mod group_info;
 mod history;
 mod limits;
 mod model;

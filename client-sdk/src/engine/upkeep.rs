@@ -198,7 +198,7 @@ impl Engine {
 }
 
 /// A number of seconds by chance, from `from` up to and including `to`.
-fn between(from: u64, to: u64) -> u64 {
+pub(super) fn between(from: u64, to: u64) -> u64 {
     let mut bytes = [0; 8];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
     let range = to.saturating_sub(from).saturating_add(1);

@@ -1,14 +1,21 @@
 //! What the engine asks for besides sending and following.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use valise_proto::GroupId;
 use valise_proto::delivery::v1::ReportCommitRequest;
 
 use super::Session;
 use crate::engine::Chore;
+use crate::transport::Backoff;
 
 pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiver<Chore>) {
+    // Once for all epochs that begin while it is waited for.
+    let comparing = Arc::new(Mutex::new(HashSet::<GroupId>::new()));
     while let Some(chore) = chores.recv().await {
         match chore {
             Chore::TopUp => session.top_up.notify_one(),
@@ -28,6 +35,16 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
                     }
                 });
             }
+            Chore::CompareGroupInfo { group, after } => {
+                if comparing.lock().insert(group) {
+                    let (session, comparing) = (Arc::clone(&session), Arc::clone(&comparing));
+                    session.clone().spawn(async move {
+                        tokio::time::sleep(after).await;
+                        comparing.lock().remove(&group);
+                        session.compare_group_info(group).await;
+                    });
+                }
+            }
             Chore::Report {
                 group,
                 position,
@@ -45,6 +62,28 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
                     }
                 });
             }
+        }
+    }
+}
+
+impl Session {
+    /// What the service gives to those who come into a group, compared with what this device knows.
+    async fn compare_group_info(&self, group: GroupId) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+        let current = loop {
+            match self.transport.group_info(group, false).await {
+                Ok(current) => break current,
+                Err(failure) if failure.is_passing() => tokio::time::sleep(backoff.step()).await,
+                // It is no member any more.
+                Err(_) => return,
+            }
+        };
+        let compared = self
+            .engine
+            .run(move |engine| engine.compare_group_info(group, &current))
+            .await;
+        if let Err(error) = compared {
+            tracing::warn!(%error, %group, "the GroupInfo that the service gives out could not be compared");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Session {
         }
         let mut all = true;
         for group in self.engine.run(Engine::due_rejoins).await? {
-            match self.transport.group_info(group).await {
+            match self.transport.group_info(group, true).await {
                 Ok(current) => {
                     self.engine
                         .run(move |engine| engine.rejoin_with(group, &current))

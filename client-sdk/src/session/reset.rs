@@ -136,7 +136,7 @@ impl Session {
         let current = if old.complete {
             None
         } else {
-            match self.transport.group_info(group).await {
+            match self.transport.group_info(group, true).await {
                 Ok(current) => Some(current),
                 Err(Failure::Refused(refusal)) if !Failure::Refused(refusal.clone()).is_passing() => {
                     let cause = refusal.reason.as_str();

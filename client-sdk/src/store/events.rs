@@ -58,6 +58,9 @@ pub(crate) enum StoredEvent {
         theirs: [u8; 32],
         ours: Option<[u8; 32]>,
     },
+    WrongGroupInfo {
+        epoch: u64,
+    },
     GroupNamed {
         name: String,
         by: StoredPeer,
@@ -201,6 +204,10 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
             };
             return Some((stored, Some(Cow::Borrowed(evidence))));
         }
+        EventKind::WrongGroupInfo { epoch, evidence } => {
+            let stored = StoredEvent::WrongGroupInfo { epoch: epoch.0 };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
         EventKind::GroupNamed { name, by } => StoredEvent::GroupNamed {
             name: name.clone(),
             by: by.into(),
@@ -302,6 +309,10 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
             position: Position(position),
             theirs: ChainValue::from_bytes(theirs),
             ours: ours.map(ChainValue::from_bytes),
+            evidence: body.unwrap_or_default(),
+        },
+        StoredEvent::WrongGroupInfo { epoch } => EventKind::WrongGroupInfo {
+            epoch: Epoch(epoch),
             evidence: body.unwrap_or_default(),
         },
         StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },

@@ -156,11 +156,16 @@ impl Transport {
         Ok(answer.ratchet_tree)
     }
 
-    /// What an external commit is built on. Tried once.
-    pub(crate) async fn group_info(&self, group: GroupId) -> Result<delivery::GetGroupInfoResponse, Failure> {
+    /// What an external commit is built on: with the tree. Tried once.
+    pub(crate) async fn group_info(
+        &self,
+        group: GroupId,
+        with_tree: bool,
+    ) -> Result<delivery::GetGroupInfoResponse, Failure> {
         let client = self.delivery();
         let request = delivery::GetGroupInfoRequest {
             group_id: group.to_vec().into(),
+            without_ratchet_tree: !with_tree,
         };
         self.once(&request, |request| {
             let mut client = client.clone();

@@ -5,6 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use valise_proto::Refusal;
 use valise_proto::delivery::v1 as wire;
+use valise_proto::delivery::v1::inbox_item::Item;
 use valise_proto::delivery::v1::subscribe_request::Message as Out;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
 
@@ -132,6 +133,16 @@ impl Stream {
         match self.next().await {
             Ok(In::GroupEnded(ended)) => ended,
             other => panic!("no group ended: {other:?}"),
+        }
+    }
+
+    /// The next inbox item that is about a group, not about key packages.
+    pub async fn invitation_or_news(&mut self) -> Item {
+        loop {
+            match self.inbox_item().await.item.unwrap() {
+                Item::LowStock(_) => {}
+                item => return item,
+            }
         }
     }
 

@@ -494,6 +494,12 @@ impl<'a> Machine<'a> {
                 Chore::CommitProposals { epoch, .. } => {
                     actor.to_commit.insert(epoch);
                 }
+                // A difference would be reported, and that is next.
+                Chore::CompareGroupInfo { group, .. } => {
+                    if let Ok(current) = self.service.group_info(&actor.peer, group) {
+                        actor.person.engine.compare_group_info(group, &current).unwrap();
+                    }
+                }
                 Chore::Report { position, .. } => panic!("device {by} reports the commit at {position}"),
                 Chore::Rejoin | Chore::Regressed | Chore::FollowReset | Chore::TopUp | Chore::Expire => {}
             }

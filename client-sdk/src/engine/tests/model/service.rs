@@ -199,6 +199,7 @@ impl Service {
     ) -> Result<wire::GetGroupInfoResponse, Refusal> {
         let request = wire::GetGroupInfoRequest {
             group_id: group.to_vec().into(),
+            ..wire::GetGroupInfoRequest::default()
         };
         self.call(from, request, async |mut client, it| {
             client.get_group_info(it).await
