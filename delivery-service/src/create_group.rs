@@ -67,7 +67,10 @@ impl Delivery {
             .map_err(broken(Reason::InvalidGroupInfo))?;
 
         let origin = new_entry_id();
-        self.states.put_genesis(group, origin, &public_group).await?;
+        // Of a group that is there already it would be one snapshot too many: a repeat, or somebody else's try.
+        if self.log.head(group).await?.is_none() {
+            self.states.put_genesis(group, origin, &public_group).await?;
+        }
         let created = self
             .log
             .create(NewGroup {
