@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use valise_delivery_service::{Arguments, Command, Config, migrate, replace_identity, run};
 use valise_service_runtime::{Telemetry, bind, config, termination};
 
+/// A request passes through dozens of allocations on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match start().await {
