@@ -1,7 +1,8 @@
 //! Requests that come at the same time share a statement, and its commit.
 //!
 //! A few tasks, each with a connection of its own, take what waits. While all are busy, requests gather; the next task that
-//! is free takes them together. Nobody waits for company: on an idle store a request is a statement.
+//! is free takes them together. On an idle store nobody waits for company: a request is a statement. While one runs, it is waited for a
+//! little: a statement for many costs little more than one for few.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::store::StoreError;
 const QUEUE: usize = 1024;
 /// A statement takes no more requests once they weigh as much.
 const WEIGHT: usize = 1024;
+/// While a statement runs, no other one is begun for so long.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// A connection that was idle for longer is tried first: a claim that is sent into a broken one may be lost.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long it may take to show that it lives.
@@ -90,19 +93,28 @@ impl<S: Shared> Together<S> {
 
 async fn work<S: Shared>(mut held: Held, waiting: Arc<Mutex<mpsc::Receiver<Waiting<S>>>>) {
     loop {
-        // The lock is held while nothing waits, not while the statement runs.
-        let gathered = gather::<S>(&mut *waiting.lock().await).await;
-        let Some((requests, callers)) = gathered else {
+        // Whoever has it is the one that takes what waits.
+        let mut turn = waiting.lock().await;
+        let Some((requests, callers)) = gather::<S>(&mut turn).await else {
             return;
         };
         if requests.is_empty() {
             continue;
         }
-        let done = within(async {
-            let connection = held.connection().await?;
-            S::run(&requests, connection).await
-        });
-        match done.await {
+        let done = {
+            let done = within(async {
+                let connection = held.connection().await?;
+                S::run(&requests, connection).await
+            });
+            tokio::pin!(done);
+            let early = timeout(PATIENCE, &mut done).await;
+            drop(turn);
+            match early {
+                Ok(done) => done,
+                Err(_) => done.await,
+            }
+        };
+        match done {
             Ok(answers) => {
                 held.used();
                 for (caller, answer) in callers.into_iter().zip(answers) {
