@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -143,8 +143,10 @@ pub(crate) fn exact_micros(process: u32) -> f64 {
         .sum()
 }
 
-/// The same of the thread that asks.
+/// The same of the thread that asks, which must not have changed since it last asked.
 pub(crate) fn own_thread_micros() -> f64 {
+    // Of a thread that runs the kernel tells what was true at its clock's last tick; of one that has just rested, what is.
+    std::thread::sleep(Duration::from_micros(1));
     run_micros("/proc/thread-self/schedstat".as_ref())
 }
 
