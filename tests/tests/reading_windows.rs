@@ -131,6 +131,35 @@ async fn a_removed_device_reads_what_removed_it_and_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removed_device_whose_stream_is_live_gets_what_removed_it_and_nothing_more() {
+    let scene = Scene::new().await;
+    let (mut left, _) = scene.alice.group_with(&[&scene.bob]).await;
+    let (mut kept, _) = scene.alice.group_with(&[&scene.bob]).await;
+    let [left_id, kept_id] = [&left, &kept].map(|group| group.group_id().as_slice().to_vec());
+    // Nothing is missed: three Welcomes are applied, and so is the entry that added him to each group.
+    let cursors = vec![cursor(&left_id, 1, &[]), cursor(&kept_id, 1, &[])];
+    let mut stream = Stream::open(&scene.bob.door, cursors, 3).await.unwrap();
+    stream.caught_up().await;
+
+    let removal = scene
+        .alice
+        .commit(&mut left, Plan::remove(vec![LeafNodeIndex::new(1)]));
+    scene.alice.submit(&removal).await.unwrap();
+    left.merge_pending_commit(&scene.alice.provider).unwrap();
+    scene.alice.send(&mut left, b"he is gone").await.unwrap();
+    scene.alice.send(&mut kept, b"he is here").await.unwrap();
+    let entry = stream.entry().await;
+    assert_eq!((entry.group_id.to_vec(), entry.position), (left_id.clone(), 2));
+    let ended = stream.group_ended().await;
+    assert_eq!(
+        (ended.group_id.to_vec(), ended.reason.as_str(), ended.position),
+        (left_id, "NOT_A_MEMBER", 2)
+    );
+    // What was sent to the other group came after what he must not see.
+    assert_eq!(stream.entry().await.group_id, kept_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_in_can_do_nothing() {
     let scene = Scene::new().await;
     let (mut group, _) = scene.bob.group_with(&[]).await;
