@@ -331,3 +331,69 @@ fn continuation(
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use valise_proto::{Epoch, IdempotencyKey};
+
+    use super::*;
+    use crate::log::Entry;
+
+    fn id(position: u64) -> EntryId {
+        EntryId::from_bytes(position.to_be_bytes())
+    }
+
+    fn rows(positions: &[u64]) -> Vec<HotRow> {
+        let row = |position: &u64| HotRow {
+            entry: Arc::new(Entry {
+                group: GroupId::from_bytes([7; 16]),
+                position: Position(*position),
+                kind: EntryKind::Application,
+                epoch: Epoch(0),
+                accepted_at: 1000,
+                id: id(*position),
+                sender: None,
+                bytes: Bytes::from_static(b"entry"),
+            }),
+            key: IdempotencyKey::from_bytes([7; 16]),
+        };
+        positions.iter().map(row).collect()
+    }
+
+    /// What of these is new, where entry 5 is the newest archived one.
+    fn after_five(anchored: bool, positions: &[u64]) -> Result<Vec<u64>, Regression> {
+        let new = continuation((Position(5), id(5)), anchored, rows(positions))?;
+        Ok(new.iter().map(|row| row.entry.position.0).collect())
+    }
+
+    #[test]
+    fn what_follows_the_newest_archived_entry_is_new() {
+        assert_eq!(after_five(true, &[5, 6, 7]), Ok(vec![6, 7]));
+        assert_eq!(after_five(true, &[5]), Ok(vec![]));
+        assert_eq!(after_five(false, &[6, 7]), Ok(vec![6, 7]));
+        assert_eq!(after_five(false, &[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_newest_archived_entry_is_shorter() {
+        assert_eq!(after_five(true, &[]), Err(Regression::Shorter));
+    }
+
+    #[test]
+    fn another_entry_in_the_place_of_the_newest_archived_one_is_seen() {
+        let other = continuation((Position(5), id(55)), true, rows(&[5, 6]));
+        assert_eq!(other, Err(Regression::OtherEntry));
+        assert_eq!(after_five(true, &[6]), Err(Regression::OtherEntry));
+    }
+
+    #[test]
+    fn entries_that_are_missing_are_a_gap() {
+        for positions in [&[5, 7][..], &[5, 6, 8]] {
+            assert_eq!(after_five(true, positions), Err(Regression::Gap));
+        }
+        assert_eq!(after_five(false, &[7]), Err(Regression::Gap));
+    }
+}
