@@ -1,5 +1,6 @@
 //! The production log on real servers, with a tiny hot window and archivers that never rest.
 
+mod archiving;
 mod faults;
 mod hot_window;
 mod regression;
