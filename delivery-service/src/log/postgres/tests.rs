@@ -1,5 +1,6 @@
 //! The archive on a real PostgreSQL.
 
+mod marks;
 mod offers;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod archiving;
 mod faults;
+mod frozen;
 mod hot_window;
 mod regression;
 mod resets;
