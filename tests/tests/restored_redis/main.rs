@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+mod repairs;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -132,27 +134,8 @@ impl Scene {
     }
 
     async fn offer(&self, entries: Vec<wire::Entry>) -> Result<u64, (Reason, String)> {
-        let offered = |entry| wire::OfferedEntry {
-            entry: Some(entry),
-            group_info: bytes::Bytes::new(),
-        };
-        let request = wire::OfferEntriesRequest {
-            group_id: self.group.to_vec().into(),
-            entries: entries.into_iter().map(offered).collect(),
-        };
         let door = observer_at(&self.crowd, &self.stack, 0).await;
-        let answer = door.delivery().offer_entries(request).await;
-        answer
-            .map(|answer| answer.into_inner().offered_position)
-            .map_err(|status| {
-                assert_ne!(status.code(), Code::Internal);
-                let refusal = refusal(&status);
-                let what = refusal
-                    .metadata
-                    .get("rule")
-                    .or_else(|| refusal.metadata.get("field"));
-                (refusal.reason, what.cloned().unwrap_or_default())
-            })
+        offer(&door, self.group, entries).await
     }
 
     /// A message that nobody can read, in the place of an entry that is known.
@@ -330,6 +313,30 @@ async fn send(door: &Door, group: GroupId, epoch: u64, text: &str) -> Result<u64
         Ok(answer) => Ok(answer.into_inner().accepted.unwrap().position),
         Err(status) => Err(refusal(&status).reason),
     }
+}
+
+/// Offers entries of a frozen group: the newest position that was offered then, or the reason and what it is about.
+async fn offer(door: &Door, group: GroupId, entries: Vec<wire::Entry>) -> Result<u64, (Reason, String)> {
+    let offered = |entry| wire::OfferedEntry {
+        entry: Some(entry),
+        group_info: bytes::Bytes::new(),
+    };
+    let request = wire::OfferEntriesRequest {
+        group_id: group.to_vec().into(),
+        entries: entries.into_iter().map(offered).collect(),
+    };
+    let answer = door.delivery().offer_entries(request).await;
+    answer
+        .map(|answer| answer.into_inner().offered_position)
+        .map_err(|status| {
+            assert_ne!(status.code(), Code::Internal);
+            let refusal = refusal(&status);
+            let what = refusal
+                .metadata
+                .get("rule")
+                .or_else(|| refusal.metadata.get("field"));
+            (refusal.reason, what.cloned().unwrap_or_default())
+        })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
