@@ -50,6 +50,35 @@ async fn a_write_is_answered_and_heard_only_when_a_replica_has_it() {
 }
 
 #[tokio::test]
+async fn a_write_is_answered_only_when_as_many_replicas_have_it_as_are_asked_for() {
+    let server = Redis::start().await;
+    let _quick = replica_of(&server, RedisProgram::Redis).await;
+    let slow = replica_of(&server, RedisProgram::Redis).await;
+    until("both replicas to follow", async || {
+        let info = server.command(&["INFO", "replication"]).await;
+        info.matches("state=online").count() == 2
+    })
+    .await;
+    let links = Arc::new(open(&standalone(&server, 2)).await);
+    set(&links, partition(7), "key", "before").await;
+
+    slow.pause();
+    let waits = calls_of(&server, "wait").await;
+    let writing = tokio::spawn({
+        let links = Arc::clone(&links);
+        async move { links.call(partition(7), add(partition(7), "late")).await }
+    });
+    until("fences, or an answer", async || {
+        writing.is_finished() || calls_of(&server, "wait").await >= waits + 3
+    })
+    .await;
+    assert!(!writing.is_finished(), "one replica alone has it");
+    slow.resume();
+    let written = within("the write", writing).await.unwrap();
+    assert_eq!(written.unwrap(), Value::Int(1));
+}
+
+#[tokio::test]
 async fn too_few_replicas_are_an_unknown_outcome() {
     let server = Redis::start().await;
     let links = open(&standalone(&server, 1)).await;
