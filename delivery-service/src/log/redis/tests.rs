@@ -2,6 +2,7 @@
 
 mod append;
 mod faults;
+mod read;
 mod relay;
 mod upkeep;
 
@@ -41,6 +42,15 @@ async fn open_on(mode: RedisMode, urls: &[String], wait_replicas: u32) -> RedisL
 
 async fn open(server: &Redis) -> RedisLog {
     open_on(RedisMode::Standalone, &[server.url()], 0).await
+}
+
+/// How often a server has found a key to be of another type.
+async fn wrong_types(server: &Redis) -> u64 {
+    let info = server.command(&["INFO", "errorstats"]).await;
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("errorstat_WRONGTYPE:count="));
+    count.map_or(0, |count| count.trim().parse().unwrap())
 }
 
 /// The hot log as an [`OrderedLog`]; what production keeps in SQL, an SQLite file keeps.

@@ -107,6 +107,20 @@ async fn a_batch_is_decided_item_by_item_and_may_be_sent_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_group_of_a_batch_is_in_the_index_of_changes() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (first, second, partition, _) = two_groups(&log, alice).await;
+    let before = log.log.sequence(partition).await.unwrap();
+    let batch = [message(first, alice, 0, "x"), message(second, alice, 0, "y")];
+    let outcomes = send(&log, partition, &batch).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    let changed = log.log.changed(partition, before, 9).await.unwrap();
+    assert_eq!(changed, [(first, before + 1), (second, before + 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_scripts_are_sent_again() {
     let server = Redis::start().await;
     let log = Hot::new(open(&server).await);

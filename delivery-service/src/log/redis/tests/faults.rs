@@ -23,6 +23,11 @@ async fn told_of(news: &mut broadcast::Receiver<News>, group: GroupId) -> Option
     }
 }
 
+/// Waits until it gets that entry of the group.
+async fn told_of_position(news: &mut broadcast::Receiver<News>, group: GroupId, position: u64) {
+    while told_of(news, group).await.map(|entry| entry.position) != Some(Position(position)) {}
+}
+
 async fn told_of_inbox(news: &mut broadcast::Receiver<News>, device: DeviceId) {
     while !matches!(next(news).await, News::Inbox(of) if of == device) {}
 }
@@ -189,6 +194,19 @@ async fn change_silently(log: &Hot, group: GroupId, device: DeviceId) {
     log.log.store.ask_all(partition, commands).await.unwrap();
 }
 
+/// Two groups of one partition.
+async fn two_groups(log: &Hot, alice: DeviceId) -> (GroupId, GroupId) {
+    let first = group(log, alice).await;
+    loop {
+        let second = GroupId::random(&mut rand::rng());
+        if Partition::of_group(&second) == Partition::of_group(&first) {
+            let new = crate::log::conformance::new_group(second, alice);
+            log.create(new).await.unwrap();
+            return (first, second);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_finds_what_no_message_told() {
     let server = Redis::start().await;
@@ -208,15 +226,7 @@ async fn the_next_message_shows_a_gap() {
     let server = Redis::start().await;
     let log = without_sweeps(&server).await;
     let alice = device();
-    let first = group(&*log, alice).await;
-    let second = loop {
-        let group = GroupId::random(&mut rand::rng());
-        if Partition::of_group(&group) == Partition::of_group(&first) {
-            let new = crate::log::conformance::new_group(group, alice);
-            log.create(new).await.unwrap();
-            break group;
-        }
-    };
+    let (first, second) = two_groups(&log, alice).await;
     accept(&*log, message(second, alice, 0, "before")).await;
     let mut news = log.news();
     accept(&*log, message(second, alice, 0, "heard")).await;
@@ -234,6 +244,42 @@ async fn the_next_message_shows_a_gap() {
             _ => {}
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_missed_and_could_not_be_read_is_read_later() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (first, second) = two_groups(&log, alice).await;
+    let mut news = log.news();
+    accept(&*log, message(second, alice, 0, "heard")).await;
+    told_of_position(&mut news, second, 1).await;
+    // No message tells of a change, and the indexes of changes cannot be read.
+    let partition = Partition::of_group(&first);
+    let keys = Keys::of(partition);
+    let next = log.log.sequence(partition).await.unwrap() + 1;
+    let commands = [
+        redis::cmd("SET").arg(keys.inbox_changes()).arg("x").take(),
+        redis::cmd("ZADD")
+            .arg(keys.changes())
+            .arg(next)
+            .arg(first.as_bytes())
+            .take(),
+        redis::cmd("HSET").arg(keys.heads()).arg("seq").arg(next).take(),
+    ];
+    log.log.store.ask_all(partition, commands).await.unwrap();
+    // The next message shows that something was missed, and is itself the newest that was heard.
+    accept(&*log, message(second, alice, 0, "after")).await;
+    told_of_position(&mut news, second, 2).await;
+    let failed = wrong_types(&server).await;
+    eventually("more tries that fail", async || {
+        (wrong_types(&server).await >= failed + 2).then_some(())
+    })
+    .await;
+    let mend = redis::cmd("DEL").arg(keys.inbox_changes()).take();
+    log.log.store.ask(partition, mend).await.unwrap();
+    assert_eq!(told_of(&mut news, first).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,6 +138,31 @@ async fn a_replica_that_is_dropped_while_it_relays_leaves_nothing_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_off_that_failed_is_done_later() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let (alice, bob) = (device(), device());
+    let group = group(&*log, alice).await;
+    eventually("no record is left", async || {
+        (records(&server, group).await == "0").then_some(())
+    })
+    .await;
+    // Where his inbox should be is something that nothing can be put into.
+    let partition = Partition::of_device(&bob);
+    let inbox = Keys::of(partition).inbox(&bob);
+    let spoil = redis::cmd("SET").arg(&inbox).arg("x").take();
+    log.log.store.ask(partition, spoil).await.unwrap();
+    accept(&*log, welcome(group, alice, &[bob])).await;
+    eventually("a try that fails", async || {
+        (wrong_types(&server).await > 0).then_some(())
+    })
+    .await;
+    let mend = redis::cmd("DEL").arg(&inbox).take();
+    log.log.store.ask(partition, mend).await.unwrap();
+    all_have_one(&server, &log, group, &[bob]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_relays_at_work_hand_over_once() {
     let server = Redis::start().await;
     let logs = [
@@ -218,6 +243,28 @@ async fn a_welcome_that_is_gone_is_passed_over() {
     let items = log.read_inbox(bob, 0, 1).await.unwrap();
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].number, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_items_of_an_inbox_have_one_number_though_their_count_is_lost() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let bob = device();
+    let notice = |suite| Notice {
+        device: bob,
+        deduplication_key: format!("low {suite}"),
+        cipher_suite: suite,
+        one_time: 3,
+        at: 3000,
+    };
+    log.notify(vec![notice(1)]).await.unwrap();
+    let partition = Partition::of_device(&bob);
+    let lose = redis::cmd("DEL").arg(Keys::of(partition).inbox_heads()).take();
+    log.log.store.ask(partition, lose).await.unwrap();
+    log.notify(vec![notice(2)]).await.unwrap();
+    let items = log.read_inbox(bob, 0, 9).await.unwrap();
+    let numbers: Vec<_> = items.iter().map(|item| item.number).collect();
+    assert_eq!(numbers, [1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
