@@ -350,4 +350,23 @@ mod tests {
         assert!(missed);
         scene.end().await;
     }
+
+    #[test]
+    fn a_full_mailbox_says_that_something_was_missed() {
+        let fan_out = FanOut::default();
+        let mailbox = fan_out.open(device(1));
+        fan_out.follow(&mailbox, GROUP);
+        let mut to_tell = Vec::new();
+        for _ in 0..=MAILBOX {
+            fan_out.deliver(ephemeral(7), &mut to_tell);
+        }
+        assert_eq!(to_tell.len(), 1, "told once");
+        let letters = mailbox.take();
+        assert!(letters.missed && letters.queue.is_empty());
+        // Whoever has taken that is told of what comes then.
+        fan_out.deliver(ephemeral(8), &mut to_tell);
+        assert_eq!(to_tell.len(), 2);
+        let letters = mailbox.take();
+        assert!(!letters.missed && letters.queue.len() == 1);
+    }
 }

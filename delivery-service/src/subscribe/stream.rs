@@ -1,6 +1,8 @@
 //! One device's stream: one task, one struct; replay out of the log, then live out of the mailbox.
 
 mod again;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
