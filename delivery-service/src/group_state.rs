@@ -9,6 +9,8 @@
 mod fold;
 mod group_info;
 pub(crate) mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
