@@ -326,6 +326,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_answered_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory).await;
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&store.write_pool)
+            .await
+            .unwrap();
+        let journal_mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&store.write_pool)
+            .await
+            .unwrap();
+        assert_eq!((synchronous, journal_mode.as_str()), (2, "wal"), "2 is FULL");
+    }
+
+    #[tokio::test]
     async fn a_closed_store_says_so() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(&directory).await;

@@ -186,6 +186,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_answered_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("a.db")).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&store.writer)
+            .await
+            .unwrap();
+        let journal_mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&store.writer)
+            .await
+            .unwrap();
+        assert_eq!((synchronous, journal_mode.as_str()), (2, "wal"), "2 is FULL");
+    }
+
+    #[tokio::test]
     async fn a_newer_schema_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a.db");

@@ -184,3 +184,62 @@ fn finish<T: Send + 'static>(
         let _ = answer.send(result);
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use valise_proto::{EntryId, Epoch};
+
+    use super::*;
+    use crate::log::conformance::{device, message, new_group};
+    use crate::log::sqlite::open_writer;
+
+    #[test]
+    fn what_is_answered_is_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("delivery.db")).unwrap();
+        let synchronous: i64 = connection
+            .query_row("PRAGMA synchronous", [], |row| row.get(0))
+            .unwrap();
+        let journal_mode: String = connection
+            .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!((synchronous, journal_mode.as_str()), (2, "wal"), "2 is FULL");
+    }
+
+    #[test]
+    fn a_transaction_that_failed_has_moved_no_head() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("delivery.db")).unwrap();
+        let (_jobs, queue) = mpsc::channel(1);
+        let mut writer = Writer::new(connection, queue, broadcast::channel(1).0);
+        let new = new_group(GroupId::random(&mut rand::rng()), device());
+        let (group, alice) = (new.group, new.creator.1);
+        let (answer, mut created) = oneshot::channel();
+        writer.write([Job::Create(Box::new(new), answer)].into_iter());
+        assert_eq!(created.try_recv().unwrap().unwrap(), Created::Yes);
+
+        // An entry, and in the same transaction something that cannot be written.
+        writer.connection.execute("DROP TABLE snapshots", []).unwrap();
+        let snapshot = Snapshot {
+            epoch: Epoch(0),
+            position: Position::NONE,
+            anchor: EntryId::from_bytes([7; 8]),
+            state: Bytes::new(),
+        };
+        let (answer, mut lost) = oneshot::channel();
+        let (unwritable, _) = oneshot::channel();
+        let jobs = [
+            Job::Append(Box::new(message(group, alice, 0, "lost")), answer),
+            Job::Snapshot(group, snapshot, unwritable),
+        ];
+        writer.write(jobs.into_iter());
+        assert!(lost.try_recv().unwrap().is_err());
+
+        let (answer, mut kept) = oneshot::channel();
+        let job = Job::Append(Box::new(message(group, alice, 0, "kept")), answer);
+        writer.write([job].into_iter());
+        let appended = kept.try_recv().unwrap().unwrap().unwrap();
+        assert_eq!(appended.position, Position(1));
+    }
+}
