@@ -104,3 +104,77 @@ fn devices(revocations: impl IntoIterator<Item = Revocation>) -> Vec<DeviceId> {
     };
     revocations.into_iter().filter_map(device).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+    use valise_access_token::Verifier;
+    use valise_clock::Clock;
+    use valise_device_certificate::TrustBundle;
+    use valise_proto::{UserId, Uuid};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::notices::Notices;
+    use crate::store::{self, NewPackage, Publication, PublishOutcome};
+
+    const DAY: u64 = 24 * 3600;
+
+    fn bundle() -> TrustBundle {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        TrustBundle::from_der([certificate.der().to_vec()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_revoked_device_published_late_goes_with_a_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("directory.db").into();
+        let store = store::open(&database).await.unwrap();
+        let clock = Clock::system();
+        let (verifier, feed) = Verifier::new("an issuer", clock.clone(), bundle());
+        let directory = Directory::new(
+            &Config::default(),
+            Arc::clone(&store),
+            verifier,
+            clock.clone(),
+            Notices::none(),
+        );
+        let user: UserId = "alice@interieur.example".parse().unwrap();
+        let device = DeviceId::from_uuid(Uuid::new_v4());
+        let subject = RevocationSubject::Device {
+            user: user.clone(),
+            device,
+        };
+        feed.apply(Revocation {
+            number: 1,
+            subject,
+            at: clock.now(),
+        })
+        .unwrap();
+        // It is purged before it has published anything, and another replica has not heard of it yet.
+        directory.purge(&[device]).await.unwrap();
+        let usable = directory.usable_at(clock.unix_seconds());
+        let end = clock.unix_seconds() + 80 * DAY;
+        let package = NewPackage {
+            suite: 1,
+            last_resort: false,
+            not_after: end,
+            certificate_not_after: end,
+            init_key_digest: [7; 32],
+            message: b"a key package".to_vec(),
+        };
+        let late = Publication {
+            user,
+            device,
+            signature_key: b"key".to_vec(),
+            packages: vec![package],
+            usable,
+            capacity: 200,
+        };
+        assert_eq!(store.publish(late).await.unwrap(), PublishOutcome::Stored);
+        directory.sweep().await.unwrap();
+        assert!(store.stock(device, usable).await.unwrap().is_empty());
+        store.close().await;
+    }
+}
