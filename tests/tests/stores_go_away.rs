@@ -1,8 +1,24 @@
 //! While a store is away, or is not what it must be, the services that need it say that they are not ready; when it is there again they are
-//! ready by themselves. None of them ends.
+//! ready by themselves. None of them ends. What had to be done meanwhile is done then.
 
 use valise_local_stack::{LocalStack, RedisShape, Replica, StackOptions};
+use valise_proto::delivery::v1 as wire;
+use valise_tests::crowd::{door, servers};
+use valise_tests::people::Town;
+use valise_tests::raw::Device;
 use valise_tests::wait::until;
+
+/// One replica of each service.
+async fn start() -> LocalStack {
+    let options = StackOptions {
+        authentication_replicas: 1,
+        directory_replicas: 1,
+        delivery_replicas: 1,
+        redis: RedisShape::Standalone,
+        ..StackOptions::default()
+    };
+    LocalStack::start(options).await
+}
 
 /// Waits until a service says that it is ready, or that it is not.
 async fn is(replica: &Replica, ready: bool) {
@@ -19,14 +35,7 @@ async fn configure(stack: &mut LocalStack, setting: &str, value: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_say_so_and_recover_by_themselves() {
-    let options = StackOptions {
-        authentication_replicas: 1,
-        directory_replicas: 1,
-        delivery_replicas: 1,
-        redis: RedisShape::Standalone,
-        ..StackOptions::default()
-    };
-    let mut stack = LocalStack::start(options).await;
+    let mut stack = start().await;
     let processes = async |stack: &LocalStack| {
         let (authentication, directory) = (stack.authentication(0).id().await, stack.directory(0).id().await);
         [authentication, directory, stack.delivery(0).id().await].map(Option::unwrap)
@@ -78,4 +87,28 @@ async fn services_say_so_and_recover_by_themselves() {
     assert!(stack.delivery(0).is_serving().await);
 
     assert_eq!(processes(&stack).await, before, "none has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_is_revoked_meanwhile_leaves_its_groups_once_the_store_is_back() {
+    let mut stack = start().await;
+    let servers = servers(&stack, stack.delivery(0).url());
+    let town = Town::at(servers, stack.administrator_code().unwrap(), stack.domain()).await;
+    let alice = Device::enrol_at(door(&stack, 0).await, &town.code("alice").await).await;
+    let bob = Device::enrol_at(door(&stack, 0).await, &town.code("bob").await).await;
+    let (group, _) = alice.group_with(&[&bob]).await;
+    stack.standalone_redis().kill().await;
+    town.administrator().revoke_device(bob.id).await.unwrap();
+    until("a try that fails", async || {
+        let log = stack.delivery(0).log();
+        log.contains("a revoked device is still in groups").then_some(())
+    })
+    .await;
+    stack.standalone_redis().restart().await;
+    let removal = until("his removal", async || {
+        let read = alice.read(group.group_id().as_slice(), 1, 1).await.ok()?;
+        read.entries.into_iter().next()
+    })
+    .await;
+    assert_eq!(removal.kind(), wire::EntryKind::Proposal);
 }
