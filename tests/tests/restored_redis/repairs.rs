@@ -1,6 +1,6 @@
-//! Whom a repair believes, and what it does not bring back twice.
+//! Whom a repair believes, what it does not bring back twice, and what replicas know after it.
 
-use valise_client_sdk::{Reason, RepairEnd};
+use valise_client_sdk::{Position, Reason, RepairEnd};
 use valise_local_stack::LocalStack;
 use valise_proto::delivery::v1 as wire;
 use valise_tests::crowd::{Crowd, Size, read_log};
@@ -11,8 +11,8 @@ use valise_tests::wait::until;
 use super::{Lock, NEVER, SIZE, observer_at, offer, position_in_archive, send, start};
 
 /// A group of one device and the observer, whose first entry is archived.
-async fn begin() -> (LocalStack, Crowd) {
-    let stack = start(1).await;
+async fn begin(delivery_replicas: usize) -> (LocalStack, Crowd) {
+    let stack = start(delivery_replicas).await;
     let size = Size {
         devices: 1,
         members: 1,
@@ -28,7 +28,7 @@ async fn begin() -> (LocalStack, Crowd) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_lied_and_is_revoked_has_no_say() {
-    let (mut stack, crowd) = begin().await;
+    let (mut stack, crowd) = begin(1).await;
     let group = &crowd.groups_of(0)[0];
     let door = observer_at(&crowd, &stack, 0).await;
     // Everybody has it but the archive; then Redis has nothing any more.
@@ -75,7 +75,7 @@ async fn who_has_lied_and_is_revoked_has_no_say() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_earlier_repair_brought_back_does_not_come_back_twice() {
-    let (mut stack, crowd) = begin().await;
+    let (mut stack, crowd) = begin(1).await;
     let group = crowd.groups_of(0)[0].id();
     stack.delivery(0).restart_with(&[NEVER]).await;
     let door = observer_at(&crowd, &stack, 0).await;
@@ -100,4 +100,29 @@ async fn what_an_earlier_repair_brought_back_does_not_come_back_twice() {
     let plan = administration.plan_repair(group, None).await.unwrap();
     assert_eq!((plan.end, plan.position.0), (RepairEnd::Refused, 2));
     assert_eq!(plan.candidates[0].rule, "repeated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_forgets_what_it_knew_of_a_log_that_another_one_has_repaired() {
+    let (mut stack, crowd) = begin(2).await;
+    let group = &crowd.groups_of(0)[0];
+    let other = observer_at(&crowd, &stack, 1).await;
+    // The second replica knows an epoch that will be lost.
+    let _lock = Lock::hold(&stack).await;
+    group.self_update().await.unwrap();
+    assert_eq!(send(&other, group.id(), 2, "known").await, Ok(3));
+    stack.standalone_redis().command(&["FLUSHALL"]).await;
+    let late = send(&other, group.id(), 2, "late").await;
+    assert_eq!(late, Err(Reason::LogRegressed));
+
+    // The first one puts it back to what is archived.
+    let administration = crowd.administrator().administration();
+    let archived = Some(Position(1));
+    let repair = administration.repair_group(group.id(), archived).await.unwrap();
+    assert_eq!((repair.position.0, repair.epoch.0), (1, 1));
+    until("the second replica to know", async || {
+        let sent = send(&other, group.id(), 1, "on").await;
+        (sent == Ok(2)).then_some(())
+    })
+    .await;
 }
