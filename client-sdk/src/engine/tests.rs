@@ -8,6 +8,7 @@ mod limits;
 mod model;
 mod padding;
 mod people;
+mod quarantine;
 mod regressed;
 mod rejoin;
 mod reset;
