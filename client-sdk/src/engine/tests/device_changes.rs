@@ -1,5 +1,6 @@
 //! New devices of members are told, before anything else, to everybody; and they change safety numbers.
 
+use super::rejoin::{comes_back, lose};
 use super::*;
 use crate::Peer;
 
@@ -69,6 +70,38 @@ fn a_device_of_ones_own_user_that_somebody_else_adds_is_told() {
 }
 
 #[test]
+fn a_device_that_comes_in_by_itself_is_told() {
+    let world = World::new();
+    let (mut alice, mut bob, mut ghost) = (world.person("alice"), world.person("bob"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    for person in [&mut alice, &mut bob] {
+        person.events();
+    }
+    ghost.engine.come_in(&[log.group]).unwrap();
+    comes_back(&mut ghost, &mut alice, &mut log);
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+        let events = person.events();
+        assert_eq!(told(&events), [(0, ghost.peer(), ghost.peer())]);
+        assert!(matches!(&events[1], EventKind::MembersChanged { added, .. } if *added == [ghost.peer()]));
+    }
+}
+
+#[test]
+fn a_device_that_comes_back_with_its_own_key_is_not_new() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    lose(&mut bob, &log);
+    comes_back(&mut bob, &mut alice, &mut log);
+    log.deliver(&mut alice);
+    assert_eq!(told(&alice.events()), []);
+    assert_eq!(alice.state(log.group).members, 2);
+}
+
+#[test]
 fn a_new_user_with_two_devices_is_a_new_member_and_nothing_else() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
@@ -123,6 +156,18 @@ fn both_sides_know_the_same_devices_of_each_other() {
     let user = bob.peer().user;
     let only = alice.engine.shared_devices(&user, Some(alone.group)).unwrap();
     assert!(only.is_none());
+}
+
+#[test]
+fn devices_count_in_whichever_group_they_are() {
+    let world = World::new();
+    let (mut alice, mut phone, mut laptop) =
+        (world.person("alice"), world.person("bob"), world.person("bob"));
+    let mut first = alice.create_group("");
+    alice.add(&mut first, &mut [&mut phone]);
+    let mut second = alice.create_group("");
+    alice.add(&mut second, &mut [&mut laptop]);
+    assert_eq!(shared(&mut alice, &phone).unwrap().others.len(), 2);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn with(mut alice: Person, mut bob: Person) -> (Person, Person, Log) {
     (alice, bob, log)
 }
 
-fn lose(person: &mut Person, log: &Log) {
+pub(super) fn lose(person: &mut Person, log: &Log) {
     person.events();
     let reason = Reason::PositionTrimmed.as_str();
     let first = Position(person.state(log.group).position.0 + 2);
@@ -30,7 +30,7 @@ fn lose(person: &mut Person, log: &Log) {
 }
 
 /// The group as `member` has it is shown to `person`, whose external commit the service accepts.
-fn comes_back(person: &mut Person, member: &mut Person, log: &mut Log) {
+pub(super) fn comes_back(person: &mut Person, member: &mut Person, log: &mut Log) {
     let current = member.current(log);
     person.engine.rejoin_with(log.group, &current).unwrap();
     let upload = person.upload();
