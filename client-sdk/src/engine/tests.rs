@@ -6,6 +6,7 @@ mod group_info;
 mod history;
 mod limits;
 mod model;
+mod packages;
 mod padding;
 mod people;
 mod quarantine;
