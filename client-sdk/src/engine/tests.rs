@@ -14,6 +14,7 @@ mod regressed;
 mod rejoin;
 mod reset;
 mod roles;
+mod store_faults;
 mod upkeep;
 
 use valise_proto::{Position, Reason, Refusal};

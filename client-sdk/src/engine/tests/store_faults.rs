@@ -1,0 +1,101 @@
+//! Writing to the store fails: then nothing has happened, and what came can come again.
+
+use super::people::Log;
+use super::*;
+
+/// Alice and Bob in a group, and a message of hers that he has not read.
+fn scene(world: &World) -> (Person, Person, Log) {
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    alice.send(log.group, "once");
+    log.accept_all(&mut alice);
+    bob.events();
+    (alice, bob, log)
+}
+
+fn execute(person: &Person, sql: &str) {
+    person.engine.db.connection.execute_batch(sql).unwrap();
+}
+
+/// Nothing can be inserted into that table.
+fn break_inserts(person: &Person, table: &str) {
+    let trigger = format!(
+        "CREATE TEMP TRIGGER fault BEFORE INSERT ON main.{table} BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    );
+    execute(person, &trigger);
+}
+
+/// What inserts into that table cannot be committed: it leaves a reference to a row that is not there.
+fn break_commits(person: &Person, table: &str) {
+    let trigger = format!(
+        "CREATE TABLE there (id INTEGER PRIMARY KEY);
+         CREATE TABLE missing (id INTEGER REFERENCES there (id) DEFERRABLE INITIALLY DEFERRED);
+         CREATE TEMP TRIGGER fault AFTER INSERT ON main.{table} BEGIN INSERT INTO missing VALUES (1); END"
+    );
+    execute(person, &trigger);
+}
+
+fn mend(person: &Person) {
+    execute(person, "DROP TRIGGER fault");
+}
+
+/// The last entry of the log comes, and cannot be applied now.
+fn fails_at(person: &mut Person, log: &Log) {
+    let last = log.entries.last().unwrap().clone();
+    let applied = person.engine.apply(vec![Arrival::Entry(last)]);
+    assert!(matches!(applied, Err(Error::Store(_))));
+}
+
+#[test]
+fn a_message_that_could_not_be_stored_is_read_when_it_comes_again() {
+    let world = World::new();
+    let (_alice, mut bob, log) = scene(&world);
+    break_inserts(&bob, "events");
+    fails_at(&mut bob, &log);
+    mend(&bob);
+    log.deliver(&mut bob);
+    let events = bob.events();
+    assert!(
+        matches!(&events[..], [EventKind::Message { content, .. }] if content.as_text() == Some("once")),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_message_is_not_passed_over_when_its_ratchet_cannot_be_stored() {
+    let world = World::new();
+    let (_alice, mut bob, log) = scene(&world);
+    let before = bob.state(log.group).position;
+    break_inserts(&bob, "openmls_group_data");
+    fails_at(&mut bob, &log);
+    assert_eq!(bob.state(log.group).position, before);
+    mend(&bob);
+    log.deliver(&mut bob);
+    assert_eq!(messages(&mut bob), ["once"]);
+}
+
+#[test]
+fn what_was_asked_for_does_not_leave_before_it_is_committed() {
+    let world = World::new();
+    let (mut alice, _bob, log) = scene(&world);
+    break_commits(&alice, "intents");
+    let mut outcome = alice.send(log.group, "never stored");
+    assert!(alice.peek_kinds().is_empty());
+    assert!(matches!(outcome.try_recv().unwrap(), Err(Error::Store(_))));
+}
+
+#[test]
+fn nobody_hears_of_an_outcome_before_it_is_committed() {
+    let world = World::new();
+    let (mut alice, _bob, mut log) = scene(&world);
+    log.deliver(&mut alice);
+    let mut outcome = alice.send(log.group, "twice");
+    log.accept_all(&mut alice);
+    break_commits(&alice, "events");
+    fails_at(&mut alice, &log);
+    assert!(outcome.try_recv().is_err());
+    mend(&alice);
+    log.deliver(&mut alice);
+    assert!(matches!(outcome.try_recv().unwrap(), Ok(Outcome::Sent(_))));
+}
