@@ -16,6 +16,7 @@ mod reset;
 mod roles;
 mod store_faults;
 mod upkeep;
+mod welcomes;
 
 use valise_proto::{Position, Reason, Refusal};
 
