@@ -3,6 +3,7 @@
 mod delivery_chain;
 mod device_changes;
 mod group_info;
+mod entries;
 mod history;
 mod limits;
 mod model;
