@@ -107,6 +107,20 @@ fn a_renewed_certificate_is_in_the_leaf_soon() {
 }
 
 #[test]
+fn every_commit_takes_a_renewed_certificate_along() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    let before = certificate_end(&mut bob, &log, alice.id());
+    let renewed = world.certify(&mut alice, 90);
+    alice.engine.adopt_certificate(renewed).unwrap();
+    alice.set_role(&mut log, &bob, crate::Role::Moderator);
+    log.deliver(&mut bob);
+    assert!(certificate_end(&mut bob, &log, alice.id()) < before);
+}
+
+#[test]
 fn a_certificate_of_somebody_else_is_not_taken() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
@@ -183,4 +197,18 @@ fn stale_members_are_removed_by_those_who_may() {
     assert_eq!(commits(&mut alice, &mut log, &mut [&mut bob, &mut carol]), 1);
     assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
     assert_eq!(carol.state(log.group).members, 2);
+}
+
+#[test]
+fn the_write_ahead_log_is_emptied() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::file(directory.path().join("alice.valise"), StoreKey::random());
+    let mut alice = world.person_in("alice", &store);
+    alice.create_group("");
+    let ahead = directory.path().join("alice.valise-wal");
+    let length = || std::fs::metadata(&ahead).unwrap().len();
+    assert!(length() > 0);
+    alice.engine.upkeep().unwrap();
+    assert_eq!(length(), 0);
 }
