@@ -155,6 +155,17 @@ fn a_group_goes_on_where_it_was_when_its_log_is_whole_again() {
 }
 
 #[test]
+fn a_group_whose_place_is_not_in_its_log_stands_still() {
+    let world = World::new();
+    let (_alice, mut bob, log) = talk(&world);
+    regress(&mut bob, &log);
+    bob.events();
+    assert!(!bob.engine.log_is_open(log.group, false).unwrap());
+    assert_eq!(bob.state(log.group).status, GroupStatus::LogRegressed);
+    assert_eq!(bob.events(), []);
+}
+
+#[test]
 fn a_quarantined_group_stays_quarantined() {
     let world = World::new();
     let (_alice, mut bob, log) = talk(&world);

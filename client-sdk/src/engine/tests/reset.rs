@@ -113,8 +113,9 @@ fn a_group_is_read_to_its_end_before_it_is_over() {
 
 #[test]
 fn a_group_whose_end_cannot_be_read_any_more_is_over() {
-    // The device is shown that the log went back in time, or told.
-    for shown in [true, false] {
+    // The device is shown that the log went back in time, or told; or told that the log is trimmed.
+    let (regressed, trimmed) = (Reason::LogRegressed, Reason::PositionTrimmed);
+    for (shown, reason) in [(true, regressed), (false, regressed), (false, trimmed)] {
         let world = World::new();
         let (mut alice, mut bob, _carol, mut log) = scene(&world);
         let mut forged = log.entries.last().unwrap().clone();
@@ -127,11 +128,21 @@ fn a_group_whose_end_cannot_be_read_any_more_is_over() {
         if shown {
             bob.engine.apply(vec![Arrival::Entry(forged)]).unwrap();
         } else {
-            let reason = Reason::LogRegressed.as_str();
-            bob.engine.group_ended(log.group, reason, Position(1)).unwrap();
+            let first = Position(log.entries.len() as u64 + 1);
+            bob.engine.group_ended(log.group, reason.as_str(), first).unwrap();
         }
-        let over = [EventKind::LogRegressed, EventKind::GroupReset { successor }];
-        assert_eq!(bob.events(), over, "shown: {shown}");
+        let events = bob.events();
+        let began = if reason == trimmed {
+            EventKind::Lost
+        } else {
+            EventKind::LogRegressed
+        };
+        assert_eq!(events.first(), Some(&began), "shown: {shown}");
+        assert_eq!(
+            events.last(),
+            Some(&EventKind::GroupReset { successor }),
+            "{reason}"
+        );
         assert_eq!(bob.state(log.group).status, GroupStatus::Reset);
         assert!(bob.engine.outbox_is_empty().unwrap());
     }
