@@ -342,3 +342,22 @@ pub fn judge_credentials_with(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// openmls refuses such a commit, too.
+    #[test]
+    fn a_leaf_is_removed_once() {
+        let identity = Identity {
+            user: "bob@a.example".parse().unwrap(),
+            device: DeviceId::from_uuid(uuid::Uuid::nil()),
+            certificate_not_after: 0,
+        };
+        let leaf = LeafNodeIndex::new(1);
+        let removed = [(leaf, identity.clone()), (leaf, identity)];
+        let judged = judge_membership(&Roster::default(), None, &[], &removed, GroupLimits::default());
+        assert_eq!(judged, Err(RuleViolation("duplicate_remove")));
+    }
+}
