@@ -31,6 +31,7 @@ pub(crate) async fn judge(services: &Services, group: GroupId, phones: &[Phone])
     );
     let said = histories(group, phones).await;
     outcomes(phones, &said);
+    in_order(phones, &said);
     let mut counted = BTreeMap::new();
     for phone in phones {
         for (what, times) in phone.proxy.counted() {
@@ -114,6 +115,14 @@ fn for_whom(windows: &[Window], said: &BTreeMap<Position, String>) -> Vec<(Posit
         seen.extend(inside.map(|(position, text)| (*position, text.clone())));
     }
     seen
+}
+
+/// What a device was to send is in the log in the order in which it was.
+fn in_order(phones: &[Phone], said: &BTreeMap<Position, String>) {
+    for phone in phones {
+        let own: Vec<usize> = said.values().filter_map(|text| phone.number_of(text)).collect();
+        assert!(own.is_sorted(), "{}: {own:?}", phone.user);
+    }
 }
 
 /// What was acknowledged is where it was said to be; what was stored is there or its failure was told; what failed is not there.

@@ -105,6 +105,12 @@ impl Phone {
         format!("{} says {number}", self.user)
     }
 
+    /// Which of its own texts it is, counted in the order in which it was to send them.
+    pub(crate) fn number_of(&self, text: &str) -> Option<usize> {
+        let number = text.strip_prefix(self.user.as_str())?.strip_prefix(" says ")?;
+        number.parse().ok()
+    }
+
     pub(crate) async fn send(&self, number: usize) {
         let Some(group) = self.member().await else { return };
         let text = self.text(number);
