@@ -2,9 +2,9 @@
 
 mod delivery_chain;
 mod device_changes;
-mod group_info;
 mod entries;
 mod ephemeral;
+mod group_info;
 mod history;
 mod limits;
 mod model;
