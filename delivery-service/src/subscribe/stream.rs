@@ -1,6 +1,7 @@
 //! One device's stream: one task, one struct; replay out of the log, then live out of the mailbox.
 
 mod again;
+mod inbox;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::{subscribe_request, subscribe_response};
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
 
+use self::inbox::Inbox;
 use super::Subscriber;
 use super::fan_out::{Letter, Mailbox};
 use super::follow::{Followed, Start};
@@ -69,9 +71,7 @@ pub(super) struct DeviceStream {
     outgoing: Outgoing,
     groups: HashMap<GroupId, Followed>,
     window: Window,
-    inbox_sent: u64,
-    inbox_acknowledged: u64,
-    inbox_news: bool,
+    inbox: Inbox,
     target: Option<Target>,
     /// Acknowledged and not yet kept.
     unkept: HashMap<GroupId, Position>,
@@ -101,9 +101,7 @@ impl DeviceStream {
             subscriber,
             outgoing,
             groups: HashMap::new(),
-            inbox_sent: 0,
-            inbox_acknowledged: 0,
-            inbox_news: true,
+            inbox: Inbox::begin(0, 0, None),
             target: None,
             unkept: HashMap::new(),
             unkept_inbox: 0,
@@ -119,12 +117,8 @@ impl DeviceStream {
         start: wire::Start,
         mut requests: Streaming<wire::SubscribeRequest>,
     ) -> Result<(), Refusal> {
-        if start.inbox_cursor > self.delivery.log.newest_inbox(self.subscriber.device).await? {
-            return Err(Refusal::malformed("inbox_cursor"));
-        }
-        self.inbox_sent = start.inbox_cursor;
-        self.inbox_acknowledged = start.inbox_cursor;
-        self.unkept_inbox = start.inbox_cursor;
+        self.inbox = self.begin_inbox(start.inbox_cursor).await?;
+        self.unkept_inbox = self.inbox.acknowledged;
         self.add_groups(&start.groups).await?;
         let result = self.serve(&mut requests).await;
         self.keep_acknowledgements().await?;
@@ -256,12 +250,8 @@ impl DeviceStream {
                 self.unkept.insert(group, position);
             }
         }
-        if ack.inbox_number > self.inbox_sent {
-            return Err(Refusal::malformed("inbox_number"));
-        }
-        if ack.inbox_number > self.inbox_acknowledged {
-            self.inbox_acknowledged = ack.inbox_number;
-            self.unkept_inbox = ack.inbox_number;
+        if let Some(number) = self.inbox.acknowledge(ack.inbox_number)? {
+            self.unkept_inbox = number;
             self.last_progress = Instant::now();
         }
         self.judge_target().await
@@ -279,8 +269,8 @@ impl DeviceStream {
                 .is_some_and(|followed| followed.acknowledged < *up_to)
         });
         // Items that were acknowledged on an earlier stream are not there any more.
-        let inbox_empty = !self.inbox_news && self.inbox_acknowledged == self.inbox_sent;
-        if target.groups.is_empty() && (self.inbox_acknowledged >= target.inbox || inbox_empty) {
+        let has_inbox = self.inbox.acknowledged >= target.inbox || self.inbox.is_empty();
+        if target.groups.is_empty() && has_inbox {
             self.target = None;
             self.say(subscribe_response::Message::CaughtUp(wire::CaughtUp {}))
                 .await?;
@@ -291,7 +281,7 @@ impl DeviceStream {
     async fn open_mailbox(&mut self) -> Result<(), Refusal> {
         let letters = self.mailbox.take();
         if letters.missed {
-            self.inbox_news = true;
+            self.inbox.news = true;
             for followed in self.groups.values_mut() {
                 followed.behind = true;
             }
@@ -306,7 +296,7 @@ impl DeviceStream {
                         followed.behind = true;
                     }
                 }
-                Letter::Inbox => self.inbox_news = true,
+                Letter::Inbox => self.inbox.news = true,
                 Letter::Ephemeral { group, epoch, bytes } => {
                     // From a position that the device has not reached it could not be read.
                     if self
@@ -419,19 +409,35 @@ impl DeviceStream {
         Ok(())
     }
 
+    async fn begin_inbox(&self, has: u64) -> Result<Inbox, Refusal> {
+        let (log, device) = (&self.delivery.log, self.subscriber.device);
+        let newest = log.newest_inbox(device).await?;
+        if has <= newest {
+            return Ok(Inbox::begin(has, newest, None));
+        }
+        tracing::warn!(%device, has, newest, "a device has more inbox items than the store knows of");
+        let first = log
+            .read_inbox(device, 0, 1)
+            .await?
+            .first()
+            .map(|item| item.number);
+        Ok(Inbox::begin(has, newest, first))
+    }
+
     async fn pump_inbox(&mut self) -> Result<(), Refusal> {
-        while self.inbox_news && self.inbox_sent < self.inbox_acknowledged + INBOX_WINDOW {
+        while self.inbox.news && self.inbox.sent < self.inbox.acknowledged + INBOX_WINDOW {
             let items = self
                 .delivery
                 .log
-                .read_inbox(self.subscriber.device, self.inbox_sent, READ_INBOX)
+                .read_inbox(self.subscriber.device, self.inbox.sent, READ_INBOX)
                 .await?;
             if items.is_empty() {
-                self.inbox_news = false;
+                self.inbox.news = false;
                 self.judge_target().await?;
             }
-            for item in items {
-                self.inbox_sent = item.number;
+            for mut item in items {
+                self.inbox.sent = item.number;
+                item.number = self.inbox.shown(item.number);
                 self.say(grpc::inbox_item(item)).await?;
             }
         }

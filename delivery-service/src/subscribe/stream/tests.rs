@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::group_state::GroupStates;
 use crate::log::conformance::{accept, device, group, message, user};
 use crate::log::sqlite::SqliteLog;
-use crate::log::{News, OrderedLog};
+use crate::log::{News, Notice, OrderedLog};
 use crate::subscribe::fan_out::FanOut;
 use crate::suites::Suites;
 
@@ -123,6 +123,31 @@ impl Scene {
         positions
     }
 
+    /// Puts something into the device's inbox.
+    async fn notify(&mut self, key: &str) {
+        let notice = Notice {
+            device: self.alice,
+            deduplication_key: key.to_owned(),
+            cipher_suite: 1,
+            one_time: 3,
+            at: self.delivery.clock.unix_millis(),
+        };
+        self.delivery.log.notify(vec![notice]).await.unwrap();
+        self.stream.inbox.news = true;
+    }
+
+    /// The numbers of the inbox items that are said now.
+    async fn items(&mut self) -> Vec<u64> {
+        self.stream.pump_inbox().await.unwrap();
+        let mut numbers = Vec::new();
+        while let Ok(said) = self.said.try_recv() {
+            if let Some(subscribe_response::Message::InboxItem(item)) = said.unwrap().message {
+                numbers.push(item.number);
+            }
+        }
+        numbers
+    }
+
     /// Lets more come for the stream than its mailbox holds, and nothing of its groups.
     async fn overflow(&self) {
         let (news, heard) = broadcast::channel(1024);
@@ -153,4 +178,25 @@ async fn a_stream_does_not_outlive_its_token() {
     hand.advance(LIFETIME);
     let ended = scene.stream.watch().await.unwrap_err();
     assert_eq!(ended.reason, Reason::TokenExpired);
+}
+
+#[tokio::test]
+async fn a_device_that_has_more_inbox_items_than_the_store_is_brought_what_comes() {
+    let mut scene = Scene::new(Clock::system()).await;
+    let (log, alice) = (Arc::clone(&scene.delivery.log), scene.alice);
+    scene.stream.inbox = scene.stream.begin_inbox(7).await.unwrap();
+    scene.items().await;
+    scene.notify("one").await;
+    assert_eq!(scene.items().await, [8]);
+
+    let ack = wire::Ack {
+        groups: Vec::new(),
+        inbox_number: 8,
+    };
+    scene.stream.acknowledge(&ack).await.unwrap();
+    scene.stream.keep_acknowledgements().await.unwrap();
+    assert_eq!(log.read_inbox(alice, 0, 1).await.unwrap().len(), 0);
+    scene.stream.inbox = scene.stream.begin_inbox(8).await.unwrap();
+    scene.notify("two").await;
+    assert_eq!(scene.items().await, [9]);
 }

@@ -9,7 +9,7 @@ local server_now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1
 local records, outcome = {}, {}
 local seq = sequence(heads, changes, inbox_changes)
 
--- The next number of an inbox: never one that was used, even where the count of them is lost.
+-- The next number of an inbox: never one that was used, even where the count of them is lost, as long as an item is left.
 local function next_number(inbox, device)
     local newest = tonumber(call('HGET', numbers, device) or 0)
     local last = call('XREVRANGE', inbox, '+', '-', 'COUNT', 1)[1]
