@@ -96,7 +96,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let (mut server_micros, mut own_micros) = (Vec::new(), Vec::new());
-    let (mut postgres_micros, mut postgres_alone) = (Vec::new(), Vec::new());
+    let mut postgres_micros = Vec::new();
     for round in 0..rounds {
         bench.server.settle().await;
         let total = (REQUESTERS * claims) as f64;
@@ -107,11 +107,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
         own_micros.push(of_claims.own);
         postgres_micros.push(of_claims.postgres);
         bench.server.settle().await;
-        let used = bench.server.used().await;
         theirs.push(pgbench(&directory, &script, claims).await?);
-        // Its connections end after it.
-        bench.server.settle().await;
-        postgres_alone.push(bench.server.used().await.since(used, total).postgres);
         if round == 0 {
             // Not counted: connections and caches get warm.
             for values in [
@@ -120,18 +116,16 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
                 &mut server_micros,
                 &mut own_micros,
                 &mut postgres_micros,
-                &mut postgres_alone,
             ] {
                 values.clear();
             }
         }
     }
     let note = format!(
-        "processor time a claim: directory {:.0} us, PostgreSQL {:.0} us, load generator {:.0} us; PostgreSQL for pgbench {:.0} us",
+        "processor time a claim: directory {:.0} us, PostgreSQL {:.0} us, load generator {:.0} us",
         Spread::of(server_micros).median,
         Spread::of(postgres_micros).median,
         Spread::of(own_micros).median,
-        Spread::of(postgres_alone).median,
     );
     let valise = Side::new("claims through the directory, each of one device", "1/s", ours);
     let reference = Side::new(
