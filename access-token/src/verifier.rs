@@ -121,6 +121,15 @@ impl Verifier {
         self.inner.revocations.read().refusal(user, device)
     }
 
+    /// Is that device revoked, or its user suspended? An error where nobody can say now (`STORE_UNAVAILABLE`).
+    pub fn is_revoked(&self, user: &UserId, device: DeviceId) -> Result<bool, Reason> {
+        match self.refusal_for(user, device) {
+            None => Ok(false),
+            Some(Reason::DeviceRevoked | Reason::UserSuspended) => Ok(true),
+            Some(other) => Err(other),
+        }
+    }
+
     /// Are keys known and the revocation feed followed, so that tokens can be judged at all? For readiness.
     pub fn is_current(&self) -> bool {
         self.inner.revocations.read().is_current() && !self.inner.keys.read().is_empty()
@@ -525,11 +534,13 @@ pub(crate) mod tests {
         let suspended = line(1, RevocationSubject::Suspended { user: user() });
         scene.feed.apply(suspended.clone()).unwrap();
         assert_eq!(scene.verdict(&token), Err(Reason::UserSuspended));
+        assert_eq!(scene.verifier.is_revoked(&user(), device()), Ok(true));
         scene
             .feed
             .apply(line(2, RevocationSubject::Resumed { user: user() }))
             .unwrap();
         assert!(scene.verdict(&token).is_ok());
+        assert_eq!(scene.verifier.is_revoked(&user(), device()), Ok(false));
         scene
             .feed
             .apply(line(
@@ -545,6 +556,7 @@ pub(crate) mod tests {
             scene.verifier.refusal_for(&user(), device()),
             Some(Reason::DeviceRevoked)
         );
+        assert_eq!(scene.verifier.is_revoked(&user(), device()), Ok(true));
         assert!(scene.verdict(&service).is_ok(), "services are not users");
         assert_eq!(news.recv().await.unwrap(), suspended);
         assert_eq!(scene.verifier.known_revocations().len(), 3);
@@ -562,6 +574,11 @@ pub(crate) mod tests {
         tokio::time::advance(Duration::from_millis(2001)).await;
         assert_eq!(scene.verdict(&token), Err(Reason::StoreUnavailable));
         assert_eq!(scene.verdict(&service), Err(Reason::StoreUnavailable));
+        assert_eq!(
+            scene.verifier.is_revoked(&user(), device()),
+            Err(Reason::StoreUnavailable),
+            "who is not known to be revoked may be"
+        );
         assert!(!scene.verifier.is_current());
         let waiting = tokio::spawn({
             let verifier = scene.verifier.clone();

@@ -139,9 +139,13 @@ impl Delivery {
             let mut candidates = self.log.candidates(group, after, last).await?;
             for candidate in &mut candidates {
                 // Who lied about what was said may be found out, and revoked, before the repair is done.
-                candidate
-                    .by
-                    .retain(|(user, device)| verifier.refusal_for(user, *device).is_none());
+                let mut by = Vec::new();
+                for (user, device) in candidate.by.drain(..) {
+                    if !verifier.is_revoked(&user, device)? {
+                        by.push((user, device));
+                    }
+                }
+                candidate.by = by;
                 // A message of an epoch that is archived, perhaps by an earlier repair.
                 let entry = &candidate.entry;
                 if frozen.repaired && entry.epoch <= frozen.head.epoch {

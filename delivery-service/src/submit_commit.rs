@@ -316,7 +316,7 @@ impl Judge {
         for added in &summary.added {
             // It may have been revoked after its key package was claimed.
             let (user, device) = (&added.identity.user, added.identity.device);
-            if self.verifier.refusal_for(user, device).is_some() {
+            if self.verifier.is_revoked(user, device)? {
                 return Err(broken(Reason::PolicyDenied)(RuleViolation("device_revoked")));
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use valise_proto::{DeviceId, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, Refusal, UserId};
 
 use crate::directory::{Directory, rate_limited};
 use crate::store::{Handed, KnownDevice, Wanted};
@@ -129,14 +129,9 @@ impl Directory {
         let (Some(device), Some(user)) = (claimed.is_wanted(), &claimed.user) else {
             return Ok(());
         };
-        match self.verifier.refusal_for(user, device) {
-            None => {}
-            Some(Reason::DeviceRevoked | Reason::UserSuspended) => {
-                claimed.result = Err(Failure::Revoked);
-                return Ok(());
-            }
-            // Nobody can say now who is revoked.
-            Some(other) => return Err(other.into()),
+        if self.verifier.is_revoked(user, device)? {
+            claimed.result = Err(Failure::Revoked);
+            return Ok(());
         }
         if self
             .limits

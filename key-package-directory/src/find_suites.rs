@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use valise_proto::{DeviceId, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, Refusal, UserId};
 
 use crate::claim::MAX_CLAIMS;
 use crate::directory::{Directory, rate_limited};
@@ -36,11 +36,8 @@ impl Directory {
 
         let mut owners = HashMap::new();
         for known in found.into_iter().filter(|known| known.device != device) {
-            match self.verifier.refusal_for(&known.user, known.device) {
-                None => drop(owners.insert(known.device, known.user)),
-                Some(Reason::DeviceRevoked | Reason::UserSuspended) => {}
-                // Nobody can say now who is revoked.
-                Some(other) => return Err(other.into()),
+            if !self.verifier.is_revoked(&known.user, known.device)? {
+                owners.insert(known.device, known.user);
             }
         }
         let devices: Vec<_> = owners.keys().copied().collect();
