@@ -1,6 +1,7 @@
 //! Entries of logs, applied strictly in order by position, each once.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openmls::prelude::{KeyPackageVerifyError, ProcessMessageError, StageCommitError, ValidationError};
@@ -92,6 +93,10 @@ pub(super) fn unprocessable(error: ProcessMessageError<rusqlite::Error>) -> Faul
                 return bad(&"storage");
             };
             return Fault::Error(error.into());
+        }
+        // openmls says so where it could not read its own keys.
+        ProcessMessageError::InvalidCommit(StageCommitError::MissingDecryptionKey) => {
+            return Fault::Error(Error::Store(Arc::new(StageCommitError::MissingDecryptionKey)));
         }
         ProcessMessageError::InvalidCommit(StageCommitError::ConfirmationTagMismatch) => {
             wire::CommitFault::ConfirmationTag
