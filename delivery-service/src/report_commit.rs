@@ -6,7 +6,7 @@ use valise_proto::delivery::v1::CommitFault;
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal};
 use valise_service_runtime::names;
 
-use crate::log::{CommitReport, EntryKind};
+use crate::log::{CommitReport, EntryKind, Window};
 use crate::service::Delivery;
 
 impl Delivery {
@@ -25,7 +25,9 @@ impl Delivery {
             return Err(Reason::GroupNotFound.into());
         }
         let windows = self.log.windows(group, device).await?;
-        if !windows.iter().any(|window| window.contains(position)) {
+        // Who was added knows what came with the commit that added it, though it does not read that.
+        let knows = |window: &Window| window.after == position || window.contains(position);
+        if !windows.iter().any(knows) {
             return Err(Reason::NotAMember.into());
         }
         let before = Position(position.0.saturating_sub(1));
