@@ -85,6 +85,13 @@ impl Delivery {
         self.tree_of(group, epoch).await
     }
 
+    /// What is known of a group is of a log that was lost, or is no more: it is read anew.
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.states.forget(group);
+        // An epoch may come again with another tree. It is rare, and the trees of other groups are soon made.
+        self.trees.invalidate_all();
+    }
+
     async fn tree_of(&self, group: GroupId, epoch: Epoch) -> Result<Bytes, Refusal> {
         // Many joiners ask for the same tree at once.
         let known = self.trees.get(&(group, epoch)).await;

@@ -102,7 +102,7 @@ impl Delivery {
         let Some(head) = self.log.repair(group, restoration).await? else {
             return Err(self.not_frozen(group).await?);
         };
-        self.states.forget(group);
+        self.forget(group);
         if let Some(snapshot) = snapshot
             && let Err(error) = self.log.put_snapshot(group, snapshot).await
         {

@@ -69,7 +69,7 @@ impl Stores {
         let delivery = Arc::clone(delivery);
         delivery.lifecycle.clone().spawn("log upkeep", async move {
             let other_log = |group| {
-                delivery.states.forget(group);
+                delivery.forget(group);
                 delivery.fan_out.other_log(group);
             };
             log.run(stopping, other_log).await;
