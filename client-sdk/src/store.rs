@@ -104,12 +104,12 @@ fn set_up(connection: &mut Connection) -> Result<(), Error> {
 fn open_file(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     // Whoever calls gets the error; nothing is written to the app's standard error.
-    connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
+    connection.execute_batch("PRAGMA cipher_log_source = NONE;")?;
     let pragma = Zeroizing::new(format!("PRAGMA key = \"x'{}'\"", &*hex(key.as_bytes())));
     connection.execute_batch(&pragma)?;
+    take(&connection)?;
     // Pages that are not in the cache are decrypted each time.
     connection.execute_batch(&format!("PRAGMA cache_size = -{CACHE_KIB};"))?;
-    take(&connection)?;
     Ok(connection)
 }
 
