@@ -42,7 +42,9 @@ impl Engine {
         current: &wire::GetGroupInfoResponse,
     ) -> Result<(), Error> {
         self.transaction(|engine| {
-            let Some(row) = engine.db.group(group)?.filter(|row| row.status.has_keys()) else {
+            let row = engine.db.group(group)?.filter(|row| row.status.is_followed());
+            // After a repair the service may have none for an epoch.
+            let Some(row) = row.filter(|_| !current.group_info.is_empty()) else {
                 return Ok(());
             };
             let epoch = live::get(&mut engine.live, &engine.db, group)?.epoch();

@@ -13,6 +13,9 @@ use super::Session;
 use crate::engine::Chore;
 use crate::transport::Backoff;
 
+/// How often the service is asked for one GroupInfo.
+const COMPARISON_TRIES: u32 = 5;
+
 pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiver<Chore>) {
     // Once for all epochs that begin while it is waited for.
     let comparing = Arc::new(Mutex::new(HashSet::<GroupId>::new()));
@@ -70,11 +73,15 @@ impl Session {
     /// What the service gives to those who come into a group, compared with what this device knows.
     async fn compare_group_info(&self, group: GroupId) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+        let mut tries = 0;
         let current = loop {
+            tries += 1;
             match self.transport.group_info(group, false).await {
                 Ok(current) => break current,
-                Err(failure) if failure.is_passing() => tokio::time::sleep(backoff.step()).await,
-                // It is no member any more.
+                Err(failure) if failure.is_passing() && tries < COMPARISON_TRIES => {
+                    tokio::time::sleep(backoff.step()).await;
+                }
+                // It is no member any more; or the next epoch's will be compared.
                 Err(_) => return,
             }
         };

@@ -88,6 +88,15 @@ fn of_another_epoch_or_group_nothing_is_said() {
         (None, vec![]),
         "the service was behind"
     );
+    let none = wire::GetGroupInfoResponse {
+        group_info: bytes::Bytes::new(),
+        ..alice.current(&log)
+    };
+    assert_eq!(
+        compared(&mut bob, &log, &none),
+        (None, vec![]),
+        "the service has none"
+    );
     let carol = World::new();
     let mut carol = carol.person("carol");
     assert_eq!(
