@@ -412,16 +412,11 @@ impl DeviceStream {
     async fn begin_inbox(&self, has: u64) -> Result<Inbox, Refusal> {
         let (log, device) = (&self.delivery.log, self.subscriber.device);
         let newest = log.newest_inbox(device).await?;
-        if has <= newest {
-            return Ok(Inbox::begin(has, newest, None));
+        if has > newest {
+            tracing::warn!(%device, has, newest, "a device has more inbox items than the store knows of");
         }
-        tracing::warn!(%device, has, newest, "a device has more inbox items than the store knows of");
-        let first = log
-            .read_inbox(device, 0, 1)
-            .await?
-            .first()
-            .map(|item| item.number);
-        Ok(Inbox::begin(has, newest, first))
+        let first = log.read_inbox(device, 0, 1).await?;
+        Ok(Inbox::begin(has, newest, first.first().map(|item| item.number)))
     }
 
     async fn pump_inbox(&mut self) -> Result<(), Refusal> {

@@ -1,7 +1,8 @@
 //! Where a stream stands in its device's inbox.
 //!
-//! A store that went back in time may number items anew that a device has had under the same numbers. It would pass them over, so to that device
-//! they are shown with numbers after its last one.
+//! A store that went back in time may know of fewer items than a device has had, and numbers anew what comes. The device would pass that over; so it is shown what
+//! is left, and what comes, with numbers after its last one. Once the store's count has reached the device's, what came meanwhile cannot be told from what the
+//! device has had: of items that came while it was away, as many as were lost may be passed over.
 
 use valise_proto::Refusal;
 
@@ -61,6 +62,13 @@ mod tests {
 
     #[test]
     fn numbers_are_the_stores_where_it_has_what_the_device_has() {
+        assert_eq!(Inbox::begin(5, 5, None).shown(6), 6);
+        assert_eq!(Inbox::begin(5, 9, Some(9)).shown(9), 9, "some have gone unread");
+        assert_eq!(
+            Inbox::begin(5, 9, Some(4)).shown(6),
+            6,
+            "what it has is not deleted yet"
+        );
         let mut inbox = Inbox::begin(5, 7, Some(6));
         assert_eq!((inbox.sent, inbox.shown(6)), (5, 6));
         assert!(inbox.acknowledge(6).is_err(), "it was not sent");
