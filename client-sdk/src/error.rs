@@ -186,6 +186,11 @@ impl Error {
         matches!(self, Self::Store(_) | Self::StoreInUse | Self::StoreKey)
     }
 
+    /// Nothing else that a task has to do would go well either.
+    pub(crate) const fn stops_all(&self) -> bool {
+        self.is_of_store() || matches!(self, Self::Closed)
+    }
+
     pub(crate) fn mls(doing: &'static str) -> impl FnOnce(&dyn std::fmt::Display) -> Self {
         move |cause| Self::Mls {
             doing,

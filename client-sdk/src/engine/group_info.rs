@@ -2,7 +2,7 @@
 //!
 //! A commit comes with the GroupInfo of the epoch that it begins. The service checks all of it but `external_pub`, which follows from the epoch's
 //! secrets (RFC 9420 §12.4.3.2): only members can tell whether it is right. If it is not, whoever comes in by it makes a commit that no member can
-//! process. So each member compares, some time after the epoch began.
+//! process. So the members that are there compare, some time after somebody else has begun an epoch. That is remembered in memory only: it is a watch, not a gate.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ impl Session {
         for group in self.engine.run(Engine::regressed_groups).await? {
             let standing = match self.tend_group(group).await {
                 Ok(standing) => standing,
-                Err(error) if error.is_of_store() || matches!(error, Error::Closed) => return Err(error),
+                Err(error) if error.stops_all() => return Err(error),
                 Err(error) => {
                     tracing::info!(%error, %group, "where the log stands is not known");
                     Standing::Elsewhere

@@ -154,7 +154,7 @@ impl Session {
             .await;
         match made {
             Ok(()) => Ok(Next::NEWS),
-            Err(error) if error.is_of_store() || matches!(error, Error::Closed) => Err(error),
+            Err(error) if error.stops_all() => Err(error),
             Err(error) => {
                 let cause = error.to_string();
                 self.engine
@@ -217,7 +217,7 @@ impl Session {
                 .await
             {
                 Ok(_) => {}
-                Err(error) if error.is_of_store() || matches!(error, Error::Closed) => return Err(error),
+                Err(error) if error.stops_all() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, group = %successor, "members could not be added to a successor");
                     failed = Some(error.reason().map_or("commit", |reason| reason.as_str()));
@@ -231,7 +231,7 @@ impl Session {
 /// What fails of one reset is tried again later, and does not concern the others.
 fn or_later(group: GroupId, followed: Result<Next, Error>) -> Result<Next, Error> {
     match followed {
-        Err(error) if error.is_of_store() || matches!(error, Error::Closed) => Err(error),
+        Err(error) if error.stops_all() => Err(error),
         Err(error) => {
             tracing::warn!(%error, %group, "a reset could not be followed yet");
             Ok(Next::LATER)
