@@ -121,6 +121,8 @@ pub(crate) struct Engine {
     awaiting_proposal: HashSet<GroupId>,
     /// Bytes of copies since the old ones were last looked at.
     copied: usize,
+    /// The longest lifetime of a key package that the directory takes, in seconds, as it said last.
+    longest_lifetime: u64,
     /// What leaves once the running transaction is durable.
     effects: Vec<Effect>,
     outlets: Outlets,
@@ -138,6 +140,7 @@ impl Engine {
             waiters: HashMap::new(),
             awaiting_proposal: HashSet::new(),
             copied: 0,
+            longest_lifetime: u64::MAX,
             effects: Vec::new(),
             outlets,
         }

@@ -287,7 +287,7 @@ impl FromStr for CipherSuite {
 pub struct KeyPackageOptions {
     /// One-time packages that are published when the stock is low; the directory keeps at most its own capacity.
     pub one_time: usize,
-    /// Lifetime of a package. The directory has a ceiling of 84 days.
+    /// Lifetime of a package; at most 84 days (what MLS clients take), or what the directory takes if that is less.
     pub lifetime: Duration,
     /// For which suites packages are published besides [`Options::cipher_suite`]: the device can be added to groups with these.
     pub cipher_suites: Vec<CipherSuite>,

@@ -136,6 +136,9 @@ impl Config {
                 "must be 3600 to 31536000 (1 hour to 365 days)",
             );
         }
+        if !(2..=GroupLimits::default().members).contains(&self.limits.members) {
+            return wrong("limits.members", "must be 2 to 10000");
+        }
         match (&self.database, &self.redis) {
             (Database::Sqlite(file), None) => Ok(StoreConfig::Embedded(file)),
             (Database::Sqlite(_), Some(_)) => wrong(
@@ -281,10 +284,8 @@ pub struct Limits {
     pub proposal_bytes: usize,
     /// Largest ephemeral message, in bytes.
     pub ephemeral_bytes: usize,
-    /// Most members (devices) of a group.
+    /// Most members (devices) of a group; 2 to 10,000. Devices judge each commit, too, and hold a group that has more.
     pub members: usize,
-    /// Most Adds in a commit.
-    pub adds_per_commit: usize,
     /// Most groups on the stream of a device.
     pub groups_per_device: usize,
     /// Most bytes that a device may have unacknowledged on its stream.
@@ -297,14 +298,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let group = GroupLimits::default();
         Self {
             message_bytes: 256 * 1024,
             commit_bytes: 2 * 1024 * 1024,
             proposal_bytes: 64 * 1024,
             ephemeral_bytes: 16 * 1024,
-            members: group.members,
-            adds_per_commit: group.adds_per_commit,
+            members: GroupLimits::default().members,
             groups_per_device: 2000,
             unacknowledged_bytes: 4 * 1024 * 1024,
             unacknowledged_entries: 1000,
@@ -317,7 +316,7 @@ impl Limits {
     pub(crate) fn group(&self) -> GroupLimits {
         GroupLimits {
             members: self.members,
-            adds_per_commit: self.adds_per_commit,
+            ..GroupLimits::default()
         }
     }
 
@@ -370,6 +369,8 @@ mod tests {
             config.store().unwrap_err().setting
         };
         assert_eq!(wrong(|config| config.retention_seconds = 60), "retention_seconds");
+        // What devices would refuse is not accepted.
+        assert_eq!(wrong(|config| config.limits.members = 10_001), "limits.members");
         assert_eq!(
             wrong(|config| config.archive.hot_entries = 0),
             "archive.hot_entries"

@@ -100,6 +100,7 @@ impl KeyPackageDirectoryService for Grpc {
             stock,
             low_level: packages.low_level,
             capacity: packages.capacity,
+            maximum_lifetime: prost_types::Duration::try_from(packages.maximum_lifetime).ok(),
         };
         Ok(Response::new(response))
     }

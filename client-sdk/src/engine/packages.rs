@@ -18,6 +18,11 @@ use crate::{AddFailure, Error, Peer, kill_point};
 pub(crate) type Sifted = (Vec<AddPackage>, Vec<(UserId, Option<DeviceId>, AddFailure)>);
 
 impl Engine {
+    /// The directory has said how long a package may live, in seconds.
+    pub(crate) fn limit_lifetimes(&mut self, longest: u64) {
+        self.longest_lifetime = longest;
+    }
+
     /// Makes key packages, and stores them until they are published.
     pub(crate) fn make_key_packages(
         &mut self,
@@ -36,7 +41,8 @@ impl Engine {
 
     pub(super) fn make_key_package(&mut self, suite: Ciphersuite, last_resort: bool) -> Result<(), Error> {
         const DOING: &str = "making a key package";
-        let lifetime = crate::mls::lifetime(self.now(), self.options.key_packages.lifetime.as_secs());
+        let wanted = self.options.key_packages.lifetime.as_secs();
+        let lifetime = crate::mls::lifetime(self.now(), wanted.min(self.longest_lifetime));
         let mut builder = KeyPackage::builder()
             .key_package_lifetime(lifetime)
             .leaf_node_capabilities(valise_group_rules::capabilities());

@@ -65,6 +65,16 @@ pub(super) async fn publish(session: &Session) -> Result<(), Error> {
 async fn fill(session: &Session, looked_at: &mut Option<u64>) -> Result<(), Error> {
     session.engine.run(Engine::sweep_key_packages).await?;
     let stock = session.transport.get_stock(GetStockRequest {}).await?;
+    if let Some(longest) = &stock.maximum_lifetime {
+        let longest = u64::try_from(longest.seconds).unwrap_or(0);
+        session
+            .engine
+            .run(move |engine| {
+                engine.limit_lifetimes(longest);
+                Ok(())
+            })
+            .await?;
+    }
     let now = session.options.clock.unix_seconds();
     for suite in session.options.suites() {
         make(session, suite.mls(), &stock).await?;

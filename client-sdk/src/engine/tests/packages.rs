@@ -48,6 +48,20 @@ fn a_package_that_does_not_live_as_long_as_entries_are_kept_is_not_added() {
 }
 
 #[test]
+fn a_package_lives_no_longer_than_the_directory_takes() {
+    const WEEK: u64 = 7 * 24 * 3600;
+    let world = World::new();
+    let mut bob = world.person("bob");
+    bob.engine.limit_lifetimes(WEEK);
+    let suite = Options::default().cipher_suite.mls();
+    bob.engine.make_key_packages(suite, 1, true).unwrap();
+    let packages = bob.engine.key_packages_to_publish(9).unwrap();
+    assert_eq!(packages.len(), 2);
+    let latest = bob.engine.now() + WEEK;
+    assert!(packages.iter().all(|package| package.not_after <= latest));
+}
+
+#[test]
 fn private_keys_are_kept_as_long_as_somebody_can_be_added_with_them() {
     let world = World::new();
     let mut bob = world.person("bob");
