@@ -9,8 +9,6 @@
 mod fold;
 mod group_info;
 pub(crate) mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,8 +255,12 @@ impl GroupStates {
     }
 
     async fn load(&self, group: GroupId, head: &Head, up_to: Epoch) -> Result<GroupState, StateError> {
-        for snapshot in self.log.snapshots(group, up_to, SNAPSHOT_TRIES).await? {
-            if self.belongs(group, head, &snapshot).await? {
+        for snapshot in self
+            .log
+            .snapshots(group, head.origin, up_to, SNAPSHOT_TRIES)
+            .await?
+        {
+            if self.belongs(group, &snapshot).await? {
                 let position = snapshot.position;
                 let public_group =
                     tokio::task::spawn_blocking(move || snapshot::decode(group, &snapshot.state))
@@ -270,10 +272,10 @@ impl GroupStates {
         Err(StateError::Damaged("no snapshot"))
     }
 
-    /// Is a snapshot of this history, and not of one that was lost or never came to be?
-    async fn belongs(&self, group: GroupId, head: &Head, snapshot: &Snapshot) -> Result<bool, StateError> {
+    /// Is a snapshot of this history, and not of one that was lost? (Of epoch 0 the log gives only that of the group's creation.)
+    async fn belongs(&self, group: GroupId, snapshot: &Snapshot) -> Result<bool, StateError> {
         if snapshot.position == Position::NONE {
-            return Ok(snapshot.anchor == head.origin);
+            return Ok(true);
         }
         let before = Position(snapshot.position.0 - 1);
         let commit = self.log.handshakes(group, before, 1).await?;

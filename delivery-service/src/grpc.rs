@@ -73,7 +73,7 @@ impl DeliveryService for Grpc {
                 max_commit_bytes: number(limits.commit_bytes),
                 max_ephemeral_bytes: number(limits.ephemeral_bytes),
                 max_members: number(limits.members),
-                max_adds_per_commit: number(limits.adds_per_commit),
+                max_adds_per_commit: number(limits.group().adds_per_commit),
                 max_groups_per_device: number(limits.groups_per_device),
                 max_unacknowledged_bytes: number(limits.unacknowledged_bytes),
                 max_unacknowledged_entries: number(limits.unacknowledged_entries),

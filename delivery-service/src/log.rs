@@ -196,7 +196,8 @@ pub enum Refused {
 /// An item of a device's inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InboxItem {
-    /// 1, 2, 3… without a gap within the inbox.
+    /// Greater than that of every earlier item of the inbox, and at least the time at which it was put there, in milliseconds since
+    /// 1970-01-01 UTC: a store that has lost items, and their count, does not give a number again that a device has seen.
     pub number: u64,
     /// What it is.
     pub content: InboxContent,
@@ -449,8 +450,15 @@ pub trait OrderedLog: Send + Sync + 'static {
     /// Keeps a snapshot.
     async fn put_snapshot(&self, group: GroupId, snapshot: Snapshot) -> Result<(), StoreError>;
 
-    /// The newest snapshots up to an epoch (inclusive), newest first, at most `max`.
-    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError>;
+    /// The newest snapshots up to an epoch (inclusive), newest first, at most `max`. Of epoch 0, only that of the creation with this
+    /// origin: however many others were tried, it is found.
+    async fn snapshots(
+        &self,
+        group: GroupId,
+        origin: EntryId,
+        up_to: Epoch,
+        max: usize,
+    ) -> Result<Vec<Snapshot>, StoreError>;
 
     /// What is certain of a frozen group; `None` where there is no such group, or it is not frozen: a backend that freezes none has nothing
     /// to repair, and takes no offers.

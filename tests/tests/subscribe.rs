@@ -152,10 +152,10 @@ async fn the_inbox_brings_welcomes_until_they_are_acknowledged() {
     let scene = Scene::new().await;
     let (second, _) = scene.alice.group_with(&[&scene.bob]).await;
     let mut stream = Stream::open(&scene.bob.door, Vec::new(), 0).await.unwrap();
-    let mut groups = Vec::new();
-    for number in 1..=2 {
+    let (mut groups, mut numbers) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
         let item = stream.inbox_item().await;
-        assert_eq!(item.number, number);
+        numbers.push(item.number);
         let Some(Item::Welcome(welcome)) = item.item else {
             panic!("not a Welcome")
         };
@@ -164,17 +164,17 @@ async fn the_inbox_brings_welcomes_until_they_are_acknowledged() {
         groups.push(welcome.group_id.to_vec());
     }
     assert_eq!(groups, [scene.id.clone(), second.group_id().as_slice().to_vec()]);
-    stream.ack_inbox(1).await;
-    stream.ack_inbox(2).await;
+    assert!(numbers[0] < numbers[1]);
+    stream.ack_inbox(numbers[0]).await;
+    stream.ack_inbox(numbers[1]).await;
     stream.caught_up().await;
-    // A stream that has applied one only gets the other.
-    let mut again = Stream::open(&scene.bob.door, Vec::new(), 2).await.unwrap();
+    // A stream that has applied all gets what comes.
+    let mut again = Stream::open(&scene.bob.door, Vec::new(), numbers[1])
+        .await
+        .unwrap();
     again.caught_up().await;
-    // A device that has more than the service knows of, which has lost something: what comes is new to it.
-    let mut ahead = Stream::open(&scene.bob.door, Vec::new(), 7).await.unwrap();
-    ahead.caught_up().await;
     scene.alice.group_with(&[&scene.bob]).await;
-    assert_eq!(ahead.inbox_item().await.number, 8);
+    assert!(again.inbox_item().await.number > numbers[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,8 +390,8 @@ async fn passing_messages_reach_who_is_there_and_are_kept_nowhere() {
     let mut bobs = Stream::open(&scene.bob.door, vec![cursor(&scene.id, 1, &[])], 0)
         .await
         .unwrap();
-    bobs.inbox_item().await;
-    bobs.ack_inbox(1).await;
+    let item = bobs.inbox_item().await;
+    bobs.ack_inbox(item.number).await;
     bobs.caught_up().await;
     let mut alices = scene.alices(1).await;
     alices.caught_up().await;

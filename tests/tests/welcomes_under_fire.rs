@@ -246,7 +246,7 @@ async fn has_each_once(stack: &LocalStack, device: &Device, expected: &BTreeSet<
             _ => {}
         }
     }
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "no gap");
+    assert!(numbers.is_sorted_by(|one, next| one < next), "in order");
     let groups: Vec<GroupId> = welcomes
         .iter()
         .map(|welcome| GroupId::try_from(&welcome.group_id[..]).unwrap())

@@ -107,8 +107,6 @@ struct Stream<'a> {
     session: &'a Session,
     out: mpsc::Sender<wire::SubscribeRequest>,
     followed: HashSet<GroupId>,
-    /// The first inbox item of a stream may jump: older ones may have been swept.
-    inbox_next: Option<u64>,
     arrivals: Vec<Arrival>,
     /// Of what was missed, until it is caught up with.
     catching_up: Option<Report<'a>>,
@@ -127,7 +125,6 @@ impl<'a> Stream<'a> {
             session,
             out,
             followed: cursors.groups.iter().filter_map(group_of).collect(),
-            inbox_next: None,
             arrivals: Vec::new(),
             catching_up: Some(session.long_work.begin(Work::CatchingUp, None)),
         };
@@ -235,11 +232,6 @@ impl<'a> Stream<'a> {
     }
 
     async fn take_inbox_item(&mut self, item: wire::InboxItem) -> Result<(), End> {
-        if self.inbox_next.is_some_and(|next| item.number > next) {
-            tracing::error!(number = item.number, "inbox items are missing");
-            return Err(End::Lost);
-        }
-        self.inbox_next = Some(item.number + 1);
         let tree = match &item.item {
             Some(wire::inbox_item::Item::Welcome(welcome)) => {
                 self.apply().await?;

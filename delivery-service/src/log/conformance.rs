@@ -373,14 +373,17 @@ async fn snapshots(log: &dyn OrderedLog) {
         log.put_snapshot(group, snapshot(epoch, anchor)).await.unwrap();
         log.put_snapshot(group, snapshot(epoch, anchor)).await.unwrap();
     }
-    assert_eq!(log.snapshots(group, Epoch(4), 1).await.unwrap(), [snapshot(3, 3)]);
-    let all = log.snapshots(group, Epoch(9), 9).await.unwrap();
-    let epochs: Vec<_> = all.iter().map(|snapshot| snapshot.epoch.0).collect();
+    let up_to = async |epoch, max| {
+        let origin = EntryId::from_bytes([1; 8]);
+        log.snapshots(group, origin, Epoch(epoch), max).await.unwrap()
+    };
+    assert_eq!(up_to(4, 1).await, [snapshot(3, 3)]);
     assert_eq!(
-        epochs,
-        [5, 3, 0, 0],
-        "creations of one id are told apart by their anchor"
+        up_to(9, 9).await,
+        [snapshot(5, 5), snapshot(3, 3), snapshot(0, 1)],
+        "creations of one id are told apart by their origin"
     );
+    assert_eq!(up_to(0, 1).await, [snapshot(0, 1)], "whichever was tried first");
 }
 
 async fn concurrent_appends_have_one_order(log: Arc<dyn OrderedLog>) {

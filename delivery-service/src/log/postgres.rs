@@ -184,16 +184,19 @@ impl PostgresArchive {
     pub(crate) async fn snapshots(
         &self,
         group: GroupId,
+        origin: EntryId,
         up_to: Epoch,
         max: usize,
     ) -> Result<Vec<Snapshot>, StoreError> {
         within(async {
             query(
                 "SELECT epoch, position, anchor, state FROM snapshots
-                 WHERE group_id = $1 AND epoch <= $2 ORDER BY epoch DESC LIMIT $3",
+                 WHERE group_id = $1 AND epoch <= $2 AND (epoch > 0 OR anchor = $3)
+                 ORDER BY epoch DESC LIMIT $4",
             )
             .bind(group.as_bytes().as_slice())
             .bind(up_to.0.cast_signed())
+            .bind(origin.as_bytes().as_slice())
             .bind(max as i64)
             .try_map(|row| {
                 Ok(Snapshot {

@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use valise_clock::Clock;
 use valise_device_certificate::KeyKind;
-use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 use valise_sql_database::PostgresUrl;
 
 use self::watch::Watch;
@@ -415,8 +415,14 @@ impl OrderedLog for ProductionLog {
         self.archive.put_snapshot(group, &snapshot).await
     }
 
-    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
-        self.archive.snapshots(group, up_to, max).await
+    async fn snapshots(
+        &self,
+        group: GroupId,
+        origin: EntryId,
+        up_to: Epoch,
+        max: usize,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        self.archive.snapshots(group, origin, up_to, max).await
     }
 
     async fn frozen(&self, group: GroupId) -> Result<Option<Frozen>, StoreError> {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
@@ -361,8 +361,14 @@ impl OrderedLog for SqliteLog {
         self.write(|answer| Job::Snapshot(group, snapshot, answer)).await
     }
 
-    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
-        self.read_with(move |connection| read::snapshots(connection, group, up_to, max))
+    async fn snapshots(
+        &self,
+        group: GroupId,
+        origin: EntryId,
+        up_to: Epoch,
+        max: usize,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        self.read_with(move |connection| read::snapshots(connection, group, origin, up_to, max))
             .await
     }
 

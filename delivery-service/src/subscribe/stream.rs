@@ -42,8 +42,6 @@ const KEEP_ACKNOWLEDGEMENTS: Duration = Duration::from_millis(500);
 const READ_ENTRIES: usize = 200;
 /// Inbox items that are read at once: each may be a Welcome of up to 2 MiB.
 const READ_INBOX: usize = 4;
-/// Inbox items that may be unacknowledged.
-const INBOX_WINDOW: u64 = 16;
 
 type Outgoing = mpsc::Sender<Result<wire::SubscribeResponse, Status>>;
 
@@ -101,7 +99,7 @@ impl DeviceStream {
             subscriber,
             outgoing,
             groups: HashMap::new(),
-            inbox: Inbox::begin(0, 0, None),
+            inbox: Inbox::begin(0),
             target: None,
             unkept: HashMap::new(),
             unkept_inbox: 0,
@@ -117,7 +115,7 @@ impl DeviceStream {
         start: wire::Start,
         mut requests: Streaming<wire::SubscribeRequest>,
     ) -> Result<(), Refusal> {
-        self.inbox = self.begin_inbox(start.inbox_cursor).await?;
+        self.inbox = Inbox::begin(start.inbox_cursor);
         self.unkept_inbox = self.inbox.acknowledged;
         self.add_groups(&start.groups).await?;
         let result = self.serve(&mut requests).await;
@@ -250,8 +248,8 @@ impl DeviceStream {
                 self.unkept.insert(group, position);
             }
         }
-        if let Some(number) = self.inbox.acknowledge(ack.inbox_number)? {
-            self.unkept_inbox = number;
+        if self.inbox.acknowledge(ack.inbox_number)? {
+            self.unkept_inbox = ack.inbox_number;
             self.last_progress = Instant::now();
         }
         self.judge_target().await
@@ -409,30 +407,19 @@ impl DeviceStream {
         Ok(())
     }
 
-    async fn begin_inbox(&self, has: u64) -> Result<Inbox, Refusal> {
-        let (log, device) = (&self.delivery.log, self.subscriber.device);
-        let newest = log.newest_inbox(device).await?;
-        if has > newest {
-            tracing::warn!(%device, has, newest, "a device has more inbox items than the store knows of");
-        }
-        let first = log.read_inbox(device, 0, 1).await?;
-        Ok(Inbox::begin(has, newest, first.first().map(|item| item.number)))
-    }
-
     async fn pump_inbox(&mut self) -> Result<(), Refusal> {
-        while self.inbox.news && self.inbox.sent < self.inbox.acknowledged + INBOX_WINDOW {
+        while self.inbox.news && self.inbox.has_room() {
             let items = self
                 .delivery
                 .log
-                .read_inbox(self.subscriber.device, self.inbox.sent, READ_INBOX)
+                .read_inbox(self.subscriber.device, self.inbox.last(), READ_INBOX)
                 .await?;
             if items.is_empty() {
                 self.inbox.news = false;
                 self.judge_target().await?;
             }
-            for mut item in items {
-                self.inbox.sent = item.number;
-                item.number = self.inbox.shown(item.number);
+            for item in items {
+                self.inbox.sent(item.number);
                 self.say(grpc::inbox_item(item)).await?;
             }
         }

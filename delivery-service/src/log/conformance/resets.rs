@@ -56,7 +56,7 @@ pub(super) async fn a_reset_ends_a_group_and_tells_its_members_once(log: &dyn Or
         assert_eq!(told(log, member).await, InboxContent::GroupReset(reset));
     }
     for (member, items) in [(alice, 1), (bob, 1), (carol, 0)] {
-        assert_eq!(log.newest_inbox(member).await.unwrap(), items);
+        assert_eq!(log.read_inbox(member, 0, 9).await.unwrap().len(), items);
     }
 
     // Nothing is appended any more, what is there stays, and a repeat is answered.
@@ -119,5 +119,5 @@ pub(super) async fn resets_survive_reopening(backend: &mut impl Backend) {
         Refused::Reset
     );
     assert!(log.head(group).await.unwrap().unwrap().reset);
-    assert_eq!(log.newest_inbox(alice).await.unwrap(), 1);
+    assert_eq!(log.read_inbox(alice, 0, 9).await.unwrap().len(), 1);
 }

@@ -440,7 +440,11 @@ async fn entries_are_kept_for_members_and_commits_for_their_epochs() {
         "the snapshot's commit is kept"
     );
     assert_eq!(
-        archive.snapshots(group, Epoch(9), 9).await.unwrap().len(),
+        archive
+            .snapshots(group, EntryId::from_bytes([9; 8]), Epoch(9), 9)
+            .await
+            .unwrap()
+            .len(),
         2,
         "the oldest has gone"
     );

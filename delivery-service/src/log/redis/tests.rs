@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use valise_local_stack::{Redis, RedisCluster, RedisProgram};
-use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use super::config::{RedisConfig, RedisMode};
 use super::links::Links;
@@ -169,8 +169,14 @@ impl OrderedLog for Hot {
         self.sql.put_snapshot(group, snapshot).await
     }
 
-    async fn snapshots(&self, group: GroupId, up_to: Epoch, max: usize) -> Result<Vec<Snapshot>, StoreError> {
-        self.sql.snapshots(group, up_to, max).await
+    async fn snapshots(
+        &self,
+        group: GroupId,
+        origin: EntryId,
+        up_to: Epoch,
+        max: usize,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        self.sql.snapshots(group, origin, up_to, max).await
     }
 
     async fn reset(

@@ -365,8 +365,8 @@ pub(super) fn put_into_inbox(
     let device = device.as_uuid().as_bytes();
     let number: i64 = transaction
         .prepare_cached(
-            "INSERT INTO inbox_heads (device, newest) VALUES (?1, 1)
-             ON CONFLICT (device) DO UPDATE SET newest = newest + 1 RETURNING newest",
+            "INSERT INTO inbox_heads (device, newest) VALUES (?1, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+             ON CONFLICT (device) DO UPDATE SET newest = max(newest + 1, excluded.newest) RETURNING newest",
         )?
         .query_row([device], |row| row.get(0))?;
     let [welcome, suite, one_time, reset_group] = item;

@@ -324,16 +324,22 @@ pub(super) fn newest_inbox(connection: &Connection, device: DeviceId) -> rusqlit
 pub(super) fn snapshots(
     connection: &Connection,
     group: GroupId,
+    origin: EntryId,
     up_to: Epoch,
     max: usize,
 ) -> rusqlite::Result<Vec<Snapshot>> {
     connection
         .prepare_cached(
             "SELECT epoch, position, anchor, state FROM snapshots
-             WHERE group_id = ?1 AND epoch <= ?2 ORDER BY epoch DESC LIMIT ?3",
+             WHERE group_id = ?1 AND epoch <= ?2 AND (epoch > 0 OR anchor = ?3) ORDER BY epoch DESC LIMIT ?4",
         )?
         .query_map(
-            params![group.as_bytes(), up_to.0.cast_signed(), max as i64],
+            params![
+                group.as_bytes(),
+                up_to.0.cast_signed(),
+                origin.as_bytes(),
+                max as i64
+            ],
             |row| {
                 Ok(Snapshot {
                     epoch: Epoch(unsigned(row, 0)?),

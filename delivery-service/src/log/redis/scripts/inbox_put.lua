@@ -9,14 +9,14 @@ local server_now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1
 local records, outcome = {}, {}
 local seq = sequence(heads, changes, inbox_changes)
 
--- The next number of an inbox: never one that was used, even where the count of them is lost, as long as an item is left.
+-- The next number of an inbox: at least the time, so that none is used again where items and their count are lost (ADR 21).
 local function next_number(inbox, device)
     local newest = tonumber(call('HGET', numbers, device) or 0)
     local last = call('XREVRANGE', inbox, '+', '-', 'COUNT', 1)[1]
     if last then
         newest = math.max(newest, tonumber(string.match(last[1], '^%d+')))
     end
-    return newest + 1
+    return math.max(newest + 1, server_now)
 end
 
 for n = 1, #ARGV / 4 do

@@ -44,7 +44,7 @@ async fn all_have_one(server: &Redis, log: &Hot, group: GroupId, joined: &[Devic
     })
     .await;
     for joiner in joined {
-        assert_eq!(log.newest_inbox(*joiner).await.unwrap(), 1, "exactly one");
+        assert_eq!(inbox_of(log, *joiner, 1).await.len(), 1, "exactly one");
     }
 }
 
@@ -82,7 +82,7 @@ async fn another_replica_completes_what_a_crash_between_two_joiners_left() {
     let mut hand_off = append_and_die(&log, &welcome(group, alice, &[bob, carol])).await;
     hand_off.joined.truncate(1);
     deliver(&log.log.store, &hand_off).await.unwrap();
-    assert_eq!(log.newest_inbox(bob).await.unwrap(), 1);
+    assert_eq!(log.read_inbox(bob, 0, 9).await.unwrap().len(), 1);
     assert_eq!(log.newest_inbox(carol).await.unwrap(), 0);
     assert_eq!(records(&server, group).await, "1");
     drop(log);
@@ -183,9 +183,10 @@ async fn many_relays_at_work_hand_over_once() {
     }
     all_have_one(&server, &logs[1], group, &joined).await;
     // One that was slow comes after all is done and even applied.
-    logs[0].acknowledge(joined[0], Vec::new(), 1).await.unwrap();
+    let newest = logs[0].newest_inbox(joined[0]).await.unwrap();
+    logs[0].acknowledge(joined[0], Vec::new(), newest).await.unwrap();
     deliver(&logs[2].log.store, &hand_off).await.unwrap();
-    assert_eq!(logs[0].newest_inbox(joined[0]).await.unwrap(), 1);
+    assert_eq!(logs[0].newest_inbox(joined[0]).await.unwrap(), newest);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,13 +207,15 @@ async fn a_welcome_goes_with_its_last_joiner_or_with_time() {
     for joiner in [bob, carol] {
         inbox_of(&*log, joiner, 1).await;
     }
-    log.acknowledge(bob, Vec::new(), 1).await.unwrap();
+    let newest = log.newest_inbox(bob).await.unwrap();
+    log.acknowledge(bob, Vec::new(), newest).await.unwrap();
     eventually("the joiner is ticked off", async || {
         (ask("HLEN").await == redis::Value::Int(2)).then_some(())
     })
     .await;
     assert_eq!(inbox_of(&*log, carol, 1).await.len(), 1);
-    log.acknowledge(carol, Vec::new(), 1).await.unwrap();
+    let newest = log.newest_inbox(carol).await.unwrap();
+    log.acknowledge(carol, Vec::new(), newest).await.unwrap();
     eventually("the welcome is gone", async || {
         (ask("EXISTS").await == redis::Value::Int(0)).then_some(())
     })
@@ -242,11 +245,11 @@ async fn a_welcome_that_is_gone_is_passed_over() {
     log.notify(vec![notice]).await.unwrap();
     let items = log.read_inbox(bob, 0, 1).await.unwrap();
     assert_eq!(items.len(), 1);
-    assert_eq!(items[0].number, 2);
+    assert_eq!(items[0].number, log.newest_inbox(bob).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_two_items_of_an_inbox_have_one_number_though_their_count_is_lost() {
+async fn no_two_items_of_an_inbox_have_one_number_though_they_and_their_count_are_lost() {
     let server = Redis::start().await;
     let log = Hot::new(open(&server).await);
     let bob = device();
@@ -259,12 +262,21 @@ async fn no_two_items_of_an_inbox_have_one_number_though_their_count_is_lost() {
     };
     log.notify(vec![notice(1)]).await.unwrap();
     let partition = Partition::of_device(&bob);
-    let lose = redis::cmd("DEL").arg(Keys::of(partition).inbox_heads()).take();
-    log.log.store.ask(partition, lose).await.unwrap();
+    let (heads, inbox) = (Keys::of(partition).inbox_heads(), Keys::of(partition).inbox(&bob));
+    let lose = async |keys: &[&Vec<u8>]| {
+        let command = redis::cmd("DEL").arg(keys).take();
+        log.log.store.ask(partition, command).await.unwrap();
+    };
+    lose(&[&heads]).await;
     log.notify(vec![notice(2)]).await.unwrap();
     let items = log.read_inbox(bob, 0, 9).await.unwrap();
-    let numbers: Vec<_> = items.iter().map(|item| item.number).collect();
-    assert_eq!(numbers, [1, 2]);
+    assert_eq!(items.len(), 2);
+    assert!(items[0].number < items[1].number);
+    lose(&[&heads, &inbox]).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    log.notify(vec![notice(3)]).await.unwrap();
+    let after = log.read_inbox(bob, items[1].number, 9).await.unwrap();
+    assert_eq!(after.len(), 1, "it is new to who has seen the others");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
