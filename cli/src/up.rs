@@ -2,6 +2,7 @@
 
 mod data;
 mod embedded;
+mod program;
 mod services;
 
 use serde::Serialize;
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<(), CliError> {
     let told = if json {
         Out::stdout().json(&report)
     } else {
-        Out::stdout().text(&story(&report))
+        Out::stdout().text(&story(&report, &program::program()))
     };
     if let Err(error) = told {
         embedded.stop().await;
@@ -66,8 +67,8 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What a newcomer does next.
-fn story(report: &Report<'_>) -> String {
+/// What a newcomer does next: each line can be pasted as it is. `valise` is how this program is called.
+fn story(report: &Report<'_>, valise: &str) -> String {
     use std::fmt::Write;
 
     let Report {
@@ -78,11 +79,11 @@ fn story(report: &Report<'_>) -> String {
     if let Some(code) = report.user_enrolment_code {
         let _ = write!(
             text,
-            "\nIn another terminal, enrol a device of {user} and talk:\n\n  \
-             valise enrol --server {address} --code {code} --name laptop\n  \
-             valise group new \"Budget 2027\"\n  \
-             valise send \"Budget 2027\" \"Bonjour\"\n  \
-             valise listen --count 1\n"
+            "\nIn another terminal, in this folder, enrol a device of {user} and talk:\n\n  \
+             {valise} enrol --server {address} --code {code} --name laptop\n  \
+             {valise} group new \"Budget 2027\"\n  \
+             {valise} send \"Budget 2027\" \"Bonjour\"\n  \
+             {valise} listen --count 1\n"
         );
     }
     match (report.administrator, report.administrator_enrolment_code) {
@@ -90,17 +91,20 @@ fn story(report: &Report<'_>) -> String {
             let domain = administrator.split_once('@').map_or("", |(_, domain)| domain);
             let _ = write!(
                 text,
-                "\nTo invite others, enrol the first administrator ({administrator}; the code is valid for 24 hours), make a \
-                 code for somebody, enrol with it, and add them to a group:\n\n  \
-                 valise --profile ./admin enrol --server {address} --code {code} --name desk\n  \
-                 valise --profile ./admin admin code bob@{domain}\n  \
-                 valise --profile ./bob enrol --server {address} --code <the code that it printed> --name phone\n  \
-                 valise group add \"Budget 2027\" bob@{domain}\n  \
-                 valise --profile ./bob chat \"Budget 2027\"\n"
+                "\nTo invite others, enrol the first administrator ({administrator}; the code is valid for 24 hours), enrol somebody \
+                 with a code from there, and add them to a group:\n\n  \
+                 {valise} --profile ./admin enrol --server {address} --code {code} --name desk\n  \
+                 {valise} --profile ./bob enrol --server {address} --code \"$({valise} --profile ./admin admin code bob@{domain})\" --name phone\n  \
+                 {valise} group add \"Budget 2027\" bob@{domain}\n  \
+                 {valise} --profile ./bob chat \"Budget 2027\"\n"
             );
         }
-        _ => text
-            .push_str("\nAn administrator has enrolled: further codes come from `valise admin code USER`.\n"),
+        _ => {
+            let _ = writeln!(
+                text,
+                "\nAn administrator has enrolled: further codes come from `{valise} admin code USER`."
+            );
+        }
     }
     text
 }
@@ -122,20 +126,22 @@ mod tests {
 
     #[test]
     fn a_newcomer_is_told_what_to_do() {
-        let text = story(&report());
-        assert!(text.contains("valise enrol --server http://127.0.0.1:7400 --code CCCC-DDDD"));
+        let text = story(&report(), "target/release/valise");
+        assert!(text.contains("\n  target/release/valise group new"));
+        assert!(text.contains("release/valise enrol --server http://127.0.0.1:7400 --code CCCC-DDDD"));
         assert!(text.contains("enrol --server http://127.0.0.1:7400 --code AAAA-BBBB"));
         assert!(text.contains("admin code bob@valise.example"));
     }
 
     #[test]
     fn a_code_that_is_not_there_is_not_shown() {
-        let text = story(&Report {
+        let report = Report {
             administrator: None,
             administrator_enrolment_code: None,
             user_enrolment_code: None,
             ..report()
-        });
+        };
+        let text = story(&report, "valise");
         assert!(!text.contains("--code"), "{text}");
     }
 
