@@ -42,11 +42,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// The devices of this user.
-    Devices {
-        #[command(subcommand)]
-        command: DevicesCommand,
-    },
+    /// The devices of this user; without a command, lists them.
+    Devices(DevicesArgs),
     /// Groups, and who is in them. GROUP is an id, the beginning of one, or a name.
     Group {
         #[command(subcommand)]
@@ -135,6 +132,15 @@ pub(crate) struct EnrolArgs {
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevicesArgs {
+    #[command(subcommand)]
+    command: Option<DevicesCommand>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -441,6 +447,19 @@ pub(crate) enum AdminGroupCommand {
     },
 }
 
+impl DevicesArgs {
+    pub(crate) fn into_command(self) -> Result<DevicesCommand, CliError> {
+        match self.command {
+            None => Ok(DevicesCommand::List { json: self.json }),
+            Some(DevicesCommand::List { json }) => Ok(DevicesCommand::List {
+                json: json || self.json,
+            }),
+            Some(_) if self.json => Err(CliError::failed("--json is for the list of devices")),
+            Some(command) => Ok(command),
+        }
+    }
+}
+
 impl UpArgs {
     pub(crate) fn into_options(self) -> Result<Options, CliError> {
         let Self {
@@ -490,6 +509,33 @@ mod tests {
     #[test]
     fn unknown_flags_are_errors() {
         assert!(Arguments::try_parse_from(["valise", "up", "--lisen", "x"]).is_err());
+    }
+
+    #[test]
+    fn devices_are_listed_unless_something_else_is_said() {
+        let understood = |line: &[&str]| {
+            let line = ["valise", "devices"].iter().chain(line);
+            match Arguments::try_parse_from(line).unwrap().command {
+                Command::Devices(arguments) => arguments.into_command(),
+                command => panic!("{command:?}"),
+            }
+        };
+        for (line, as_json) in [
+            (&[][..], false),
+            (&["--json"][..], true),
+            (&["list"][..], false),
+            (&["--profile", "p", "list", "--json"][..], true),
+        ] {
+            let command = understood(line).unwrap();
+            assert!(
+                matches!(command, DevicesCommand::List { json } if json == as_json),
+                "{line:?}: {command:?}"
+            );
+        }
+        let revoke = understood(&["revoke", "0a"]).unwrap();
+        assert!(matches!(revoke, DevicesCommand::Revoke { .. }), "{revoke:?}");
+        assert!(understood(&["--json", "revoke", "0a"]).is_err());
+        assert!(Arguments::try_parse_from(["valise", "devices", "lst"]).is_err());
     }
 
     #[test]

@@ -83,7 +83,7 @@ async fn command(command: Command, profile: Option<PathBuf>) -> Result<(), CliEr
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Enrol(arguments) => enrol::run(arguments, &profile()?).await,
         Command::Whoami { json } => whoami::run(json, &profile()?).await,
-        Command::Devices { command } => devices::run(command, &profile()?).await,
+        Command::Devices(arguments) => devices::run(arguments.into_command()?, &profile()?).await,
         Command::Group { command } => group::run(command, &profile()?).await,
         Command::Send(arguments) => send::run(arguments, &profile()?).await,
         Command::Listen(arguments) => listen::run(arguments, &profile()?).await,
