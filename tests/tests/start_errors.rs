@@ -5,11 +5,14 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
-use valise_tests::command::{Ended, Running, run, valise};
+use tokio::process::Command;
+use valise_local_stack::other_user;
+use valise_tests::command::{Ended, Running, binary, run, valise};
 use valise_tests::service::Service;
 use valise_tests::wait::soon;
 
@@ -69,6 +72,23 @@ async fn a_directory_that_cannot_be_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn data_that_must_not_be_written() {
+    let used = used_data().await;
+    let folder = Folder::with(used.path());
+    let data = folder.data();
+    assert_refused(&run(folder.up()).await, &[data.to_str().unwrap()]);
+    folder.allow();
+    for database in DATABASES {
+        let file = data.join(database);
+        set_mode(&file, 0o444);
+        assert_refused(&run(folder.up()).await, &[database, "written"]);
+        set_mode(&file, 0o644);
+    }
+    // Nothing is lost by it.
+    starts(folder.up()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn data_that_another_process_uses() {
     let service = Service::start().await;
     let data = service.data();
@@ -110,10 +130,7 @@ async fn databases_that_are_none() {
     // None of it has touched what is good.
     let mut command = valise(["up", "--json", "--listen", "127.0.0.1:0", "--data"]);
     command.arg(used.path());
-    let mut running = Running::start(command);
-    running.line_that(|line| line.contains("address")).await;
-    running.terminate();
-    assert_eq!(soon(running.rest()).await.1, Some(0));
+    starts(command).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +210,88 @@ async fn an_end_that_was_asked_for_is_a_success() {
     running.line_that(|line| line.contains("http://127.0.0.1:")).await;
     running.terminate();
     assert_eq!(soon(running.rest()).await.1, Some(0));
+}
+
+/// It starts, and ends when it is asked to.
+async fn starts(command: Command) {
+    let mut running = Running::start(command);
+    running.line_that(|line| line.contains("address")).await;
+    running.terminate();
+    assert_eq!(soon(running.rest()).await.1, Some(0));
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Data of somebody who may do what the modes of the files allow, and no more: root may do everything. At first nothing of it may be
+/// written.
+struct Folder {
+    folder: TempDir,
+    user: Option<(u32, u32)>,
+}
+
+impl Folder {
+    fn with(data: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Self {
+            folder,
+            user: other_user(),
+        };
+        set_mode(folder.folder.path(), 0o755);
+        // They may not reach the folder that it was built in.
+        let copied = std::process::Command::new("cp")
+            .arg(binary())
+            .arg(folder.program())
+            .status();
+        assert!(copied.unwrap().success());
+        fs::create_dir(folder.data()).unwrap();
+        for entry in fs::read_dir(data).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.data().join(entry.file_name())).unwrap();
+        }
+        folder.each(0o444, 0o555);
+        folder
+    }
+
+    /// Everything may be written.
+    fn allow(&self) {
+        self.each(0o644, 0o755);
+    }
+
+    fn each(&self, files: u32, directory: u32) {
+        let own = |path: &Path, mode| {
+            let (user, group) = self.user.unzip();
+            chown(path, user, group).unwrap();
+            set_mode(path, mode);
+        };
+        for entry in fs::read_dir(self.data()).unwrap() {
+            own(&entry.unwrap().path(), files);
+        }
+        own(&self.data(), directory);
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("valise")
+    }
+
+    /// `valise up` as they start it.
+    fn up(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command
+            .args(["up", "--json", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data())
+            .env_clear()
+            .kill_on_drop(true);
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
 }
 
 fn copy_of(data: &Path) -> TempDir {

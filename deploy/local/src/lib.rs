@@ -26,7 +26,7 @@ mod up;
 
 pub use cluster::RedisCluster;
 pub use port::Port;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, other_user};
 pub use programs::RedisProgram;
 pub use redis::Redis;
 pub use sentinel::RedisSentinel;

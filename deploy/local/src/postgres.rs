@@ -306,8 +306,8 @@ async fn copy(from: &Path, to: &Path) {
     output(command).await;
 }
 
-/// User and group `nobody`, if we are root.
-fn other_user() -> Option<(u32, u32)> {
+/// User and group `nobody`, if we are root: for what root must not run, or must not be allowed.
+pub fn other_user() -> Option<(u32, u32)> {
     let own = fs::metadata("/proc/self").expect("cannot read /proc").uid();
     if own != 0 {
         return None;
