@@ -287,7 +287,8 @@ impl FromStr for CipherSuite {
 pub struct KeyPackageOptions {
     /// One-time packages that are published when the stock is low; the directory keeps at most its own capacity.
     pub one_time: usize,
-    /// Lifetime of a package; at most 84 days (what MLS clients take), or what the directory takes if that is less.
+    /// Lifetime of a package, counted from an hour before it is made, as clocks differ. More than 84 days and an hour is refused by the
+    /// directory and by other devices; where the directory takes less, it is that. Default 84 days.
     pub lifetime: Duration,
     /// For which suites packages are published besides [`Options::cipher_suite`]: the device can be added to groups with these.
     pub cipher_suites: Vec<CipherSuite>,

@@ -10,10 +10,14 @@ use crate::{Identity, ROLES_EXTENSION, RuleViolation, identify, is_allowed_suite
 /// Largest key package, in bytes.
 pub const MAX_KEY_PACKAGE_BYTES: usize = 16 * 1024;
 
+/// Longest lifetime of a key package in all, in seconds: 84 days, and an hour that it may begin early, as clocks differ. Nothing that lives
+/// longer is accepted (RFC 9420 §7.2), whatever a policy says.
+pub const MAX_KEY_PACKAGE_LIFETIME: u64 = 84 * 24 * 3600 + 3600;
+
 /// How long key packages live.
 #[derive(Clone, Copy, Debug)]
 pub struct LifetimePolicy {
-    /// Longest lifetime in all, in seconds.
+    /// Longest lifetime in all, in seconds; at most [`MAX_KEY_PACKAGE_LIFETIME`].
     pub maximum_total: u64,
     /// Shortest lifetime that must be left, in seconds: at least the time for which entries are kept. A member that reads an accepted
     /// Add after the added package expired rejects it for ever and is forked out.
@@ -72,7 +76,7 @@ pub fn verify_key_package(
     if not_before > now_unix_seconds || not_after < now_unix_seconds {
         return Err(RuleViolation("lifetime"));
     }
-    if not_after - not_before > policy.maximum_total || !lifetime.has_acceptable_range() {
+    if not_after - not_before > policy.maximum_total.min(MAX_KEY_PACKAGE_LIFETIME) {
         return Err(RuleViolation("lifetime_too_long"));
     }
     if not_after - now_unix_seconds < policy.minimum_remaining {
@@ -94,4 +98,18 @@ pub fn verify_key_package(
         not_after,
         key_package,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use openmls::prelude::Lifetime;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_lifetime_is_what_openmls_takes() {
+        let takes = |seconds| Lifetime::init(0, seconds).has_acceptable_range();
+        assert!(takes(MAX_KEY_PACKAGE_LIFETIME));
+        assert!(!takes(MAX_KEY_PACKAGE_LIFETIME + 1));
+    }
 }

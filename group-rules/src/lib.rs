@@ -34,7 +34,9 @@ pub use config::{
     suites,
 };
 pub use credential::{Identity, chain, claimed_identity, credential, identify, identify_member};
-pub use key_package::{LifetimePolicy, MAX_KEY_PACKAGE_BYTES, VerifiedKeyPackage, verify_key_package};
+pub use key_package::{
+    LifetimePolicy, MAX_KEY_PACKAGE_BYTES, MAX_KEY_PACKAGE_LIFETIME, VerifiedKeyPackage, verify_key_package,
+};
 pub use policy::{Act, AfterBadCommit, ExternalJoin, Policy};
 pub use proposal::judge_proposal;
 pub use roles::{MAX_LISTED, ROLES_EXTENSION, Role, Roles};

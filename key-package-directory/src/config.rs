@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use valise_group_rules::MAX_KEY_PACKAGE_LIFETIME;
 use valise_service_runtime::config::{positive_seconds, seconds};
 use valise_service_runtime::{RateLimit, ServerConfig, TelemetryConfig};
 use valise_sql_database::Database;
@@ -69,7 +70,7 @@ pub struct PackageConfig {
     /// rejects it for ever. The same as the delivery service's. Default 30 days.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
-    /// Longest lifetime of a package. Default 90 days.
+    /// Longest lifetime of a package, at most 84 days and an hour: clients refuse more. That is the default.
     #[serde(rename = "maximum_lifetime_seconds", deserialize_with = "positive_seconds")]
     pub maximum_lifetime: Duration,
     /// The most one-time packages of one device and suite. Default 200.
@@ -83,7 +84,7 @@ impl Default for PackageConfig {
         const DAY: u64 = 24 * 3600;
         Self {
             retention: Duration::from_secs(30 * DAY),
-            maximum_lifetime: Duration::from_secs(90 * DAY),
+            maximum_lifetime: Duration::from_secs(MAX_KEY_PACKAGE_LIFETIME),
             capacity: 200,
             low_level: 20,
         }
@@ -141,6 +142,9 @@ impl Config {
         if packages.maximum_lifetime <= packages.retention {
             return Err("packages.maximum_lifetime_seconds must be more than packages.retention_seconds");
         }
+        if packages.maximum_lifetime.as_secs() > MAX_KEY_PACKAGE_LIFETIME {
+            return Err("packages.maximum_lifetime_seconds must be at most 7261200 (84 days and an hour)");
+        }
         if packages.capacity == 0 {
             return Err("packages.capacity must be at least 1");
         }
@@ -166,6 +170,10 @@ mod tests {
         assert!(
             with(|packages| packages.retention = packages.maximum_lifetime)
                 .contains("maximum_lifetime_seconds")
+        );
+        assert!(
+            with(|packages| packages.maximum_lifetime += Duration::from_secs(1))
+                .contains(&MAX_KEY_PACKAGE_LIFETIME.to_string())
         );
         assert!(with(|packages| packages.capacity = 0).contains("capacity"));
         assert!(with(|packages| packages.low_level = packages.capacity + 1).contains("low_level"));

@@ -1,7 +1,9 @@
 //! From the outbox to exact bytes: what of a group's queue can be made ready now, is.
 
 use openmls::prelude::{Extensions, GroupContext, LeafNodeIndex, Sender};
-use valise_group_rules::{GroupLimits, LifetimePolicy, judge_commit, verify_key_package};
+use valise_group_rules::{
+    GroupLimits, LifetimePolicy, MAX_KEY_PACKAGE_LIFETIME, judge_commit, verify_key_package,
+};
 use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey};
 
 use super::Engine;
@@ -16,9 +18,6 @@ use crate::{Error, EventKind, GroupStatus};
 /// Most messages of a group that are encrypted and not in its log yet. Each of them is encrypted again when another member
 /// commits first.
 const WINDOW: usize = 64;
-
-/// The directory's ceiling for the lifetime of key packages, in seconds.
-pub(super) const MAX_PACKAGE_LIFETIME: u64 = 84 * 24 * 3600 + 3600;
 
 /// What became of an attempt to build a commit or proposal.
 enum Built {
@@ -265,7 +264,7 @@ impl Engine {
 
     pub(super) fn package_policy(&self) -> LifetimePolicy {
         LifetimePolicy {
-            maximum_total: MAX_PACKAGE_LIFETIME,
+            maximum_total: MAX_KEY_PACKAGE_LIFETIME,
             minimum_remaining: self.device.retention,
         }
     }
