@@ -37,7 +37,7 @@ pub struct Config {
     /// service has a key, hybrid post-quantum ones last.
     #[serde(default)]
     pub cipher_suites: Option<Vec<u16>>,
-    /// Where the authentication service is; not used inside `valise up`.
+    /// Where the authentication service is; by default where it listens by default, `http://127.0.0.1:50051`. Not used inside `valise up`.
     #[serde(default = "default_authentication_url")]
     pub authentication_url: String,
     /// PEM file with the authority of an `https` address of the authentication service.
@@ -64,7 +64,7 @@ pub struct Config {
 }
 
 fn default_authentication_url() -> String {
-    "http://127.0.0.1:7401".to_owned()
+    format!("http://{}", ServerConfig::default().listen)
 }
 
 fn default_token_issuer() -> String {
@@ -359,6 +359,12 @@ mod tests {
             let error = config(database, redis).store().unwrap_err();
             assert_eq!(error.setting, "redis", "{error}");
         }
+    }
+
+    #[test]
+    fn the_authentication_service_is_looked_for_where_it_listens() {
+        let config = Config::new(PathBuf::new(), PathBuf::new(), PathBuf::new());
+        assert_eq!(config.authentication_url, "http://127.0.0.1:50051");
     }
 
     #[test]
