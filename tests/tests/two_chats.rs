@@ -1,4 +1,4 @@
-//! Two people talk with `valise chat`, each in a terminal of their own.
+//! Two people talk with `valise chat`, line by line through pipes.
 
 use valise_tests::command::Running;
 use valise_tests::homes::Homes;
