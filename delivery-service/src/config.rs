@@ -55,7 +55,8 @@ pub struct Config {
     /// Limits of what clients may do.
     #[serde(default)]
     pub limits: Limits,
-    /// How long entries are kept at least, in seconds; 1 hour to 365 days. Key packages must live longer (30 days by default).
+    /// How long entries are kept at least, in seconds; 1 hour to 365 days. Key packages must live longer (30 days by default). The
+    /// embedded store never deletes entries: there it is only what clients are told, and how long key packages must live.
     #[serde(default = "default_retention")]
     pub retention_seconds: u64,
     /// Groups whose state is kept in memory.

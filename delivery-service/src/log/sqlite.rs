@@ -7,6 +7,7 @@ mod append;
 mod read;
 mod reports;
 mod reset;
+mod snapshots;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,6 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position};
 use super::read;
 use crate::log::{
     Append, Appended, CommitEffects, Created, Entry, EntryKind, Head, NewGroup, News, Notice, Refused,
-    Snapshot,
 };
 
 /// Heads that the writer has seen; it is the only one that changes them. Bounded.
@@ -452,25 +451,5 @@ pub(super) fn acknowledge(
                 .execute([welcome])?;
         }
     }
-    Ok(())
-}
-
-pub(super) fn put_snapshot(
-    transaction: &Transaction<'_>,
-    group: GroupId,
-    snapshot: &Snapshot,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO snapshots (group_id, epoch, anchor, position, state) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (group_id, epoch, anchor) DO NOTHING",
-        )?
-        .execute(params![
-            group.as_bytes(),
-            snapshot.epoch.0.cast_signed(),
-            snapshot.anchor.as_bytes(),
-            snapshot.position.0.cast_signed(),
-            snapshot.state.as_ref()
-        ])?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, GroupId, Position};
 
 use super::append::{self, Heads};
-use super::{reports, reset};
+use super::{reports, reset, snapshots};
 use crate::log::{
     Append, Appended, CommitReport, Created, NewGroup, News, Notice, Refused, Reset, Snapshot, StoreError,
 };
@@ -136,7 +136,7 @@ impl Writer {
                     finishes.push(finish(done, answer, &mut failed));
                 }
                 Job::Snapshot(group, snapshot, answer) => {
-                    let done = result.map(|t| append::put_snapshot(t, group, &snapshot));
+                    let done = result.map(|t| snapshots::put(t, group, &snapshot));
                     finishes.push(finish(done, answer, &mut failed));
                 }
                 Job::Reset {
