@@ -243,8 +243,18 @@ impl GroupStates {
     /// The state at a past or current epoch, apart from the cache.
     pub(crate) async fn at_epoch(&self, group: GroupId, epoch: Epoch) -> Result<GroupState, Refusal> {
         let head = self.log.head(group).await?.ok_or(Reason::GroupNotFound)?;
-        let state = self.load(group, &head, epoch).await?;
-        Ok(self.fold_forward(group, state, Some(epoch)).await?)
+        let folded = async {
+            let state = self.load(group, &head, epoch).await?;
+            self.fold_forward(group, state, Some(epoch)).await
+        };
+        match folded.await {
+            // Its snapshot may be gone, and an Add since the one before it cannot be replayed once the added key package has expired.
+            Err(StateError::Damaged(what)) if epoch < head.epoch => {
+                tracing::info!(what, "the state at a past epoch cannot be computed any more");
+                Err(Reason::EpochTooOld.into())
+            }
+            folded => Ok(folded?),
+        }
     }
 
     /// The state at the log's end, apart from the cache: for what is tried out on it.

@@ -8,17 +8,18 @@
 
 use openmls::prelude::LeafNodeIndex;
 use openmls::prelude::tls_codec::Serialize as _;
-use valise_client_sdk::{EventKind, GroupStatus, Reason};
+use valise_client_sdk::{EventKind, GroupId, GroupStatus, Position, Reason};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
 use valise_tests::people::{Town, event, joined, text};
 use valise_tests::raw::stream::{Stream, cursor};
-use valise_tests::raw::{Device, Plan, refusal};
+use valise_tests::raw::{Device, Door, Plan, refusal};
+use valise_tests::retention::{database, snapshot_after};
 use valise_tests::service::Service;
 
 /// Positions: 1 adds Bob, 2 is a message, 3 adds Carol, 4 is a message, 5 removes Bob, 6 is a message.
 struct Scene {
-    _service: Service,
+    service: Service,
     alice: Device,
     bob: Device,
     carol: Device,
@@ -46,7 +47,7 @@ impl Scene {
         }
         let group = group.group_id().as_slice().to_vec();
         Self {
-            _service: service,
+            service,
             alice,
             bob,
             carol,
@@ -157,6 +158,31 @@ async fn a_removed_device_whose_stream_is_live_gets_what_removed_it_and_nothing_
     );
     // What was sent to the other group came after what he must not see.
     assert_eq!(stream.entry().await.group_id, kept_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_whose_tree_cannot_be_computed_any_more_is_too_old() {
+    let mut scene = Scene::new().await;
+    let id = GroupId::try_from(&*scene.group).unwrap();
+    // That of epoch 2, which the commit at 3 began.
+    snapshot_after(&scene.service, id, Position(2)).await;
+    scene.service.kill().await;
+    let deleted = database(&scene.service)
+        .execute("DELETE FROM snapshots WHERE epoch < 2", [])
+        .unwrap();
+    assert!(deleted > 0);
+    scene.service.restart().await;
+
+    let door = Door::open(scene.service.connect().await);
+    let token = scene.bob.new_token_at(&door).await.unwrap();
+    let mut delivery = door.with_token(&token).delivery();
+    let request = |epoch| wire::GetRatchetTreeRequest {
+        group_id: scene.group.clone().into(),
+        epoch,
+    };
+    let status = delivery.get_ratchet_tree(request(1)).await.unwrap_err();
+    assert_eq!(refusal(&status).reason, Reason::EpochTooOld);
+    delivery.get_ratchet_tree(request(2)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
