@@ -2,8 +2,9 @@
 //!
 //! For PostgreSQL it opens the pool, refuses in one line what a service must not run on (an older or newer schema, a
 //! replica, settings under which an answered change may be lost), runs migrations, and tells errors that pass from those
-//! that do not. What the rows are is the services' own business.
+//! that do not. Of an SQLite file it says whether it was closed in order. What the rows are is the services' own business.
 
+mod clean_end;
 mod judge;
 mod open_error;
 mod passing;
@@ -16,6 +17,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 use sqlx::postgres::PgConnectOptions;
 
+pub use clean_end::{ended_cleanly, note_clean_end};
 pub use open_error::OpenError;
 pub use passing::{is_conflict, is_unavailable};
 pub use postgres::{migrate, open, reachable, within};

@@ -5,12 +5,13 @@ mod open;
 mod records;
 mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Sqlite as Driver, Transaction};
 use valise_proto::{DeviceId, UserId};
+use valise_sql_database::note_clean_end;
 
 use super::{
     Act, Answer, AuditEvent, Code, CodeHash, CodeOutcome, Device, EnrolOutcome, NewCode, NewDevice,
@@ -22,6 +23,8 @@ use crate::StartError;
 pub(crate) struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// `None` for one in memory.
+    file: Option<PathBuf>,
 }
 
 impl Sqlite {
@@ -263,6 +266,9 @@ impl Store for Sqlite {
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        if let Some(file) = &self.file {
+            note_clean_end(file);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+use valise_sql_database::{ended_cleanly, note_clean_end};
 
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
@@ -150,12 +151,14 @@ impl SqliteLog {
 
 impl Drop for SqliteLog {
     fn drop(&mut self) {
+        // So that the writer's connection is the last one: that one leaves everything in the file itself.
+        self.readers.idle.lock().clear();
         // Ends the queue, and with it the writer, once it has done what was waiting.
         self.jobs = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the log writer ended by a panic");
+        match self.writer.take().map(JoinHandle::join) {
+            Some(Ok(())) => note_clean_end(&self.readers.path),
+            Some(Err(_)) => tracing::error!("the log writer ended by a panic"),
+            None => {}
         }
     }
 }
@@ -173,6 +176,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 
 fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let fail = |error: rusqlite::Error| open_error(path, &error);
+    let as_it_was_closed = ended_cleanly(path);
     let mut connection = Connection::open(path).map_err(fail)?;
     connection
         .busy_timeout(Duration::from_millis(200))
@@ -188,14 +192,16 @@ fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         .pragma_update(None, "wal_autocheckpoint", 4000)
         .map_err(fail)?;
     connection.set_prepared_statement_cache_capacity(64);
-    let check: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(fail)?;
-    if check != "ok" {
-        return Err(OpenError::Damaged {
-            path: path.to_owned(),
-            reason: check,
-        });
+    if !as_it_was_closed {
+        let check: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(fail)?;
+        if check != "ok" {
+            return Err(OpenError::Damaged {
+                path: path.to_owned(),
+                reason: check,
+            });
+        }
     }
     migrate(&mut connection, path)?;
     Ok(connection)
@@ -428,80 +434,4 @@ impl OrderedLog for SqliteLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::conformance::{self, Backend};
-
-    struct File {
-        folder: tempfile::TempDir,
-        log: Option<Arc<SqliteLog>>,
-    }
-
-    impl File {
-        fn path(&self) -> PathBuf {
-            self.folder.path().join("delivery.db")
-        }
-    }
-
-    #[async_trait]
-    impl Backend for File {
-        fn log(&self) -> Arc<dyn OrderedLog> {
-            Arc::clone(self.log.as_ref().unwrap()) as Arc<dyn OrderedLog>
-        }
-
-        async fn reopen(&mut self) {
-            self.log = None;
-            self.log = Some(Arc::new(SqliteLog::open(&self.path()).unwrap()));
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn conforms() {
-        let mut file = File {
-            folder: tempfile::tempdir().unwrap(),
-            log: None,
-        };
-        file.reopen().await;
-        conformance::all(file).await;
-    }
-
-    #[test]
-    fn refuses_files_that_it_must_not_touch() {
-        let folder = tempfile::tempdir().unwrap();
-        let garbage = folder.path().join("garbage.db");
-        std::fs::write(&garbage, vec![7; 8192]).unwrap();
-        assert!(matches!(
-            SqliteLog::open(&garbage),
-            Err(OpenError::Damaged { .. })
-        ));
-
-        let newer = folder.path().join("newer.db");
-        drop(SqliteLog::open(&newer).unwrap());
-        Connection::open(&newer)
-            .unwrap()
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
-        let error = SqliteLog::open(&newer).err().unwrap();
-        assert!(
-            matches!(error, OpenError::NewerSchema { found: 99, .. }),
-            "{error}"
-        );
-
-        let nowhere = folder.path().join("missing/delivery.db");
-        assert!(matches!(
-            SqliteLog::open(&nowhere),
-            Err(OpenError::NotWritable { .. })
-        ));
-    }
-
-    #[test]
-    fn a_damaged_page_is_noticed_when_opening() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("delivery.db");
-        drop(SqliteLog::open(&path).unwrap());
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[100..4096].fill(0xAA);
-        std::fs::write(&path, bytes).unwrap();
-        assert!(matches!(SqliteLog::open(&path), Err(OpenError::Damaged { .. })));
-    }
-}
+mod tests;

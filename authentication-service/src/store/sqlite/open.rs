@@ -11,6 +11,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Row, migrate};
+use valise_sql_database::ended_cleanly;
 
 use super::Sqlite;
 use crate::StartError;
@@ -25,16 +26,23 @@ const READERS: u32 = 4;
 
 pub(super) async fn file(file: &Path) -> Result<Sqlite, StartError> {
     create(file)?;
+    let as_it_was_closed = ended_cleanly(file);
     let options = options(file);
     let writer = async {
         let writer = pool(1).connect_with(options.clone()).await?;
-        check(&writer).await?;
+        if !as_it_was_closed {
+            check(&writer).await?;
+        }
         MIGRATIONS.run(&writer).await.map_err(Problem::Migration)?;
         Ok(writer)
     };
     let writer = writer.await.map_err(|problem| start_error(file, &problem))?;
     let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "1"));
-    Ok(Sqlite { writer, readers })
+    Ok(Sqlite {
+        writer,
+        readers,
+        file: Some(file.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -54,6 +62,7 @@ pub(super) async fn memory() -> Result<Sqlite, StartError> {
     Ok(Sqlite {
         writer: only.clone(),
         readers: only,
+        file: None,
     })
 }
 
@@ -159,7 +168,10 @@ fn start_error(file: &Path, problem: &Problem) -> StartError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+    use crate::store::Store;
 
     async fn reason(file: &Path) -> String {
         match Sqlite::open(file).await {
@@ -233,6 +245,31 @@ mod tests {
             *byte ^= 0x5a;
         }
         fs::write(&file, bytes).unwrap();
+        only_line(&reason(&file).await, "it is damaged or is not a database");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_closed_in_order_is_not_read_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.db");
+        let store = Sqlite::open(&file).await.unwrap();
+        let index: i64 =
+            sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = 'enrolment_answers_by_end'")
+                .fetch_one(&store.writer)
+                .await
+                .unwrap();
+        store.close().await;
+        // Damage that only reading everything tells of: size and time are as they were.
+        let damaged = fs::File::options().write(true).open(&file).unwrap();
+        let before = damaged.metadata().unwrap();
+        damaged
+            .write_all_at(&[0xaa; 4096], (index.cast_unsigned() - 1) * 4096)
+            .unwrap();
+        damaged.set_modified(before.modified().unwrap()).unwrap();
+        Sqlite::open(&file).await.unwrap().close().await;
+
+        // Without the note of its end, as after a crash.
+        assert!(ended_cleanly(&file));
         only_line(&reason(&file).await, "it is damaged or is not a database");
     }
 
