@@ -9,6 +9,7 @@ use valise_service_runtime::{ServerConfig, TelemetryConfig};
 use valise_sql_database::{Database, PostgresUrl};
 
 use crate::log::redis::config::RedisConfig;
+use crate::offer_entries;
 
 /// All settings; a file's keys, overridden by `VALISE_DELIVERY_<SECTION>__<KEY>`. Unknown keys are errors.
 #[derive(Clone, Debug, Deserialize)]
@@ -321,6 +322,26 @@ impl Limits {
         }
     }
 
+    /// The largest request that a device may need, in bytes; larger ones are not read.
+    pub(crate) fn request_bytes(&self) -> usize {
+        /// What is around the largest fields: keys, positions, and the like of up to 200 offered entries.
+        const FRAME: usize = 64 * 1024;
+        /// A group on a stream: id, position, entry id.
+        const GROUP: usize = 64;
+        let largest = [
+            // A commit, its GroupInfo and its Welcome travel together.
+            self.commit_bytes.saturating_mul(3),
+            self.message_bytes,
+            self.proposal_bytes,
+            self.ephemeral_bytes,
+            self.groups_per_device.saturating_mul(GROUP),
+        ];
+        largest
+            .into_iter()
+            .fold(offer_entries::MAX_BYTES, usize::max)
+            .saturating_add(FRAME)
+    }
+
     pub(crate) fn slow_reader(&self) -> Duration {
         Duration::from_secs(self.slow_reader_seconds)
     }
@@ -366,6 +387,22 @@ mod tests {
     fn the_authentication_service_is_looked_for_where_it_listens() {
         let config = Config::new(PathBuf::new(), PathBuf::new(), PathBuf::new());
         assert_eq!(config.authentication_url, "http://127.0.0.1:50051");
+    }
+
+    #[test]
+    fn a_request_may_be_as_large_as_the_limits_let_its_parts_be() {
+        let with = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.request_bytes()
+        };
+        assert!(with(|_| ()) >= 6 * 1024 * 1024);
+        assert!(with(|limits| limits.commit_bytes = 10_000_000) >= 30_000_000);
+        assert!(with(|limits| limits.message_bytes = 10_000_000) >= 10_000_000);
+        assert!(with(|limits| limits.proposal_bytes = 10_000_000) >= 10_000_000);
+        assert!(with(|limits| limits.groups_per_device = 1_000_000) >= 40_000_000);
+        assert!(with(|limits| limits.commit_bytes = 1) >= offer_entries::MAX_BYTES);
+        assert_eq!(with(|limits| limits.commit_bytes = usize::MAX), usize::MAX);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::service::Delivery;
 /// Most entries of a request.
 const MAX_ENTRIES: usize = 200;
 /// A request's size, beyond which it has one entry alone.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 impl Delivery {
     /// Says the newest position that the device has offered.

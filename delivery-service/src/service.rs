@@ -38,8 +38,8 @@ pub const SERVICE_NAME: &str = "valise.delivery.v1.DeliveryService";
 const TREE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How long background work may take to end.
 const GRACE: Duration = Duration::from_secs(5);
-/// Beyond the largest fields: a commit, its GroupInfo and its Welcome travel together.
-const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// The largest request of administrators and of other services: a thousand notices.
+const MAX_INTERNAL_REQUEST_BYTES: usize = 512 * 1024;
 
 /// Why the service cannot start. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -190,11 +190,13 @@ impl Service {
     /// Adds the service's gRPC services.
     pub fn add_routes(&self, routes: &mut RoutesBuilder) {
         let grpc = Grpc::new(Arc::clone(&self.delivery));
-        routes.add_service(
-            DeliveryServiceServer::new(grpc.clone()).max_decoding_message_size(MAX_REQUEST_BYTES),
-        );
-        routes.add_service(DeliveryAdministrationServiceServer::new(grpc.clone()));
-        routes.add_service(DeliveryInternalServiceServer::new(grpc));
+        let largest = self.delivery.limits.request_bytes();
+        let devices = DeliveryServiceServer::new(grpc.clone());
+        routes.add_service(devices.max_decoding_message_size(largest));
+        let administration = DeliveryAdministrationServiceServer::new(grpc.clone());
+        routes.add_service(administration.max_decoding_message_size(MAX_INTERNAL_REQUEST_BYTES));
+        let internal = DeliveryInternalServiceServer::new(grpc);
+        routes.add_service(internal.max_decoding_message_size(MAX_INTERNAL_REQUEST_BYTES));
     }
 
     /// Number of devices with an open stream.

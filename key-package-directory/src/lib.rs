@@ -60,6 +60,8 @@ use store::Store;
 /// The name of the service in the contract, for health checks.
 pub const NAME: &str = SERVICE_NAME;
 
+/// The largest request: a hundred packages of 16 KiB, and their frame.
+const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 /// Time that background tasks have to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// Between attempts to purge the packages of a revoked device.
@@ -116,7 +118,6 @@ pub enum StartError {
 pub struct Service {
     directory: Arc<Directory>,
     lifecycle: Lifecycle,
-    max_message_bytes: usize,
 }
 
 impl Service {
@@ -157,17 +158,13 @@ impl Service {
         lifecycle.spawn("sweep", sweep);
         let purge = sweep::purge_revoked(Arc::clone(&directory), PURGE_AGAIN, stopping());
         lifecycle.spawn("purge of revoked devices", purge);
-        Self {
-            directory,
-            lifecycle,
-            max_message_bytes: config.server.max_message_bytes,
-        }
+        Self { directory, lifecycle }
     }
 
     /// Adds the gRPC service.
     pub fn add_routes(&self, routes: &mut RoutesBuilder) {
         let server = KeyPackageDirectoryServiceServer::new(Grpc(Arc::clone(&self.directory)))
-            .max_decoding_message_size(self.max_message_bytes);
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
         routes.add_service(server);
     }
 

@@ -65,9 +65,6 @@ pub struct ServerConfig {
     /// Longest time that a request other than a stream may take, whatever the client allows. Default 30 s.
     #[serde(rename = "request_deadline_seconds", deserialize_with = "positive_seconds")]
     pub request_deadline: Duration,
-    /// Largest message that is decoded, in bytes. Default 8 MiB. Services hand it to their generated servers
-    /// (`max_decoding_message_size`).
-    pub max_message_bytes: usize,
     /// Requests at work at the same time; more are refused with `OVERLOADED`. A stream counts until it has begun.
     /// Default 1,024.
     pub concurrency_limit: NonZeroUsize,
@@ -90,7 +87,6 @@ impl Default for ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             health_listen: None,
             request_deadline: Duration::from_secs(30),
-            max_message_bytes: 8 * 1024 * 1024,
             concurrency_limit: const { NonZeroUsize::new(1024).unwrap() },
             max_connections: const { NonZeroUsize::new(10_000).unwrap() },
             max_streams_per_connection: 256,

@@ -260,14 +260,14 @@ mod tests {
     fn defaults_hold_where_nothing_is_set() {
         let config = with(Some(STORE), &[]).unwrap();
         assert_eq!(config.server.request_deadline, Duration::from_secs(30));
-        assert_eq!(config.server.max_message_bytes, 8 * 1024 * 1024);
+        assert_eq!(config.server.max_streams_per_connection, 256);
         assert_eq!(config.telemetry.log_format, LogFormat::Text);
         assert!(config.server.tls.is_none() && config.telemetry.otlp_endpoint.is_none());
     }
 
     #[test]
     fn the_environment_overrides_the_file() {
-        let toml = "[server]\nlisten = \"127.0.0.1:1\"\nrequest_deadline_seconds = 5\nmax_message_bytes = 7\n\
+        let toml = "[server]\nlisten = \"127.0.0.1:1\"\nrequest_deadline_seconds = 5\nmax_streams_per_connection = 7\n\
                     [store]\npassword = \"from file\"\ndomains = [\"a.example\"]\n";
         let config = with(
             Some(toml),
@@ -284,7 +284,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.server.listen, "127.0.0.1:2".parse::<SocketAddr>().unwrap());
         assert_eq!(config.server.request_deadline, Duration::from_millis(250));
-        assert_eq!(config.server.max_message_bytes, 7);
+        assert_eq!(config.server.max_streams_per_connection, 7);
         assert!(!config.server.reflection);
         assert_eq!(config.store.password, "0123");
         assert_eq!(config.store.domains, ["b.example", "c.example"]);

@@ -14,7 +14,9 @@ use valise_proto::directory::v1::{
 use valise_proto::{Reason, Refusal};
 use valise_service_runtime::ServerConfig;
 
-use crate::server::{PUBLISH, SECRET, Server, THEN_FAIL, THEN_PANIC, reason_of, soon, watch};
+use crate::server::{
+    MAX_REQUEST_BYTES, PUBLISH, SECRET, Server, THEN_FAIL, THEN_PANIC, reason_of, soon, watch,
+};
 
 #[tokio::test]
 async fn a_panic_is_an_internal_error_and_harms_nobody_else() {
@@ -84,20 +86,16 @@ async fn garbage_is_malformed() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_with_the_limit() {
-    let config = ServerConfig {
-        max_message_bytes: 1000,
-        ..ServerConfig::default()
-    };
-    let server = Server::start(config).await;
+    let server = Server::start(ServerConfig::default()).await;
     let request = PublishKeyPackagesRequest {
-        key_packages: vec![vec![0; 1001]],
+        key_packages: vec![vec![0; MAX_REQUEST_BYTES + 1]],
     };
     let status = soon(server.directory().await.publish_key_packages(request))
         .await
         .unwrap_err();
     assert_eq!(
         Refusal::from_status(&status),
-        Some(Refusal::too_large("request", 1000))
+        Some(Refusal::too_large("request", MAX_REQUEST_BYTES))
     );
     server.stop().await;
 }

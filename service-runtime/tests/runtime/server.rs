@@ -68,6 +68,9 @@ impl Gate {
     }
 }
 
+/// The largest request that is decoded.
+pub(crate) const MAX_REQUEST_BYTES: usize = 1000;
+
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) gate: Gate,
@@ -94,7 +97,7 @@ impl Server {
         };
         let shutdown = CancellationToken::new();
         let directory = KeyPackageDirectoryServiceServer::new(Directory { gate: gate.clone() })
-            .max_decoding_message_size(config.max_message_bytes);
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
         let mut routes = RoutesBuilder::default();
         routes.add_service(directory);
         routes.add_service(Watch {
