@@ -60,10 +60,11 @@ pub const OPEN_PATHS: &[&str] = &[
     "/valise.authentication.v1.AuthenticationService/GetJwks",
 ];
 
-/// The names under which health is reported.
-const HEALTH: [&str; 2] = [
-    "valise.authentication.v1.AuthenticationService",
-    "valise.authentication.v1.AdministrationService",
+/// The full names of its gRPC services, as the contract has them: under each of them health is reported.
+pub const GRPC_SERVICES: &[&str] = &[
+    valise_proto::authentication::v1::authentication_service_server::SERVICE_NAME,
+    valise_proto::authentication::v1::administration_service_server::SERVICE_NAME,
+    valise_proto::authentication::v1::authentication_internal_service_server::SERVICE_NAME,
 ];
 
 /// The largest request: an identity token of 16 KiB, and the rest.
@@ -133,7 +134,7 @@ pub async fn run(
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);
     let readiness = Readiness::new();
-    for name in HEALTH {
+    for name in GRPC_SERVICES {
         readiness.ready(name).await;
     }
     let layer = TokenLayer::new(service.verifier(), OPEN_PATHS);
@@ -147,7 +148,7 @@ pub async fn run(
     ));
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        never = readiness.follow(&HEALTH, || service.reachable()) => match never {},
+        never = readiness.follow(GRPC_SERVICES, || service.reachable()) => match never {},
         () = shutdown.cancelled() => {
             service.close_streams();
             serving.await

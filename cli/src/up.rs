@@ -59,12 +59,12 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<(), CliError> {
         embedded.stop().await;
         return Err(error);
     }
-    tokio::select! {
-        () = termination.cancelled() => {}
-        () = embedded.ended() => {}
-    }
+    let ended = tokio::select! {
+        () = termination.cancelled() => Ok(()),
+        why = embedded.ended() => Err(CliError::Up(why)),
+    };
     embedded.stop().await;
-    Ok(())
+    ended
 }
 
 /// What a newcomer does next: each line can be pasted as it is. `valise` is how this program is called.

@@ -45,4 +45,4 @@ pub use audit::AuditLink;
 pub use command::{Arguments, Command, migrate, replace_identity};
 pub use config::{ArchiveConfig, Config, Limits, SettingError};
 pub use fingerprint::Fingerprint;
-pub use service::{SERVICE_NAME, Service, StartError, run};
+pub use service::{GRPC_SERVICES, Service, StartError, run};

@@ -32,8 +32,12 @@ use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
 use crate::suites::Suites;
 
-/// The service's full gRPC name, as health checks ask for it.
-pub const SERVICE_NAME: &str = "valise.delivery.v1.DeliveryService";
+/// The full names of its gRPC services, as the contract has them: under each of them health is reported.
+pub const GRPC_SERVICES: &[&str] = &[
+    valise_proto::delivery::v1::delivery_service_server::SERVICE_NAME,
+    valise_proto::delivery::v1::delivery_administration_service_server::SERVICE_NAME,
+    valise_proto::delivery::v1::delivery_internal_service_server::SERVICE_NAME,
+];
 /// Trees that joiners may ask for again, in bytes.
 const TREE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How long background work may take to end.
@@ -254,7 +258,7 @@ pub async fn run(
     let (ready, verifier) = (readiness.clone(), feed.verifier.clone());
     let becoming_ready = async {
         verifier.current().await;
-        ready.follow(&[SERVICE_NAME], || service.reachable()).await
+        ready.follow(GRPC_SERVICES, || service.reachable()).await
     };
     let delivery = Arc::clone(&service.delivery);
     let told = shutdown.clone();
@@ -281,4 +285,28 @@ fn identity(config: &Config) -> Result<ServiceIdentity, StartError> {
         file: config.key_file.clone(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn health_knows_all_services_of_the_contract() {
+        let set = prost_types::FileDescriptorSet::decode(valise_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let own = set
+            .file
+            .iter()
+            .filter(|file| file.package() == "valise.delivery.v1");
+        let contract: BTreeSet<_> = own
+            .flat_map(|file| &file.service)
+            .map(|service| format!("valise.delivery.v1.{}", service.name()))
+            .collect();
+        let told: BTreeSet<_> = GRPC_SERVICES.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(told, contract);
+    }
 }

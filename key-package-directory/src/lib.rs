@@ -42,9 +42,7 @@ use tonic::service::RoutesBuilder;
 use valise_access_token::{Feed, TokenLayer, Verifier};
 use valise_clock::Clock;
 use valise_device_certificate::CertificateError;
-use valise_proto::directory::v1::key_package_directory_service_server::{
-    KeyPackageDirectoryServiceServer, SERVICE_NAME,
-};
+use valise_proto::directory::v1::key_package_directory_service_server::KeyPackageDirectoryServiceServer;
 use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
 use valise_sql_database::OpenError;
 
@@ -57,8 +55,9 @@ use grpc::Grpc;
 use notices::Notices;
 use store::Store;
 
-/// The name of the service in the contract, for health checks.
-pub const NAME: &str = SERVICE_NAME;
+/// The full names of its gRPC services, as the contract has them: under each of them health is reported.
+pub const GRPC_SERVICES: &[&str] =
+    &[valise_proto::directory::v1::key_package_directory_service_server::SERVICE_NAME];
 
 /// The largest request: a hundred packages of 16 KiB, and their frame.
 const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
@@ -248,7 +247,7 @@ pub async fn run(
     );
     let follow = async {
         feed.verifier.current().await;
-        readiness.follow(&[NAME], || service.reachable()).await
+        readiness.follow(GRPC_SERVICES, || service.reachable()).await
     };
     let served = tokio::select! {
         served = serving => served,

@@ -6,6 +6,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use valise_authentication_service::{Config, StartError, run};
 use valise_clock::Clock;
 use valise_proto::Reason;
@@ -24,12 +27,23 @@ async fn it_serves_until_it_is_told_to_stop() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(run(config(directory.path()), listener, shutdown.clone()));
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
-    let mut client = AuthenticationServiceClient::new(channel);
+    let mut client = AuthenticationServiceClient::new(channel.clone());
     client.get_trust_bundle(GetTrustBundleRequest {}).await.unwrap();
     assert_eq!(
         reason(client.list_devices(ListDevicesRequest::default()).await),
         Reason::TokenInvalid
     );
+    for name in [
+        "AuthenticationService",
+        "AdministrationService",
+        "AuthenticationInternalService",
+    ] {
+        let request = HealthCheckRequest {
+            service: format!("valise.authentication.v1.{name}"),
+        };
+        let answer = HealthClient::new(channel.clone()).check(request).await.unwrap();
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{name}");
+    }
     shutdown.cancel();
     timeout(DEADLINE, running).await.unwrap().unwrap().unwrap();
 }

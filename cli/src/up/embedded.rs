@@ -62,9 +62,9 @@ pub enum UpError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or not be served.
     #[error(transparent)]
-    Listen(#[from] ServeError),
+    Serve(#[from] ServeError),
     /// The authentication service does not start.
     #[error(transparent)]
     Authentication(#[from] authentication::StartError),
@@ -80,6 +80,9 @@ pub enum UpError {
     /// A user is not one, or not of the domain.
     #[error("the users must be of the form name@domain, and of the deployment's domain")]
     User,
+    /// They ran, and ended without being told to.
+    #[error("the services have ended by themselves")]
+    Ended,
 }
 
 /// The running services. They end with [`Embedded::stop`]; if it is dropped, they are told to end.
@@ -88,7 +91,8 @@ pub struct Embedded {
     administrator_code: Option<authentication::EnrolmentCode>,
     user_code: Option<authentication::EnrolmentCode>,
     services: Services,
-    serving: JoinHandle<()>,
+    /// `None` once it has ended and that was told.
+    serving: Option<JoinHandle<Result<(), ServeError>>>,
     shutdown: DropGuard,
     data: DataDirectory,
 }
@@ -128,7 +132,7 @@ impl Embedded {
             administrator_code,
             user_code,
             services,
-            serving,
+            serving: Some(serving),
             shutdown,
             data,
         })
@@ -173,16 +177,28 @@ impl Embedded {
         self.services.delivery.open_streams()
     }
 
-    /// Waits until the services end, which they do by themselves only if something is badly wrong.
-    pub async fn ended(&mut self) {
-        let _ = (&mut self.serving).await;
+    /// Waits until the services end, which they do by themselves only if something is badly wrong, and says why.
+    pub async fn ended(&mut self) -> UpError {
+        let Some(serving) = &mut self.serving else {
+            return UpError::Ended;
+        };
+        let ended = serving.await;
+        self.serving = None;
+        match ended {
+            Ok(Err(error)) => UpError::Serve(error),
+            Ok(Ok(())) | Err(_) => UpError::Ended,
+        }
     }
 
     /// Ends the services in order: streams, requests, background tasks, stores.
     pub async fn stop(self) {
         drop(self.shutdown);
-        if !self.serving.is_finished() && self.serving.await.is_err() {
-            tracing::error!("the server panicked");
+        if let Some(serving) = self.serving {
+            match serving.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the server ended"),
+                Err(_) => tracing::error!("the server panicked"),
+            }
         }
         self.services.stop().await;
         drop(self.data);
@@ -243,6 +259,17 @@ mod tests {
         );
         assert!(second.enrolment_code(&options.user).await.is_ok());
         second.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn services_that_end_by_themselves_are_an_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let options = Options::new(parent.path()).unwrap();
+        let mut embedded = Embedded::start(options.clone()).await.unwrap();
+        embedded.serving.as_ref().unwrap().abort();
+        assert!(matches!(embedded.ended().await, UpError::Ended));
+        embedded.stop().await;
+        Embedded::start(options).await.unwrap().stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

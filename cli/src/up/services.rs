@@ -12,7 +12,7 @@ use valise_delivery_service as delivery;
 use valise_device_certificate::KeyKind;
 use valise_key_package_directory as directory;
 use valise_proto::{Reason, Refusal};
-use valise_service_runtime::{Readiness, ServerConfig, serve};
+use valise_service_runtime::{Readiness, ServeError, ServerConfig, serve};
 
 use super::data::{DataDirectory, KeyLasts, Wanted};
 use super::embedded::{CODE_VALIDITY, Options, UpError, url};
@@ -21,14 +21,6 @@ const DELIVERY: &str = "delivery-service";
 /// The files of the key with which the delivery service calls others. Groups know it by another one, which is never renewed.
 const DELIVERY_CALLER: &str = "delivery-service.caller";
 const DIRECTORY: &str = "key-package-directory";
-/// The names under which health is reported.
-const NAMES: [&str; 5] = [
-    "valise.authentication.v1.AuthenticationService",
-    "valise.authentication.v1.AdministrationService",
-    directory::NAME,
-    delivery::SERVICE_NAME,
-    "valise.delivery.v1.DeliveryInternalService",
-];
 
 /// The opened services.
 pub(super) struct Services {
@@ -158,22 +150,45 @@ impl Services {
         routes.routes()
     }
 
-    /// What serves until `shutdown`.
+    /// What serves until `shutdown`. Each service is ready for as long as its own store can be reached.
     pub(super) async fn serve(
         &self,
         listener: TcpListener,
         config: ServerConfig,
         shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
         let readiness = Readiness::new();
-        for name in NAMES {
+        // Their stores have just been opened.
+        for name in [
+            authentication::GRPC_SERVICES,
+            directory::GRPC_SERVICES,
+            delivery::GRPC_SERVICES,
+        ]
+        .concat()
+        {
             readiness.ready(name).await;
         }
         let layer = TokenLayer::new(self.authentication.verifier(), authentication::OPEN_PATHS);
         let routes = self.routes();
-        let (authentication, delivery) = (Arc::clone(&self.authentication), Arc::clone(&self.delivery));
+        let authentication = Arc::clone(&self.authentication);
+        let (directory, delivery) = (Arc::clone(&self.directory), Arc::clone(&self.delivery));
         async move {
-            let served = serve(listener, routes, readiness, layer, config, shutdown.clone());
+            let served = serve(
+                listener,
+                routes,
+                readiness.clone(),
+                layer,
+                config,
+                shutdown.clone(),
+            );
+            let followed = async {
+                let (never, ..) = tokio::join!(
+                    readiness.follow(authentication::GRPC_SERVICES, || authentication.reachable()),
+                    readiness.follow(directory::GRPC_SERVICES, || directory.reachable()),
+                    readiness.follow(delivery::GRPC_SERVICES, || delivery.reachable()),
+                );
+                never
+            };
             // The streams are told, or the server would wait for them.
             let told = async {
                 shutdown.cancelled().await;
@@ -182,15 +197,16 @@ impl Services {
             };
             let (served, ()) = tokio::join!(
                 async {
-                    let served = served.await;
+                    let served = tokio::select! {
+                        served = served => served,
+                        never = followed => match never {},
+                    };
                     shutdown.cancel();
                     served
                 },
                 told
             );
-            if let Err(error) = served {
-                tracing::error!(%error, "the server ended");
-            }
+            served
         }
     }
 

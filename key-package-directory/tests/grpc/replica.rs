@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use valise_key_package_directory::NAME as SERVICE;
+use valise_key_package_directory::GRPC_SERVICES;
 use valise_local_stack::{Port, Postgres};
 use valise_proto::Refusal;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
@@ -140,7 +140,7 @@ impl Replica {
     /// Waits until it is ready, or is not.
     pub(crate) async fn is(&self, status: ServingStatus) {
         let request = || HealthCheckRequest {
-            service: SERVICE.to_owned(),
+            service: GRPC_SERVICES[0].to_owned(),
         };
         let reached = async {
             loop {
