@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use valise_service_runtime::{LogFormat, Telemetry, TelemetryConfig};
+use valise_service_runtime::{LogFormat, LogLevel, Telemetry, TelemetryConfig};
 
 use args::{Arguments, Command};
 use error::CliError;
@@ -60,17 +60,25 @@ pub fn run() -> ExitCode {
 }
 
 async fn with_telemetry(arguments: Arguments) -> Result<(), CliError> {
+    let service = match arguments.command {
+        Command::Up(_) => "valise-up",
+        Command::Demo(_) => "valise-demo",
+        _ => "valise-device",
+    };
+    let asked_for = std::env::var_os("RUST_LOG").is_some();
     let config = TelemetryConfig {
         otlp_endpoint: arguments.otlp_endpoint,
-        // Standard error is for the one line that says what is wrong, unless somebody asks for more.
-        log_format: if std::env::var_os("RUST_LOG").is_some() {
+        // Standard error is for the one line that says what is wrong, unless somebody asks for more, or somebody must act on what
+        // the services meet.
+        log_format: if asked_for || matches!(arguments.command, Command::Up(_)) {
             LogFormat::Text
         } else {
             LogFormat::Off
         },
+        log_level: LogLevel::Warn,
         ..TelemetryConfig::default()
     };
-    let telemetry = Telemetry::start(&config, "valise")?;
+    let telemetry = Telemetry::start(&config, service)?;
     let outcome = command(arguments.command, arguments.profile).await;
     telemetry.shutdown().await;
     outcome

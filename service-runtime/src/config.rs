@@ -119,6 +119,8 @@ pub struct TelemetryConfig {
     pub service_name: Option<String>,
     /// Form of the log lines on standard error. Default text.
     pub log_format: LogFormat,
+    /// What is logged: this and what is more severe, where `RUST_LOG` does not say otherwise. Default info.
+    pub log_level: LogLevel,
     /// Share of traces that are recorded, 0 to 1. It is decided by the trace id, so that all services with the same
     /// ratio record the same traces; what a client asks for does not count. Default 1.
     #[serde(deserialize_with = "ratio")]
@@ -132,6 +134,7 @@ impl Default for TelemetryConfig {
             otlp_ca_certificate: None,
             service_name: None,
             log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
             sample_ratio: 1.0,
         }
     }
@@ -148,6 +151,21 @@ pub enum LogFormat {
     Json,
     /// No log lines.
     Off,
+}
+
+/// How severe something is that is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Somebody must act.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What an operator may want to know.
+    #[default]
+    Info,
+    /// What a developer may want to know.
+    Debug,
 }
 
 /// The URL of a collector: `http` or `https`, without user and password.

@@ -31,7 +31,7 @@ mod stack;
 mod telemetry;
 mod tls;
 
-pub use config::{ConfigError, LogFormat, ServerConfig, TelemetryConfig, TlsConfig};
+pub use config::{ConfigError, LogFormat, LogLevel, ServerConfig, TelemetryConfig, TlsConfig};
 pub use health::{LIVENESS, Readiness};
 pub use lifecycle::{Lifecycle, termination};
 pub use limits::{KeyedLimiter, RateLimit};

@@ -1,12 +1,13 @@
 //! The names of metrics, attributes and log fields. Dashboards and alerts depend on them: they do not change.
 //!
-//! The name of a request's span is its path, for example `/valise.delivery.v1.DeliveryService/SendMessage`.
+//! What begins with `rpc.` or `error.` is OpenTelemetry's: the stable semantic conventions for RPC, version 1.45. The name of a request's
+//! span is its [`METHOD`].
 
-/// Counter: finished requests, by [`METHOD`], [`STATUS`] and [`REASON`].
+/// Counter: finished requests, with the attributes of [`DURATION`].
 pub const REQUESTS: &str = "valise.rpc.server.requests";
-/// Histogram, seconds: from a request's arrival to the end of its answer (for a stream: to its end), by [`METHOD`],
-/// [`STATUS`] and [`REASON`].
-pub const DURATION: &str = "valise.rpc.server.duration";
+/// Histogram, seconds: from a request's arrival to the end of its answer (for a stream: to its end), by [`SYSTEM`], [`METHOD`],
+/// [`STATUS`], [`ERROR_TYPE`] and [`REASON`].
+pub const DURATION: &str = "rpc.server.call.duration";
 /// Up-down counter: requests and streams that have not ended, by [`METHOD`].
 pub const IN_FLIGHT: &str = "valise.rpc.server.in_flight";
 /// Up-down counter: open connections.
@@ -37,15 +38,20 @@ pub const RESETS: &str = "valise.log.resets";
 
 /// What a member found wrong with a commit, for example `COMMIT_FAULT_PATH_SECRET`.
 pub const FAULT: &str = "valise.fault";
-/// The RPC's path; [`UNKNOWN`] for a path that is not in the contract.
+/// Always `grpc`.
+pub const SYSTEM: &str = "rpc.system.name";
+/// The RPC with its service, for example `valise.delivery.v1.DeliveryService/SendMessage`; [`UNKNOWN`] for one that is not in the
+/// contract.
 pub const METHOD: &str = "rpc.method";
 /// The gRPC status, for example `OK`, `ABORTED`.
-pub const STATUS: &str = "rpc.status";
+pub const STATUS: &str = "rpc.response.status_code";
+/// Of a fault of the service, its [`STATUS`] once more; absent where there is none, as where a request is refused.
+pub const ERROR_TYPE: &str = "error.type";
 /// The reason of a refusal, for example `EPOCH_CONFLICT`; empty if there is none.
 pub const REASON: &str = "valise.reason";
 
 /// The [`METHOD`] of a request for what does not exist: what a client makes up becomes no name.
-pub const UNKNOWN: &str = "unknown";
+pub const UNKNOWN: &str = "_OTHER";
 
 /// Name of the meter and of the tracer.
 pub const SCOPE: &str = "valise";

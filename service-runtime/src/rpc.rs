@@ -8,7 +8,7 @@ use prost_types::FileDescriptorSet;
 
 use crate::names;
 
-/// By path, whether the RPC streams in either direction.
+/// By path without its first slash, whether the RPC streams in either direction.
 static RPCS: LazyLock<HashMap<String, bool>> = LazyLock::new(|| {
     [
         valise_proto::FILE_DESCRIPTOR_SET,
@@ -28,22 +28,26 @@ static RPCS: LazyLock<HashMap<String, bool>> = LazyLock::new(|| {
     .flat_map(|(package, service)| {
         let service_name = service.name().to_owned();
         service.method.into_iter().map(move |method| {
-            let path = format!("/{package}.{service_name}/{}", method.name());
+            let path = format!("{package}.{service_name}/{}", method.name());
             (path, method.client_streaming() || method.server_streaming())
         })
     })
     .collect()
 });
 
-/// The path as a name for spans and metrics.
+/// The path as a name for spans and metrics: without its first slash.
 pub(crate) fn name(path: &str) -> &'static str {
-    RPCS.get_key_value(path)
-        .map_or(names::UNKNOWN, |(path, _)| path.as_str())
+    find(path).map_or(names::UNKNOWN, |(name, _)| name)
 }
 
 /// Whether the RPC streams in either direction.
 pub(crate) fn is_stream(path: &str) -> bool {
-    RPCS.get(path).copied().unwrap_or(false)
+    find(path).is_some_and(|(_, is_stream)| is_stream)
+}
+
+fn find(path: &str) -> Option<(&'static str, bool)> {
+    let (name, is_stream) = RPCS.get_key_value(path.strip_prefix('/')?)?;
+    Some((name, *is_stream))
 }
 
 /// Whether the path belongs to health checks or reflection, which the runtime answers itself.
@@ -58,7 +62,7 @@ mod tests {
     #[test]
     fn the_contract_is_known() {
         let send = "/valise.delivery.v1.DeliveryService/SendMessage";
-        assert_eq!(name(send), send);
+        assert_eq!(name(send), "valise.delivery.v1.DeliveryService/SendMessage");
         assert!(!is_stream(send));
         for stream in [
             "/valise.delivery.v1.DeliveryService/Subscribe",
@@ -66,7 +70,7 @@ mod tests {
             "/grpc.health.v1.Health/Watch",
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         ] {
-            assert_eq!(name(stream), stream);
+            assert_eq!(name(stream), &stream[1..]);
             assert!(is_stream(stream), "{stream}");
         }
         assert!(!is_stream("/grpc.health.v1.Health/Check"));
@@ -76,6 +80,10 @@ mod tests {
     fn what_a_client_makes_up_is_no_name() {
         assert_eq!(
             name("/valise.delivery.v1.DeliveryService/alice@interieur.example"),
+            names::UNKNOWN
+        );
+        assert_eq!(
+            name("valise.delivery.v1.DeliveryService/SendMessage"),
             names::UNKNOWN
         );
     }

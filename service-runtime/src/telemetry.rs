@@ -23,7 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use crate::config::{LogFormat, TelemetryConfig};
+use crate::config::{LogFormat, LogLevel, TelemetryConfig};
 use crate::names;
 
 /// Why telemetry cannot be started. One line each.
@@ -64,12 +64,12 @@ struct Exporters {
 impl Telemetry {
     /// Starts telemetry for this process, which is `service` where the configuration names no other.
     ///
-    /// Must be called in a tokio runtime, before [`serve`](crate::serve). Logs go to standard error, filtered by `RUST_LOG`
-    /// (default `info`). Where somebody has set up logging before, for example a test, that stays; a second start replaces
+    /// Must be called in a tokio runtime, before [`serve`](crate::serve). Logs go to standard error, filtered by `RUST_LOG`, else
+    /// by `config.log_level`. Where somebody has set up logging before, for example a test, that stays; a second start replaces
     /// the collector of the first, if the first had one too.
     pub fn start(config: &TelemetryConfig, service: &str) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::builder()
-            .with_default_directive(LevelFilter::INFO.into())
+            .with_default_directive(LevelFilter::from(config.log_level).into())
             .from_env()?;
         let exporters = Exporters::new(config, service)?;
         global::set_text_map_propagator(TraceContextPropagator::new());
@@ -136,6 +136,17 @@ impl Exporters {
             .with_periodic_exporter(metrics.build()?)
             .build();
         Ok(Some(Self { traces, metrics }))
+    }
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use valise_tests::people::Town;
 use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
 
-const SEND: &str = "/valise.delivery.v1.DeliveryService/SendMessage";
+const SEND: &str = "valise.delivery.v1.DeliveryService/SendMessage";
 const SECRET: &str = "le mot de passe est pamplemousse";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +53,7 @@ async fn a_send_is_one_trace_across_processes() {
     soon(telemetry.shutdown()).await;
 
     let served = until("the service's span arrives", async || {
-        collector.span("valise", |span| span.name == SEND)
+        collector.span("valise-up", |span| span.name == SEND)
     })
     .await;
     let sent = collector
@@ -78,7 +78,7 @@ async fn a_send_is_one_trace_across_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_both_sides_arrive_when_a_process_ends() {
+async fn traces_and_the_services_metrics_arrive_when_a_process_ends() {
     let collector = Collector::start().await;
     let service = Service::start_with(&["--otlp-endpoint", &collector.endpoint]).await;
     let homes = Homes::of(&service).await;
@@ -91,16 +91,16 @@ async fn metrics_of_both_sides_arrive_when_a_process_ends() {
     .await
     .ok();
     // The command has sent what it had when it ended.
-    let span = collector
-        .span("valise", |span| span.name == "valise.send")
+    let sent = collector
+        .span("valise-device", |span| span.name == "valise.send")
         .unwrap();
     service.terminate().await;
     let served = collector
-        .span("valise", |span| {
-            span.name == SEND && span.trace_id == span_trace(span)
+        .span("valise-up", |span| {
+            span.name == SEND && span.trace_id == sent.trace_id
         })
         .unwrap();
-    assert_eq!(served.parent_span_id, span.span_id);
+    assert_eq!(served.parent_span_id, sent.span_id);
     let metrics = collector.metrics();
     for name in [
         names::REQUESTS,
@@ -114,10 +114,6 @@ async fn metrics_of_both_sides_arrive_when_a_process_ends() {
         );
     }
     collector.tells_nothing_secret(&["anna", "pamplemousse", "Measured"]);
-}
-
-fn span_trace(span: &Span) -> Vec<u8> {
-    span.trace_id.clone()
 }
 
 /// A collector in the test's own process.

@@ -7,14 +7,20 @@ use std::io::{Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tonic::transport::Endpoint;
 use valise_local_stack::other_user;
+use valise_proto::authentication::v1::EnrolRequest;
+use valise_proto::authentication::v1::enrol_request::Proof;
 use valise_tests::command::{Ended, Running, binary, run, valise};
+use valise_tests::raw::{Door, new_signer, request_of};
 use valise_tests::service::Service;
-use valise_tests::wait::soon;
+use valise_tests::wait::{soon, until};
 
 const DATABASES: [&str; 3] = ["authentication.db", "directory.db", "delivery.db"];
 
@@ -210,6 +216,38 @@ async fn an_end_that_was_asked_for_is_a_success() {
     running.line_that(|line| line.contains("http://127.0.0.1:")).await;
     running.terminate();
     assert_eq!(soon(running.rest()).await.1, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_must_look_at_is_said_without_being_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = valise(["up", "--json", "--listen", "127.0.0.1:0", "--data"]);
+    command
+        .arg(folder.path().join("data"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&log).unwrap());
+    let mut running = command.spawn().unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    let line = soon(lines.next_line()).await.unwrap().unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let url = told["address"].as_str().unwrap().to_owned();
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let door = Door::open(channel);
+    let request = EnrolRequest {
+        proof: Some(Proof::EnrolmentCode("0000-0000-0000-0000-0000-0000".to_owned())),
+        certification_request: request_of(&new_signer()),
+        device_name: String::new(),
+    };
+    let said = until("many failed enrolments are noticed", async || {
+        door.authentication().enrol(request.clone()).await.unwrap_err();
+        let said = fs::read_to_string(&log).unwrap();
+        said.contains("many enrolments fail").then_some(said)
+    })
+    .await;
+    assert!(!said.contains("INFO"), "{said}");
 }
 
 /// It starts, and ends when it is asked to.

@@ -217,7 +217,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::config::{LogFormat, ServerConfig, TelemetryConfig};
+    use crate::config::{LogFormat, LogLevel, ServerConfig, TelemetryConfig};
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -278,6 +278,7 @@ mod tests {
                 ("VALISE_TEST_STORE__PASSWORD", "0123"),
                 ("VALISE_TEST_STORE__DOMAINS", "[\"b.example\", \"c.example\"]"),
                 ("VALISE_TEST_TELEMETRY__LOG_FORMAT", "json"),
+                ("VALISE_TEST_TELEMETRY__LOG_LEVEL", "warn"),
                 ("VALISE_TESTING_SERVER__LISTEN", "of another program"),
             ],
         )
@@ -289,6 +290,7 @@ mod tests {
         assert_eq!(config.store.password, "0123");
         assert_eq!(config.store.domains, ["b.example", "c.example"]);
         assert_eq!(config.telemetry.log_format, LogFormat::Json);
+        assert_eq!(config.telemetry.log_level, LogLevel::Warn);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use valise_proto::Refusal;
 use super::Answer;
 use crate::{names, rpc};
 
+/// The RPC system of all requests.
+const GRPC: &str = "grpc";
 /// Upper bounds of the histogram, in seconds.
 const BOUNDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -103,9 +105,10 @@ fn span(method: &'static str, headers: &HeaderMap) -> Span {
         otel.name = method,
         otel.kind = "server",
         otel.status_code = Empty,
-        rpc.system = "grpc",
+        { names::SYSTEM } = GRPC,
         { names::METHOD } = method,
         { names::STATUS } = Empty,
+        { names::ERROR_TYPE } = Empty,
         { names::REASON } = Empty,
     );
     let caller = valise_trace_context::extract(headers);
@@ -127,9 +130,7 @@ struct Measured {
 
 impl Measured {
     fn begin(method: &'static str, span: Span, instruments: Arc<Instruments>) -> Self {
-        instruments
-            .in_flight
-            .add(1, &[KeyValue::new(names::METHOD, method)]);
+        instruments.in_flight.add(1, &attributes(method));
         Self {
             method,
             span,
@@ -156,21 +157,33 @@ impl Measured {
         let reason = Refusal::from_status(status).map_or("", |refusal| refusal.reason.as_str());
         self.span.record(names::STATUS, code);
         self.span.record(names::REASON, reason);
-        if is_fault(status.code()) {
-            self.span.record("otel.status_code", "ERROR");
-        }
-        let method = KeyValue::new(names::METHOD, self.method);
-        let labels = [
-            method.clone(),
+        let [system, method] = attributes(self.method);
+        self.instruments
+            .in_flight
+            .add(-1, &[system.clone(), method.clone()]);
+        let mut labels = vec![
+            system,
+            method,
             KeyValue::new(names::STATUS, code),
             KeyValue::new(names::REASON, reason),
         ];
-        self.instruments.in_flight.add(-1, &[method]);
+        if is_fault(status.code()) {
+            self.span.record("otel.status_code", "ERROR");
+            self.span.record(names::ERROR_TYPE, code);
+            labels.push(KeyValue::new(names::ERROR_TYPE, code));
+        }
         self.instruments.requests.add(1, &labels);
         self.instruments
             .duration
             .record(self.began.elapsed().as_secs_f64(), &labels);
     }
+}
+
+fn attributes(method: &'static str) -> [KeyValue; 2] {
+    [
+        KeyValue::new(names::SYSTEM, GRPC),
+        KeyValue::new(names::METHOD, method),
+    ]
 }
 
 impl Drop for Measured {

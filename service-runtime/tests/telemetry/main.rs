@@ -80,22 +80,26 @@ async fn traces_and_metrics_arrive() {
         .flat_map(|of_resource| &of_resource.scope_spans)
         .flat_map(|of_scope| &of_scope.spans)
         .collect();
+    let published = PUBLISH.trim_start_matches('/');
     let publish = spans
         .iter()
-        .find(|span| span.name == PUBLISH)
-        .expect("a span named by the path");
+        .find(|span| span.name == published)
+        .expect("a span named by the method");
     assert_eq!(publish.trace_id, caller.trace_id().to_bytes());
     assert_eq!(publish.parent_span_id, caller.span_id().to_bytes());
     assert_eq!(
         publish.kind(),
         opentelemetry_proto::tonic::trace::v1::span::SpanKind::Server
     );
+    assert_eq!(text(&publish.attributes, names::SYSTEM), "grpc");
+    assert_eq!(text(&publish.attributes, names::METHOD), published);
     assert_eq!(text(&publish.attributes, names::STATUS), "OK");
     let panicked = spans
         .iter()
         .find(|span| span.name.ends_with("/GetStock"))
         .unwrap();
     assert_eq!(text(&panicked.attributes, names::STATUS), "INTERNAL");
+    assert_eq!(text(&panicked.attributes, names::ERROR_TYPE), "INTERNAL");
     assert_eq!(text(&panicked.attributes, names::REASON), "INTERNAL");
     let streamed = spans
         .iter()
@@ -129,7 +133,7 @@ async fn traces_and_metrics_arrive() {
         panic!("{requests:?}")
     };
     assert!(requests.data_points.iter().any(|point| {
-        text(&point.attributes, names::METHOD) == PUBLISH && text(&point.attributes, names::STATUS) == "OK"
+        text(&point.attributes, names::METHOD) == published && text(&point.attributes, names::STATUS) == "OK"
     }));
     // All that began has ended.
     let in_flight = metrics
