@@ -19,6 +19,8 @@ use crate::{Config, random};
 
 /// In the store: the 32 secret bytes of the key that access tokens are signed with.
 const SIGNING_KEY: &str = "access_token_signing_key";
+/// Callers that are remembered by a limiter.
+const LIMITED_CALLERS: u64 = 100_000;
 
 pub(crate) struct App {
     pub(crate) config: Config,
@@ -30,6 +32,8 @@ pub(crate) struct App {
     pub(crate) revocations: Arc<RevocationFeed>,
     /// Of failed enrolments.
     pub(crate) failures: KeyedLimiter<()>,
+    /// Of lists of other users' devices, by who asks.
+    pub(crate) devices_of_others: KeyedLimiter<UserId>,
     pub(crate) lifecycle: Lifecycle,
     /// Cancelled when streams are to end.
     pub(crate) streams: CancellationToken,
@@ -62,6 +66,7 @@ impl App {
             Arc::clone(&revocations).follow(lifecycle.stopping().clone()),
         );
         let failures = KeyedLimiter::new(config.failed_enrolments, 1, clock.clone());
+        let devices_of_others = KeyedLimiter::new(config.devices_of_others, LIMITED_CALLERS, clock.clone());
         let streams = lifecycle.stopping().child_token();
         Ok(Self {
             config,
@@ -72,6 +77,7 @@ impl App {
             jwks_json,
             revocations,
             failures,
+            devices_of_others,
             lifecycle,
             streams,
         })

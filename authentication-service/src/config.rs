@@ -36,6 +36,10 @@ pub struct Config {
     /// How many failed enrolments a replica answers as such; more are answered with `RATE_LIMITED`. Default 30 a minute.
     #[serde(default = "failed_enrolments")]
     pub failed_enrolments: RateLimit,
+    /// How many lists of other users' devices a user gets of a replica; for users that there are not, too. Administrators, who can list all
+    /// users, get any number. Default 10,000 an hour, as many as the key-package directory's `limits.find_suites`.
+    #[serde(default = "devices_of_others")]
+    pub devices_of_others: RateLimit,
     /// How it listens.
     #[serde(default)]
     pub server: ServerConfig,
@@ -91,6 +95,10 @@ fn failed_enrolments() -> RateLimit {
     RateLimit::new(30, 60)
 }
 
+fn devices_of_others() -> RateLimit {
+    RateLimit::new(10_000, 3600)
+}
+
 impl Config {
     /// With defaults for all that has one.
     pub fn new(database: impl Into<Database>, trust_domain: impl Into<String>, domains: Vec<String>) -> Self {
@@ -102,6 +110,7 @@ impl Config {
             root_key_file: None,
             lifetimes: Lifetimes::default(),
             failed_enrolments: failed_enrolments(),
+            devices_of_others: devices_of_others(),
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -179,6 +188,9 @@ mod tests {
         assert_eq!(config.issuer(), "valise://valise.example");
         assert_eq!(config.lifetimes.device_certificate(), DAY * 90);
         assert_eq!(config.lifetimes.access_token(), Duration::from_secs(600));
+        assert_eq!(config.devices_of_others, RateLimit::new(10_000, 3600));
+        let config = parse("devices_of_others = { requests = 5, seconds = 60 }").unwrap();
+        assert_eq!(config.devices_of_others, RateLimit::new(5, 60));
     }
 
     #[test]

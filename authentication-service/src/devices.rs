@@ -1,15 +1,21 @@
 //! What a user, or an administrator, does with devices.
 
 use valise_access_token::Caller;
-use valise_proto::{DeviceId, Reason, UserId};
+use valise_proto::{DeviceId, Reason, Refusal, UserId};
 
 use crate::app::App;
 use crate::audit::{self, Action};
 use crate::error::Error;
 use crate::store::Device;
 
-/// The devices of that user, oldest first.
-pub(crate) async fn list(app: &App, user: &UserId) -> Result<Vec<Device>, Error> {
+/// The devices of that user, oldest first. Those of others as often as the limit lets the caller's user ask: whoever could ask without end would
+/// find out who there is. Administrators are told that anyway.
+pub(crate) async fn list(app: &App, caller: &Caller, user: &UserId) -> Result<Vec<Device>, Error> {
+    let (own, _) = caller.device()?;
+    if user != own && caller.administrator().is_err() {
+        let limited = |wait| Refusal::new(Reason::RateLimited).retry_after(wait);
+        app.devices_of_others.check(own, 1).map_err(limited)?;
+    }
     Ok(app.store.devices_of(user).await?.ok_or(Reason::UnknownUser)?)
 }
 

@@ -114,7 +114,7 @@ impl AuthenticationService for Authentication {
         } else {
             convert::user_id(&user)?
         };
-        let found = devices::list(&self.app, &user).await?;
+        let found = devices::list(&self.app, &caller, &user).await?;
         let devices = found
             .into_iter()
             .map(|device| convert::device(device, own))

@@ -1,10 +1,13 @@
 //! What users do with their devices.
 
+use std::time::Duration;
+
 use valise_authentication_service::Kind;
 use valise_proto::authentication::v1::{
     DeviceState, ListDevicesRequest, RenameDeviceRequest, RevokeDeviceRequest, SubjectKind,
 };
 use valise_proto::{Reason, Refusal};
+use valise_service_runtime::RateLimit;
 
 use crate::support::{Scene, reason, refusal, user, with};
 
@@ -58,6 +61,44 @@ async fn one_sees_ones_own_names_and_the_devices_of_others() {
         refusal(list(&bob.token, "nobody").await),
         Refusal::malformed("user_id")
     );
+}
+
+#[tokio::test]
+async fn nobody_finds_out_who_there_is_by_asking_without_end() {
+    let scene = Scene::with(|config| config.devices_of_others = RateLimit::new(3, 60)).await;
+    let (alice, second) = (
+        scene.device("alice", Kind::Device).await,
+        scene.device("alice", Kind::Device).await,
+    );
+    let bob = scene.device("bob", Kind::Device).await;
+    let root = scene.device("root", Kind::Administrator).await;
+    let list = async |token: &str, name: &str| {
+        let request = ListDevicesRequest {
+            user_id: user(name).to_string(),
+        };
+        scene.client().list_devices(with(token, request)).await
+    };
+    list(&alice.token, "bob").await.unwrap();
+    for name in ["nobody", "somebody"] {
+        assert_eq!(reason(list(&alice.token, name).await), Reason::UnknownUser);
+    }
+    // It is the user's limit, and whether there is somebody makes no difference.
+    for (device, name) in [(&alice, "bob"), (&alice, "nobody"), (&second, "bob")] {
+        let refused = refusal(list(&device.token, name).await);
+        assert_eq!(refused.reason, Reason::RateLimited);
+        let wait = refused.retry_after.unwrap();
+        assert!(
+            wait > Duration::ZERO && wait <= Duration::from_secs(20),
+            "{wait:?}"
+        );
+    }
+    list(&alice.token, "alice").await.unwrap();
+    list(&bob.token, "alice").await.unwrap();
+    for _ in 0..5 {
+        list(&root.token, "alice").await.unwrap();
+    }
+    scene.hand.advance(Duration::from_secs(21));
+    list(&alice.token, "bob").await.unwrap();
 }
 
 #[tokio::test]
