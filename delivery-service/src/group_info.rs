@@ -74,7 +74,7 @@ impl Delivery {
                 .log
                 .winner(group, Epoch(before))
                 .await?
-                .ok_or(Reason::EpochTooOld)?,
+                .ok_or_else(|| Refusal::new(Reason::EpochTooOld).with("current_epoch", head.epoch))?,
         };
         let inside = |window: &crate::log::Window| {
             began >= window.after && window.until.is_none_or(|until| began < until)

@@ -85,7 +85,7 @@ reasons! {
     TokenExpired = "TOKEN_EXPIRED", Unauthenticated, "the access token has expired";
     /// The access token is missing or not valid here.
     TokenInvalid = "TOKEN_INVALID", Unauthenticated, "the access token is missing or not valid";
-    /// No usable key package is left.
+    /// No usable key package is left. Never sent: a claim says so of each device (`CLAIM_FAILURE_EXHAUSTED`).
     KeyPackagesExhausted = "KEY_PACKAGES_EXHAUSTED", ResourceExhausted, "no key package is left";
     /// Too many requests. With `google.rpc.RetryInfo`.
     RateLimited = "RATE_LIMITED", ResourceExhausted, "too many requests: try again later";

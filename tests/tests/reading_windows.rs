@@ -8,6 +8,7 @@
 
 use openmls::prelude::LeafNodeIndex;
 use openmls::prelude::tls_codec::Serialize as _;
+use rusqlite::Connection;
 use valise_client_sdk::{EventKind, GroupId, GroupStatus, Position, Reason};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
@@ -391,4 +392,37 @@ async fn leaving_takes_another_members_hand() {
     .await;
     group.send("welcome back").await.unwrap();
     assert_eq!(event(&ben, &mut events, text).await, "welcome back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_of_an_epoch_of_which_nothing_is_kept_is_not_given() {
+    let mut service = Service::start().await;
+    let town = Town::of(&service).await;
+    let alice = Device::enrol(&service, &town.code("alice").await).await;
+    let mut group = alice.new_group();
+    alice.register(&group).await.unwrap();
+    for _ in 0..2 {
+        let bundle = alice.commit(&mut group, Plan::self_update());
+        alice.submit(&bundle).await.unwrap();
+        group.merge_pending_commit(&alice.provider).unwrap();
+    }
+    service.kill().await;
+    let log = Connection::open(service.data().join("delivery.db")).unwrap();
+    let trimmed = log.execute("DELETE FROM entries WHERE epoch = 0", []);
+    assert_eq!(trimmed.unwrap(), 1);
+    drop(log);
+    service.restart().await;
+
+    let door = Door::open(service.connect().await);
+    let token = alice.new_token_at(&door).await.unwrap();
+    let request = wire::GetRatchetTreeRequest {
+        group_id: group.group_id().as_slice().to_vec().into(),
+        epoch: 1,
+    };
+    let asked = door.with_token(&token).delivery().get_ratchet_tree(request).await;
+    let refused = refusal(&asked.unwrap_err());
+    assert_eq!(
+        (refused.reason, refused.number("current_epoch")),
+        (Reason::EpochTooOld, Some(2))
+    );
 }
