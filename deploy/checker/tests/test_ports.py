@@ -47,7 +47,7 @@ class PortsTest(Scene):
             name = "valise.directory.v1.KeyPackageDirectoryService"
             container(overlay)["readinessProbe"]["grpc"]["service"] = name
 
-        self.refused("not for valise.delivery.v1.DeliveryService", change)
+        self.refused("not for valise.delivery.v1.", change)
 
     def test_liveness_that_depends_on_stores(self) -> None:
         def change(overlay: Overlay) -> None:
