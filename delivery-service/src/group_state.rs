@@ -3,8 +3,9 @@
 //! [`GroupStates`] keeps, for each active group, the openmls [`PublicGroup`] of the newest epoch. It is a cache: lost or cold, it is loaded
 //! from the newest usable snapshot and the commits and proposals after it. Nothing here is authority; the log is.
 //!
-//! A message is sent on the strength of an [`EpochView`] (epoch, roster and roles) alone: no tree is touched, and nothing waits for a
-//! commit that is being verified.
+//! A message is sent on the strength of an [`EpochView`] (epoch, roster and roles) alone: while that is in memory, no tree is touched, and
+//! nothing waits for a commit that is being verified. Where it is not, the group is loaded, ratchet tree and all: that takes longer the
+//! larger the group is.
 
 mod fold;
 mod group_info;

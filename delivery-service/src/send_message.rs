@@ -1,4 +1,5 @@
-//! Appends an application message of the current epoch. Nothing here depends on the size of the group.
+//! Appends an application message of the current epoch. While the group's epoch is in memory, nothing here depends on the size of the group;
+//! the first message after a start, or after an hour without any, loads the group first.
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn};
