@@ -2,6 +2,8 @@
 
 mod again;
 mod inbox;
+mod pump;
+mod say;
 #[cfg(test)]
 mod tests;
 
@@ -11,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 use valise_access_token::Revocation;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::{subscribe_request, subscribe_response};
@@ -27,23 +28,18 @@ use super::follow::{Followed, Start};
 use super::window::Window;
 use crate::grpc;
 use crate::log::Entry;
-use crate::read_entries::{trimmed, window_after};
 use crate::service::Delivery;
 
 /// The service's sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A device that says nothing for so long has gone.
 const SILENCE: Duration = Duration::from_secs(90);
-/// How often revocation, expiry and slowness are looked at, news or not.
+/// How often revocation, expiry and slowness are looked at, whatever else happens.
 const WATCH: Duration = Duration::from_secs(1);
 /// Acknowledgements are kept together, this often at most.
 const KEEP_ACKNOWLEDGEMENTS: Duration = Duration::from_millis(500);
-/// Entries that are read at once while catching up.
-const READ_ENTRIES: usize = 200;
-/// Inbox items that are read at once: each may be a Welcome of up to 2 MiB.
-const READ_INBOX: usize = 4;
 
-type Outgoing = mpsc::Sender<Result<wire::SubscribeResponse, Status>>;
+type Outgoing = mpsc::Sender<wire::SubscribeResponse>;
 
 /// What must be acknowledged before `CaughtUp` is said.
 #[derive(Default)]
@@ -349,83 +345,6 @@ impl DeviceStream {
         Ok(())
     }
 
-    /// Sends what the log has and the window allows.
-    async fn pump(&mut self) -> Result<(), Refusal> {
-        self.pump_inbox().await?;
-        while self.window.is_open() {
-            let behind: Vec<GroupId> = self
-                .groups
-                .iter()
-                .filter(|(_, followed)| followed.behind)
-                .map(|(group, _)| *group)
-                .collect();
-            if behind.is_empty() {
-                break;
-            }
-            // One read each, so that a long log does not keep the others waiting.
-            for group in behind {
-                if self.window.is_open() {
-                    self.pump_group(group).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn pump_group(&mut self, group: GroupId) -> Result<(), Refusal> {
-        let Some(followed) = self.groups.get_mut(&group) else {
-            return Ok(());
-        };
-        let sent = followed.sent;
-        let max = self.window.room().min(READ_ENTRIES);
-        let entries = self
-            .delivery
-            .log
-            .read(group, sent, max, self.window.room_bytes())
-            .await?;
-        // Roster before entries would miss a removal in between; so it is asked for afterwards.
-        let windows = self.delivery.log.windows(group, self.subscriber.device).await?;
-        let Some(followed) = self.groups.get_mut(&group) else {
-            return Ok(());
-        };
-        followed.until = window_after(&windows, sent).and_then(|window| window.until);
-        // Whether that was all, the next read tells.
-        followed.behind = !entries.is_empty();
-        if let Some(first) = trimmed(&entries, sent) {
-            // What the device missed is gone: it comes back by a new join.
-            self.drop_group(group);
-            self.say(grpc::group_ended(group, Reason::PositionTrimmed, first))
-                .await?;
-            return self.judge_target().await;
-        }
-        for entry in &entries {
-            if !self.groups.contains_key(&group) {
-                break;
-            }
-            self.send_entry(entry).await?;
-        }
-        Ok(())
-    }
-
-    async fn pump_inbox(&mut self) -> Result<(), Refusal> {
-        while self.inbox.news && self.inbox.has_room() {
-            let items = self
-                .delivery
-                .log
-                .read_inbox(self.subscriber.device, self.inbox.last(), READ_INBOX)
-                .await?;
-            if items.is_empty() {
-                self.inbox.news = false;
-                self.judge_target().await?;
-            }
-            for item in items {
-                self.inbox.sent(item.number);
-                self.say(grpc::inbox_item(item)).await?;
-            }
-        }
-        Ok(())
-    }
-
     fn has_unkept(&self) -> bool {
         !self.unkept.is_empty() || self.unkept_inbox > 0
     }
@@ -443,22 +362,24 @@ impl DeviceStream {
             .await?)
     }
 
+    /// May the device still be told anything?
     fn judge_subscriber(&self) -> Result<(), Refusal> {
-        match self
-            .delivery
-            .verifier
-            .refusal_for(&self.subscriber.user, self.subscriber.device)
-        {
-            Some(reason) => Err(reason.into()),
-            None => Ok(()),
+        let Subscriber {
+            user,
+            device,
+            expires_at,
+        } = &self.subscriber;
+        if let Some(reason) = self.delivery.verifier.refusal_for(user, *device) {
+            return Err(reason.into());
         }
+        if self.delivery.clock.now() >= *expires_at {
+            return Err(Reason::TokenExpired.into());
+        }
+        Ok(())
     }
 
     async fn watch(&mut self) -> Result<(), Refusal> {
         self.judge_subscriber()?;
-        if self.delivery.clock.now() >= self.subscriber.expires_at {
-            return Err(Reason::TokenExpired.into());
-        }
         if self.last_heard.elapsed() > SILENCE {
             return Err(Reason::SlowReader.into());
         }
@@ -472,26 +393,6 @@ impl DeviceStream {
                 .await?;
         }
         Ok(())
-    }
-
-    /// Puts a message onto the connection. A connection that takes nothing for long is a slow reader's.
-    async fn say(&mut self, message: subscribe_response::Message) -> Result<(), Refusal> {
-        self.last_said = Instant::now();
-        let response = wire::SubscribeResponse {
-            message: Some(message),
-        };
-        // Nearly always there is room, and no clock to be asked.
-        let response = match self.outgoing.try_send(Ok(response)) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(response)) => response,
-            Err(TrySendError::Closed(_)) => return Err(Reason::SlowReader.into()),
-        };
-        let patience = self.delivery.limits.slow_reader();
-        match self.outgoing.send_timeout(response, patience).await {
-            Ok(()) => Ok(()),
-            // Slow, or gone, which the requests' end will tell.
-            Err(_) => Err(Reason::SlowReader.into()),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use rcgen::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
-use valise_access_token::{ServiceTokens, Verifier, VerifierFeed};
+use valise_access_token::{RevocationSubject, ServiceTokens, Verifier, VerifierFeed};
 use valise_clock::Clock;
 use valise_device_certificate::{ServiceIdentity, ServiceKey, TrustBundle, service_uri};
 use valise_service_runtime::Lifecycle;
@@ -17,7 +17,7 @@ use valise_service_runtime::Lifecycle;
 use super::*;
 use crate::audit::AuditLink;
 use crate::certificate_verdicts::CertificateVerdicts;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::group_state::GroupStates;
 use crate::log::conformance::{accept, device, group, message, user};
 use crate::log::sqlite::SqliteLog;
@@ -45,19 +45,55 @@ fn identity() -> (ServiceIdentity, TrustBundle) {
     (key.with_chain(chain).unwrap(), bundle)
 }
 
+/// A new stream of that device, and what it says.
+fn open(
+    delivery: &Arc<Delivery>,
+    device: DeviceId,
+    room: usize,
+) -> (DeviceStream, mpsc::Receiver<wire::SubscribeResponse>) {
+    let subscriber = Subscriber {
+        user: user("alice"),
+        device,
+        expires_at: delivery.clock.now() + LIFETIME,
+    };
+    let (outgoing, said) = mpsc::channel(room);
+    (
+        DeviceStream::open(Arc::clone(delivery), subscriber, outgoing),
+        said,
+    )
+}
+
+/// The device is revoked, and the feed says so.
+fn revoke(feed: &VerifierFeed, device: DeviceId) {
+    let revocation = Revocation {
+        number: feed.newest() + 1,
+        subject: RevocationSubject::Device {
+            user: user("alice"),
+            device,
+        },
+        at: std::time::UNIX_EPOCH,
+    };
+    feed.apply(revocation).unwrap();
+}
+
 /// A service without its background tasks, a group of one device, and that device's stream.
 struct Scene {
     stream: DeviceStream,
-    said: mpsc::Receiver<Result<wire::SubscribeResponse, Status>>,
+    said: mpsc::Receiver<wire::SubscribeResponse>,
     delivery: Arc<Delivery>,
     alice: DeviceId,
     group: GroupId,
-    _feed: VerifierFeed,
+    feed: VerifierFeed,
     _folder: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new(clock: Clock) -> Self {
+        Self::with(clock, Limits::default(), 64).await
+    }
+
+    /// With room for so many messages that nobody has read.
+    async fn with(clock: Clock, limits: Limits, room: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let (identity, bundle) = identity();
@@ -70,11 +106,6 @@ impl Scene {
         let tokens = ServiceTokens::new(channel.clone(), Arc::new(identity), clock.clone());
         let alice = device();
         let group = group(&*log, alice).await;
-        let subscriber = Subscriber {
-            user: user("alice"),
-            device: alice,
-            expires_at: clock.now() + LIFETIME,
-        };
         let delivery = Arc::new(Delivery {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
             log,
@@ -83,7 +114,7 @@ impl Scene {
             certificates: Arc::new(CertificateVerdicts::new()),
             audit: AuditLink { channel, tokens },
             clock,
-            limits: config.limits,
+            limits,
             retention_seconds: config.retention_seconds,
             entry_copies: config.entry_copies(),
             suites: Suites::open(&config).unwrap(),
@@ -91,32 +122,78 @@ impl Scene {
             trees: Cache::new(1),
             lifecycle: Lifecycle::new(&CancellationToken::new()),
         });
-        let (outgoing, said) = mpsc::channel(64);
-        let mut stream = DeviceStream::open(Arc::clone(&delivery), subscriber, outgoing);
-        let from_the_beginning = wire::GroupCursor {
-            group_id: group.to_vec().into(),
-            cursor: Some(wire::Cursor {
-                position: 0,
-                entry_id: Bytes::new(),
-            }),
-        };
-        stream.add_groups(&[from_the_beginning]).await.unwrap();
-        Self {
+        let (stream, said) = open(&delivery, alice, room);
+        let mut scene = Self {
             stream,
             said,
             delivery,
             alice,
             group,
-            _feed: feed,
+            feed,
             _folder: folder,
+        };
+        scene.follow(group).await.unwrap();
+        scene
+    }
+
+    /// The stream follows that group from the beginning.
+    async fn follow(&mut self, group: GroupId) -> Result<(), Refusal> {
+        let cursor = wire::Cursor {
+            position: 0,
+            entry_id: Bytes::new(),
+        };
+        let from_the_beginning = wire::GroupCursor {
+            group_id: group.to_vec().into(),
+            cursor: Some(cursor),
+        };
+        self.stream.add_groups(&[from_the_beginning]).await
+    }
+
+    /// The device comes back without having acknowledged anything.
+    async fn come_back(&mut self) {
+        (self.stream, self.said) = open(&self.delivery, self.alice, self.said.max_capacity());
+        self.follow(self.group).await.unwrap();
+    }
+
+    /// The device's messages are in the log, and it has come back.
+    async fn behind(&mut self, texts: &[&str]) {
+        for text in texts {
+            accept(&*self.delivery.log, message(self.group, self.alice, 0, text)).await;
         }
+        self.come_back().await;
+    }
+
+    /// The authentication service is heard of, and the stream sends what it can.
+    async fn pump(&mut self) -> Result<(), Refusal> {
+        self.feed.heard(self.feed.newest()).unwrap();
+        self.stream.pump().await
+    }
+
+    /// Nobody reads. What becomes of the stream when that happens once the connection is full?
+    async fn full_when(&mut self, happens: impl FnOnce(&Delivery, &VerifierFeed)) -> Refusal {
+        self.feed.heard(self.feed.newest()).unwrap();
+        let (said, feed) = (&self.said, &self.feed);
+        let delivery: &Delivery = &self.delivery;
+        let when_full = async {
+            while said.len() < said.max_capacity() {
+                tokio::task::yield_now().await;
+            }
+            happens(delivery, feed);
+        };
+        let stream = &mut self.stream;
+        let both = async { tokio::join!(stream.pump(), when_full).0 };
+        // Well before it is a slow reader's.
+        tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .unwrap()
+            .unwrap_err()
     }
 
     /// The positions of the entries that were said since it was asked last.
     fn entries(&mut self) -> Vec<u64> {
         let mut positions = Vec::new();
         while let Ok(said) = self.said.try_recv() {
-            if let Some(subscribe_response::Message::Entry(entry)) = said.unwrap().message {
+            if let Some(subscribe_response::Message::Entry(entry)) = said.message {
                 positions.push(entry.position);
             }
         }
@@ -138,10 +215,11 @@ impl Scene {
 
     /// The numbers of the inbox items that are said now.
     async fn items(&mut self) -> Vec<u64> {
+        self.feed.heard(self.feed.newest()).unwrap();
         self.stream.pump_inbox().await.unwrap();
         let mut numbers = Vec::new();
         while let Ok(said) = self.said.try_recv() {
-            if let Some(subscribe_response::Message::InboxItem(item)) = said.unwrap().message {
+            if let Some(subscribe_response::Message::InboxItem(item)) = said.message {
                 numbers.push(item.number);
             }
         }
@@ -166,7 +244,7 @@ async fn a_stream_that_missed_something_reads_all_its_groups() {
     accept(&*scene.delivery.log, said).await;
     scene.overflow().await;
     scene.stream.open_mailbox().await.unwrap();
-    scene.stream.pump().await.unwrap();
+    scene.pump().await.unwrap();
     assert_eq!(scene.entries(), [1]);
 }
 
@@ -206,4 +284,88 @@ async fn what_comes_to_a_store_that_lost_an_inbox_is_new_to_its_device() {
     after.stream.keep_acknowledgements().await.unwrap();
     let left = after.delivery.log.read_inbox(after.alice, 0, 9).await.unwrap();
     assert_eq!(left.len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_send_ends_when_it_must_all_the_same() {
+    let texts = ["one", "two", "three"];
+    let mut scene = Scene::with(Clock::system(), Limits::default(), 1).await;
+    scene.behind(&texts).await;
+    let alice = scene.alice;
+    let ended = scene.full_when(|_, feed| revoke(feed, alice)).await;
+    assert_eq!(ended.reason, Reason::DeviceRevoked);
+    assert_eq!(scene.entries(), [1], "nothing after what it had got");
+
+    let mut scene = Scene::with(Clock::system(), Limits::default(), 1).await;
+    scene.behind(&texts).await;
+    let alice = scene.alice;
+    let ended = scene
+        .full_when(|delivery, _| drop(delivery.fan_out.open(alice)))
+        .await;
+    assert_eq!(ended.reason, Reason::Displaced);
+
+    scene.come_back().await;
+    let ended = scene
+        .full_when(|delivery, _| delivery.lifecycle.stopping().cancel())
+        .await;
+    assert_eq!(ended.reason, Reason::StoreUnavailable);
+}
+
+#[tokio::test]
+async fn a_revoked_device_gets_no_further_page() {
+    let mut scene = Scene::new(Clock::system()).await;
+    scene.behind(&["one"]).await;
+    scene.notify("one").await;
+    scene.feed.heard(0).unwrap();
+    revoke(&scene.feed, scene.alice);
+    let ended = scene.stream.pump_group(scene.group).await.unwrap_err();
+    assert_eq!(ended.reason, Reason::DeviceRevoked);
+    let ended = scene.stream.pump_inbox().await.unwrap_err();
+    assert_eq!(ended.reason, Reason::DeviceRevoked);
+    assert!(scene.said.try_recv().is_err(), "nothing was said");
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_slow() {
+    let limits = Limits {
+        slow_reader_seconds: 0,
+        ..Limits::default()
+    };
+    let mut scene = Scene::with(Clock::system(), limits, 1).await;
+    scene.behind(&["one", "two"]).await;
+    let ended = scene.pump().await.unwrap_err();
+    assert_eq!(ended.reason, Reason::SlowReader);
+    assert_eq!(scene.entries(), [1]);
+}
+
+#[tokio::test]
+async fn a_reader_that_acknowledges_nothing_is_slow() {
+    let limits = Limits {
+        slow_reader_seconds: 0,
+        unacknowledged_entries: 1,
+        ..Limits::default()
+    };
+    let mut scene = Scene::with(Clock::system(), limits, 64).await;
+    scene.behind(&["one", "two"]).await;
+    scene.pump().await.unwrap();
+    assert_eq!(scene.entries(), [1]);
+    // While its window is open, it is not.
+    let cursor = wire::Cursor {
+        position: 1,
+        entry_id: Bytes::new(),
+    };
+    let ack = wire::Ack {
+        groups: vec![wire::GroupCursor {
+            group_id: scene.group.to_vec().into(),
+            cursor: Some(cursor),
+        }],
+        inbox_number: 0,
+    };
+    scene.stream.acknowledge(&ack).await.unwrap();
+    scene.feed.heard(0).unwrap();
+    scene.stream.watch().await.unwrap();
+    scene.pump().await.unwrap();
+    assert_eq!(scene.entries(), [2]);
+    let ended = scene.stream.watch().await.unwrap_err();
+    assert_eq!(ended.reason, Reason::SlowReader);
 }
