@@ -30,6 +30,7 @@ use crate::log::sqlite::OpenError;
 use crate::log::{OrderedLog, StoreError};
 use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
+use crate::subscribe::stuck::StuckEntries;
 use crate::suites::Suites;
 
 /// The full names of its gRPC services, as the contract has them: under each of them health is reported.
@@ -107,6 +108,7 @@ pub(crate) struct Delivery {
     pub(crate) log: Arc<dyn OrderedLog>,
     pub(crate) states: GroupStates,
     pub(crate) fan_out: FanOut,
+    pub(crate) stuck_entries: StuckEntries,
     pub(crate) verifier: Verifier,
     pub(crate) certificates: Arc<CertificateVerdicts>,
     pub(crate) audit: AuditLink,
@@ -156,6 +158,7 @@ impl Service {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
             log,
             fan_out: FanOut::default(),
+            stuck_entries: StuckEntries::default(),
             verifier,
             certificates: Arc::new(CertificateVerdicts::new()),
             audit,

@@ -3,6 +3,7 @@
 //! - [`fan_out`]: takes the log's news and puts each item into the mailboxes of the streams that want it.
 //! - [`stream`]: one task and one struct for each stream: replay out of the log, then live out of the mailbox.
 //! - [`window`]: what a device has been sent and has not acknowledged, bounded.
+//! - [`stuck`]: what devices keep failing on, counted over their streams.
 //!
 //! A mailbox is a hint, the log is the truth: a stream that misses a hint, or whose window is full, reads the log from where it
 //! stands. So nothing is ever skipped.
@@ -10,6 +11,7 @@
 pub(crate) mod fan_out;
 mod follow;
 mod stream;
+pub(crate) mod stuck;
 mod window;
 
 use std::sync::Arc;

@@ -33,6 +33,8 @@ pub const UNARCHIVED: &str = "valise.log.unarchived";
 pub const UNUSABLE: &str = "valise.log.unusable_partitions";
 /// Counter: reports of members that an accepted commit cannot be processed, by [`FAULT`]; each device counts once for each commit.
 pub const COMMIT_REPORTS: &str = "valise.log.commit_reports";
+/// Counter: entries that a device was sent again and again, on one stream after the other, without an acknowledgement; each once.
+pub const STUCK_ENTRIES: &str = "valise.stream.stuck_entries";
 /// Counter: groups that an administrator has ended, to go on under a new id.
 pub const RESETS: &str = "valise.log.resets";
 

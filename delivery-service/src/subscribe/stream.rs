@@ -25,6 +25,7 @@ use self::inbox::Inbox;
 use super::Subscriber;
 use super::fan_out::{Letter, Mailbox};
 use super::follow::{Followed, Start};
+use super::stuck;
 use super::window::Window;
 use crate::grpc;
 use crate::log::Entry;
@@ -77,6 +78,9 @@ pub(super) struct DeviceStream {
 
 impl Drop for DeviceStream {
     fn drop(&mut self) {
+        for (group, position) in self.count_unacknowledged() {
+            stuck::report(self.subscriber.device, group, position);
+        }
         self.delivery
             .fan_out
             .close(&self.mailbox, self.groups.keys().copied());
@@ -376,6 +380,20 @@ impl DeviceStream {
             return Err(Reason::TokenExpired.into());
         }
         Ok(())
+    }
+
+    /// What this stream sent in vain, now that it ends, is counted. These are the entries that the device has failed on too often.
+    fn count_unacknowledged(&self) -> Vec<(GroupId, Position)> {
+        let count = |(group, followed): (&GroupId, &Followed)| {
+            let stuck = self.delivery.stuck_entries.stream_ended(
+                self.subscriber.device,
+                *group,
+                followed.acknowledged,
+                followed.unacknowledged.first(),
+            );
+            stuck.map(|position| (*group, position))
+        };
+        self.groups.iter().filter_map(count).collect()
     }
 
     async fn watch(&mut self) -> Result<(), Refusal> {

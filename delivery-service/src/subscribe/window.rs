@@ -10,6 +10,13 @@ pub(crate) struct Unacknowledged {
     sent: VecDeque<(Position, usize)>,
 }
 
+impl Unacknowledged {
+    /// The first of them.
+    pub(crate) fn first(&self) -> Option<Position> {
+        self.sent.front().map(|(position, _)| *position)
+    }
+}
+
 /// How much of all groups together may be under way.
 #[derive(Debug)]
 pub(crate) struct Window {

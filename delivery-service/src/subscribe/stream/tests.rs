@@ -23,6 +23,7 @@ use crate::log::conformance::{accept, device, group, message, user};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{News, Notice, OrderedLog};
 use crate::subscribe::fan_out::FanOut;
+use crate::subscribe::stuck::{REDELIVERIES, StuckEntries};
 use crate::suites::Suites;
 
 /// How long the stream's token lives.
@@ -110,6 +111,7 @@ impl Scene {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
             log,
             fan_out: FanOut::default(),
+            stuck_entries: StuckEntries::default(),
             verifier,
             certificates: Arc::new(CertificateVerdicts::new()),
             audit: AuditLink { channel, tokens },
@@ -368,4 +370,20 @@ async fn a_reader_that_acknowledges_nothing_is_slow() {
     assert_eq!(scene.entries(), [2]);
     let ended = scene.stream.watch().await.unwrap_err();
     assert_eq!(ended.reason, Reason::SlowReader);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_sent_again_and_again_is_found_once() {
+    let mut scene = Scene::new(Clock::system()).await;
+    scene.behind(&["one", "two"]).await;
+    for _ in 0..REDELIVERIES {
+        scene.pump().await.unwrap();
+        assert_eq!(scene.entries(), [1, 2]);
+        scene.come_back().await;
+    }
+    scene.pump().await.unwrap();
+    assert_eq!(scene.stream.count_unacknowledged(), [(scene.group, Position(1))]);
+    scene.come_back().await;
+    scene.pump().await.unwrap();
+    assert!(scene.stream.count_unacknowledged().is_empty());
 }
