@@ -7,7 +7,7 @@ mod say;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -185,13 +185,16 @@ impl DeviceStream {
 
     /// Follow first, then read: what comes in between is in the mailbox, and dropped if it was read.
     async fn add_groups(&mut self, cursors: &[wire::GroupCursor]) -> Result<(), Refusal> {
-        if self.groups.len() + cursors.len() > self.delivery.limits.groups_per_device {
-            return Err(Refusal::too_large(
-                "groups",
-                self.delivery.limits.groups_per_device,
-            ));
-        }
         let starts = cursors.iter().map(Start::read).collect::<Result<Vec<_>, _>>()?;
+        let added: HashSet<GroupId> = starts
+            .iter()
+            .map(|start| start.group)
+            .filter(|group| !self.groups.contains_key(group))
+            .collect();
+        let most = self.delivery.limits.groups_per_device;
+        if cursors.len() > most || self.groups.len() + added.len() > most {
+            return Err(Refusal::too_large("groups", most));
+        }
         let mut target = self.target.take().unwrap_or_default();
         for start in starts {
             self.drop_group(start.group);

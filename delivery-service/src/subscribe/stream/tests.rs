@@ -387,3 +387,18 @@ async fn an_entry_that_is_sent_again_and_again_is_found_once() {
     scene.pump().await.unwrap();
     assert!(scene.stream.count_unacknowledged().is_empty());
 }
+
+#[tokio::test]
+async fn a_group_counts_once_however_often_it_is_named() {
+    let limits = Limits {
+        groups_per_device: 1,
+        ..Limits::default()
+    };
+    let mut scene = Scene::with(Clock::system(), limits, 64).await;
+    scene.follow(scene.group).await.unwrap();
+    let other = group(&*scene.delivery.log, scene.alice).await;
+    let refused = scene.follow(other).await.unwrap_err();
+    assert_eq!(refused, Refusal::too_large("groups", 1));
+    scene.stream.drop_group(scene.group);
+    scene.follow(other).await.unwrap();
+}
