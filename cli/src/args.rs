@@ -490,6 +490,7 @@ impl UpArgs {
             domain,
             cipher_suites: (!suites.is_empty())
                 .then(|| suites.iter().map(|suite| suite.number() as u16).collect()),
+            delivery_limits: valise_delivery_service::Limits::default(),
             clock: Clock::system(),
         })
     }

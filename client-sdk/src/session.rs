@@ -54,6 +54,8 @@ pub(crate) struct Session {
     resets: Notify,
     /// Some message expires.
     expiring: Notify,
+    /// Groups that are not on the stream are to be read now.
+    read_others: Notify,
     /// One publishes at a time. When somebody last did, in seconds since 1970-01-01 UTC.
     publishing: tokio::sync::Mutex<Option<u64>>,
     /// One sees to keys at a time.
@@ -109,6 +111,7 @@ impl Session {
             regressed: Notify::new(),
             resets: Notify::new(),
             expiring: Notify::new(),
+            read_others: Notify::new(),
             publishing: tokio::sync::Mutex::new(None),
             tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),

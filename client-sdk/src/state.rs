@@ -272,7 +272,8 @@ pub enum Connection {
     },
     /// It reads what it missed.
     CatchingUp,
-    /// Everything that it missed is applied, and news arrive as they happen.
+    /// Everything that it missed is applied, and news arrive as they happen. Of a device in more groups than the service takes on a stream this is
+    /// so for those with the latest news; the others are read every few minutes, and by [`Client::synced`](crate::Client::synced).
     Live,
 }
 

@@ -40,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/7_limits.sql"),
     include_str!("store/8_resets.sql"),
     include_str!("store/9_group_time.sql"),
+    include_str!("store/10_group_limit.sql"),
 ];
 
 /// An open store.

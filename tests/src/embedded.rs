@@ -15,29 +15,46 @@ const DOMAIN: &str = "valise.example";
 /// Services with new data, and an administrator.
 pub struct Services {
     folder: TempDir,
+    up: UpOptions,
     embedded: Embedded,
-    clock: Clock,
     hands: ManualClock,
 }
 
 impl Services {
     /// Starts them, and enrols the administrator.
     pub async fn start() -> (Self, Town) {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut UpOptions)) -> (Self, Town) {
         let folder = tempfile::tempdir().unwrap();
         let (clock, hands) = Clock::movable();
         let mut up = UpOptions::new(folder.path().join("data")).unwrap();
-        up.clock = clock.clone();
-        let embedded = Embedded::start(up).await.unwrap();
+        up.clock = clock;
+        change(&mut up);
+        let embedded = Embedded::start(up.clone()).await.unwrap();
         let services = Self {
             folder,
+            up,
             embedded,
-            clock,
             hands,
         };
         let code = services.embedded.administrator_enrolment_code().unwrap();
         let url = services.url();
         let town = Town::at_with(url.into(), code, DOMAIN, services.options(1)).await;
         (services, town)
+    }
+
+    /// Ends them, and starts them again at the same address with the same data and other settings.
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut UpOptions)) -> Self {
+        self.up.listen = self.embedded.address();
+        change(&mut self.up);
+        self.embedded.stop().await;
+        Self {
+            embedded: Embedded::start(self.up.clone()).await.unwrap(),
+            ..self
+        }
     }
 
     /// Where they answer, `http://127.0.0.1:port`.
@@ -53,7 +70,7 @@ impl Services {
     /// For devices that go by the same clock, with so many one-time key packages in stock.
     pub fn options(&self, one_time: usize) -> Options {
         let mut options = options(one_time);
-        options.clock = self.clock.clone();
+        options.clock = self.up.clock.clone();
         options
     }
 

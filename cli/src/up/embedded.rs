@@ -36,6 +36,8 @@ pub struct Options {
     pub user: UserId,
     /// MLS cipher suites that new groups may have, best first; `None` for all that the services know.
     pub cipher_suites: Option<Vec<u16>>,
+    /// Limits of what clients may do at the delivery service.
+    pub delivery_limits: delivery::Limits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -51,6 +53,7 @@ impl Options {
             administrator: user("admin@valise.example")?,
             user: user("alice@valise.example")?,
             cipher_suites: None,
+            delivery_limits: delivery::Limits::default(),
             clock: Clock::system(),
         })
     }

@@ -110,6 +110,7 @@ impl Services {
             p256_key_file: Some(data.key_file(DELIVERY, KeyKind::P256)),
             p256_chain_file: Some(data.chain_file(DELIVERY, KeyKind::P256)),
             cipher_suites: options.cipher_suites.clone(),
+            limits: options.delivery_limits,
             ..delivery::Config::new(
                 data.file("delivery.db"),
                 data.key_file(DELIVERY, KeyKind::Ed25519),

@@ -60,6 +60,8 @@ pub(crate) enum Follow {
     Drop(GroupId),
     /// The service has entries of this group that have not come yet.
     CatchUp(GroupId),
+    /// The service has accepted something for this group: where it is on the stream, that comes by itself.
+    Accepted(GroupId),
 }
 
 /// For the client's other tasks.

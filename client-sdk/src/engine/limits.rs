@@ -21,7 +21,7 @@ impl Engine {
         let retention = seconds(parameters.retention, self.device.retention);
         let entry_copies = seconds(parameters.entry_copies, self.device.entry_copies);
         if let Some(limits) = &parameters.limits {
-            self.db.put_message_limit(limits.max_message_bytes)?;
+            self.db.put_limits(limits)?;
         }
         self.db.put_keeping(retention, entry_copies)?;
         self.device.retention = retention;

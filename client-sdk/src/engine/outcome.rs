@@ -21,6 +21,8 @@ impl Engine {
         let Some(row) = self.current(intent, key)? else {
             return Ok(());
         };
+        // A receiver that is gone belongs to a client that is being closed.
+        let _ = self.outlets.follows.send(Follow::Accepted(row.group));
         if self.is_settling(&row)? {
             return self.transaction(|engine| engine.settle_accepted(&row, position, epoch));
         }

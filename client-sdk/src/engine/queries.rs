@@ -1,5 +1,7 @@
 //! What the app and the other tasks ask.
 
+use std::collections::BTreeSet;
+
 use openmls::prelude::Ciphersuite;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, Position};
@@ -12,7 +14,12 @@ use crate::{CipherSuite, Error, Event, EventId, GroupState, GroupStatus, Member}
 
 /// Where the device stands in all its logs.
 pub(crate) struct Cursors {
+    /// Of the groups that go onto the stream.
     pub(crate) groups: Vec<wire::GroupCursor>,
+    /// The other groups, for which there is no room on it.
+    pub(crate) others: BTreeSet<GroupId>,
+    /// Most groups that the service takes on the stream.
+    pub(crate) most: usize,
     pub(crate) inbox: u64,
 }
 
@@ -113,15 +120,18 @@ impl Engine {
     }
 
     pub(crate) fn cursors(&mut self) -> Result<Cursors, Error> {
-        let groups = self
-            .db
-            .groups()?
+        let most = self.db.group_limit()?.unwrap_or(usize::MAX);
+        let mut rows = self.db.groups_by_activity()?;
+        rows.retain(|group| group.status.is_followed());
+        let others = rows.split_off(most.min(rows.len()));
+        let groups = rows
             .into_iter()
-            .filter(|group| group.status.is_followed())
             .map(|group| cursor(group.id, group.position, &group.entry_id))
             .collect();
         Ok(Cursors {
             groups,
+            others: others.into_iter().map(|group| group.id).collect(),
+            most,
             inbox: self.db.inbox_cursor()?,
         })
     }

@@ -118,7 +118,7 @@ pub(super) async fn complete(
         kill_point::reached(FETCH, Step::BeforeApplied);
         db.put_enrolled(&enrolled)?;
         if let Some(limits) = parameters.limits {
-            db.put_message_limit(limits.max_message_bytes)?;
+            db.put_limits(&limits)?;
         }
         kill_point::reached(FETCH, Step::Applied);
     }

@@ -1,5 +1,7 @@
 //! The device's stream: what it brings goes to the engine, in order; what is durable is acknowledged.
 
+mod others;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use valise_proto::delivery::v1::subscribe_request::Message as Out;
 use valise_proto::delivery::v1::subscribe_response::Message as In;
 use valise_proto::{GroupId, Position, Reason, Refusal};
 
-use super::Session;
+use self::others::Others;
+use super::{Session, limits};
 use crate::engine::{Applied, Arrival, Engine, Follow};
 use crate::progress::Report;
 use crate::transport::{Backoff, Failure};
@@ -38,6 +41,8 @@ enum End {
     Refused(Reason),
     /// A new stream will do.
     Again,
+    /// The service takes fewer groups on a stream than this device thought.
+    TooManyGroups,
     /// The server cannot be reached, or the store not be written.
     Lost,
     /// The client is closed.
@@ -52,6 +57,7 @@ impl From<Failure> for End {
                 Self::Refused(reason)
             }
             Some(Reason::SlowReader | Reason::TokenExpired) => Self::Again,
+            Some(Reason::MessageTooLarge) => Self::TooManyGroups,
             _ => Self::Lost,
         }
     }
@@ -90,6 +96,13 @@ pub(super) async fn run(session: Arc<Session>, mut follows: mpsc::UnboundedRecei
                 return;
             }
             End::Refused(reason) => (OfflineReason::Refused(reason), AFTER_REFUSAL),
+            End::TooManyGroups => {
+                // The next stream has as many as it says now.
+                if let Err(error) = limits::ask(&session).await {
+                    tracing::warn!(%error, "how many groups the service takes is not known");
+                }
+                (OfflineReason::Unreachable, backoff.step())
+            }
             End::Again | End::Lost => (OfflineReason::Unreachable, backoff.step()),
         };
         session.go_offline(reason);
@@ -106,7 +119,10 @@ impl Session {
 struct Stream<'a> {
     session: &'a Session,
     out: mpsc::Sender<wire::SubscribeRequest>,
+    /// The groups that are on the stream: at most so many.
     followed: HashSet<GroupId>,
+    most: usize,
+    others: Others,
     arrivals: Vec<Arrival>,
     /// Of what was missed, until it is caught up with.
     catching_up: Option<Report<'a>>,
@@ -125,6 +141,8 @@ impl<'a> Stream<'a> {
             session,
             out,
             followed: cursors.groups.iter().filter_map(group_of).collect(),
+            most: cursors.most,
+            others: Others::new(cursors.others),
             arrivals: Vec::new(),
             catching_up: Some(session.long_work.begin(Work::CatchingUp, None)),
         };
@@ -148,7 +166,9 @@ impl<'a> Stream<'a> {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_ends = Instant::now() + self.token_time();
         let mut heard = Instant::now();
+        let session = self.session;
         loop {
+            let has_others = !self.others.is_empty();
             tokio::select! {
                 message = incoming.message() => {
                     heard = Instant::now();
@@ -159,6 +179,15 @@ impl<'a> Stream<'a> {
                     Some(follow) => self.change(follow).await?,
                     None => return Err(End::Closed),
                 },
+                () = std::future::ready(()), if self.others.any_due() => {
+                    self.read_other().await?;
+                    // What the stream has brought meanwhile was not looked at.
+                    heard = Instant::now();
+                }
+                () = session.read_others.notified(), if has_others => self.others.look(),
+                () = tokio::time::sleep_until(self.others.next_look), if has_others && self.catching_up.is_none() => {
+                    self.others.look();
+                }
                 _ = heartbeat.tick() => self.say(Out::Heartbeat(wire::Heartbeat {})).await?,
                 () = tokio::time::sleep_until(token_ends) => {
                     let access_token = self.session.transport.tokens_get().await?;
@@ -362,16 +391,40 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Reads one of the groups that are not on the stream. Where that fails, it is read with the next look; the stream goes on.
+    async fn read_other(&mut self) -> Result<(), End> {
+        let Some(group) = self.others.next_due() else {
+            return Ok(());
+        };
+        match self.catch_up(group).await {
+            Err(End::Again | End::Lost) => {
+                tracing::warn!(%group, "a group that is not on the stream could not be read");
+                Ok(())
+            }
+            read => read,
+        }
+    }
+
     async fn change(&mut self, follow: Follow) -> Result<(), End> {
         match follow {
             Follow::CatchUp(group) => self.catch_up(group).await,
+            Follow::Accepted(group) => {
+                self.others.has_news(group);
+                Ok(())
+            }
             Follow::Add(cursor) => {
                 let Some(group) = group_of(&cursor) else {
                     return Ok(());
                 };
-                if !self.followed.insert(group) {
+                if self.followed.contains(&group) {
                     return Ok(());
                 }
+                if self.followed.len() >= self.most {
+                    self.others.add(group);
+                    return Ok(());
+                }
+                self.others.remove(group);
+                self.followed.insert(group);
                 self.say(Out::ChangeGroups(wire::ChangeGroups {
                     add: vec![cursor],
                     drop_group_ids: Vec::new(),
@@ -379,6 +432,7 @@ impl<'a> Stream<'a> {
                 .await
             }
             Follow::Drop(group) => {
+                self.others.remove(group);
                 if !self.followed.remove(&group) {
                     return Ok(());
                 }

@@ -13,6 +13,7 @@ impl Session {
     pub(crate) async fn synced(&self) -> Result<(), Error> {
         self.live().await?;
         let targets = self.targets().await?;
+        self.read_others.notify_one();
         let mut progress = self.progress.clone();
         loop {
             progress.borrow_and_update();

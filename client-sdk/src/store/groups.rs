@@ -53,6 +53,14 @@ impl Database {
         Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
     }
 
+    /// All, that with the newest applied entry first; of those without one the newest.
+    pub(crate) fn groups_by_activity(&self) -> Result<Vec<GroupRow>, Error> {
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM groups ORDER BY accepted_at DESC, number DESC"
+        ))?;
+        Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
+    }
+
     /// A new group; a removed one of the same id makes way for it.
     pub(crate) fn put_group(&self, group: &GroupRow) -> Result<(), Error> {
         self.connection.execute(

@@ -1,5 +1,6 @@
 //! What is too large for the service.
 
+use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::{GetParametersResponse, Limits};
 
 use super::*;
@@ -80,4 +81,36 @@ fn for_how_long_entries_and_copies_are_kept_is_learnt_again() {
     bob.engine.adopt_parameters(&limits(8192)).unwrap();
     let kept = (bob.engine.device.retention, bob.engine.device.entry_copies);
     assert_eq!(kept, (7200, 0));
+}
+
+#[test]
+fn a_stream_has_no_more_groups_than_the_service_takes_the_most_active_first() {
+    let world = World::new();
+    let mut alice = world.person("alice");
+    let mut logs: Vec<_> = (0..3).map(|_| alice.create_group("")).collect();
+    alice.send(logs[0].group, "one");
+    logs[0].accept_all(&mut alice);
+    logs[0].deliver(&mut alice);
+    let ids: Vec<_> = logs.iter().map(|log| log.group).collect();
+    let split = |alice: &mut Person| {
+        let cursors = alice.engine.cursors().unwrap();
+        let group = |cursor: &wire::GroupCursor| GroupId::try_from(&*cursor.group_id).unwrap();
+        let on_stream: Vec<_> = cursors.groups.iter().map(group).collect();
+        let others: Vec<_> = cursors.others.into_iter().collect();
+        (on_stream, others)
+    };
+    // Nobody has said how many there may be.
+    assert_eq!(split(&mut alice), (vec![ids[0], ids[2], ids[1]], vec![]));
+    let two = GetParametersResponse {
+        limits: Some(Limits {
+            max_groups_per_device: 2,
+            ..Limits::default()
+        }),
+        ..GetParametersResponse::default()
+    };
+    alice.engine.adopt_parameters(&two).unwrap();
+    assert_eq!(split(&mut alice), (vec![ids[0], ids[2]], vec![ids[1]]));
+    // A service that says nothing of it changes nothing.
+    alice.engine.adopt_parameters(&limits(8192)).unwrap();
+    assert_eq!(split(&mut alice), (vec![ids[0], ids[2]], vec![ids[1]]));
 }
