@@ -9,6 +9,7 @@ mod listed;
 mod regressed;
 mod rejoin;
 mod reset;
+mod scrub;
 mod stock;
 mod subscribe;
 mod synced;
@@ -56,6 +57,8 @@ pub(crate) struct Session {
     expiring: Notify,
     /// Groups that are not on the stream are to be read now.
     read_others: Notify,
+    /// Deleted secrets are in the store's write-ahead log.
+    scrubbing: Notify,
     /// One publishes at a time. When somebody last did, in seconds since 1970-01-01 UTC.
     publishing: tokio::sync::Mutex<Option<u64>>,
     /// One sees to keys at a time.
@@ -112,6 +115,7 @@ impl Session {
             resets: Notify::new(),
             expiring: Notify::new(),
             read_others: Notify::new(),
+            scrubbing: Notify::new(),
             publishing: tokio::sync::Mutex::new(None),
             tending: tokio::sync::Mutex::new(()),
             shutdown: CancellationToken::new(),
@@ -127,6 +131,7 @@ impl Session {
         session.spawn(regressed::run(Arc::clone(&session)));
         session.spawn(reset::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
+        session.spawn(scrub::run(Arc::clone(&session)));
         session.spawn(upkeep::run(Arc::clone(&session)));
         session.spawn(uninvited::run(Arc::clone(&session)));
         Ok(session)

@@ -10,6 +10,8 @@ mod intents;
 mod key_packages;
 mod key_updates;
 mod limits;
+#[cfg(test)]
+pub(crate) mod remains;
 mod resets;
 
 use std::path::Path;
@@ -155,6 +157,7 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
 mod tests {
     use valise_device_certificate::KeyKind;
 
+    use super::remains::Secrets;
     use super::*;
 
     fn file() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -261,35 +264,6 @@ mod tests {
         assert_eq!(kept, 7);
     }
 
-    /// Every value of openmls's tables: keys and ratchets.
-    fn secrets(connection: &Connection) -> Vec<Vec<u8>> {
-        let mut tables = connection
-            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'openmls%'")
-            .unwrap();
-        let tables: Vec<String> = tables
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
-        let mut secrets = Vec::new();
-        for table in tables {
-            let mut rows = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
-            let columns = rows.column_count();
-            let mut rows = rows.query([]).unwrap();
-            while let Some(row) = rows.next().unwrap() {
-                for column in 0..columns {
-                    if let rusqlite::types::Value::Blob(blob) = row.get(column).unwrap() {
-                        // The middle of a key package's or a tree's bytes is its own; ids and short keys may be elsewhere too.
-                        if blob.len() > 256 {
-                            secrets.push(blob[blob.len() / 2..blob.len() / 2 + 64].to_vec());
-                        }
-                    }
-                }
-            }
-        }
-        secrets
-    }
-
     /// The file is not encrypted here: what it holds must be gone all the same.
     #[test]
     fn deleted_secrets_are_gone_from_the_file() {
@@ -297,14 +271,10 @@ mod tests {
         use openmls_traits::storage::StorageProvider as _;
 
         let (directory, path) = file();
-        let mut connection = Connection::open(&path).unwrap();
-        take(&connection).unwrap();
-        set_up(&mut connection).unwrap();
-        let database = Database { connection };
+        let database = Database::open_in_clear(&path).unwrap();
         let signer = crate::mls::new_signer(&database.connection, KeyKind::Ed25519).unwrap();
         let crypto = openmls_rust_crypto::RustCrypto::default();
         let provider = crate::mls::Provider::new(&crypto, &database.connection);
-        let others = secrets(&database.connection);
         let credential = CredentialWithKey {
             credential: valise_group_rules::credential(&[vec![5; 600]]),
             signature_key: signer.public().into(),
@@ -313,27 +283,16 @@ mod tests {
             .leaf_node_capabilities(valise_group_rules::capabilities())
             .build(valise_group_rules::suites()[0], &provider, &signer, credential)
             .unwrap();
-        let mut secrets = secrets(&database.connection);
-        secrets.retain(|secret| !others.contains(secret));
-        assert!(!secrets.is_empty());
+        let secrets = Secrets::of(&database);
         database.scrub().unwrap();
-        let found = |secrets: &[Vec<u8>]| {
-            let mut found = 0;
-            for entry in std::fs::read_dir(directory.path()).unwrap() {
-                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-                found += secrets
-                    .iter()
-                    .filter(|secret| bytes.windows(secret.len()).any(|window| window == *secret))
-                    .count();
-            }
-            found
-        };
-        assert_eq!(found(&secrets), secrets.len());
+        assert!(secrets.are_in(directory.path()));
         let reference = bundle.key_package().hash_ref(&crypto).unwrap();
         crate::mls::Storage::new(&database.connection)
             .delete_key_package(&reference)
             .unwrap();
         database.scrub().unwrap();
-        assert_eq!(found(&secrets), 0);
+        let deleted = secrets.deleted(&database);
+        assert!(!deleted.is_empty());
+        assert_eq!(deleted.count_in(directory.path()), 0);
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Effect {
     Follow(Follow),
     Chore(Chore),
     Event(EventId),
+    /// Keys that nobody needs any more were deleted: the write-ahead log is emptied before anything else is done.
+    Scrub,
 }
 
 /// For the uploader.
@@ -90,6 +92,8 @@ pub(crate) enum Chore {
     TopUp,
     /// Some message expires, perhaps before all others.
     Expire,
+    /// Secrets were deleted: the store's write-ahead log is to be emptied soon.
+    Scrub,
 }
 
 /// Where effects go.
@@ -157,6 +161,12 @@ impl Engine {
                 Effect::Follow(follow) => drop(self.outlets.follows.send(follow)),
                 Effect::Chore(chore) => drop(self.outlets.chores.send(chore)),
                 Effect::Event(id) => drop(self.outlets.newest_event.send_replace(id)),
+                Effect::Scrub => {
+                    if let Err(error) = self.scrub() {
+                        // The change itself is durable, and upkeep tries again.
+                        tracing::warn!(%error, "the store's write-ahead log could not be emptied");
+                    }
+                }
             }
         }
         self.outlets.progress.send_modify(|count| *count += 1);

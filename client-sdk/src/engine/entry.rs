@@ -307,6 +307,8 @@ impl Engine {
         self.awaiting_proposal.remove(&group);
         self.ephemeral.remove(&group);
         self.db.reset_ephemerals(group)?;
+        // The secrets of the epoch before are deleted.
+        self.effects.push(Effect::Chore(Chore::Scrub));
         Ok(())
     }
 }

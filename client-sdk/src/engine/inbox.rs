@@ -302,6 +302,7 @@ impl Engine {
         self.db.put_status(group, GroupStatus::Removed)?;
         self.db.delete_copies(group)?;
         self.effects.push(Effect::Follow(Follow::Drop(group)));
+        self.effects.push(Effect::Scrub);
         self.fail_all(group, GroupStatus::Removed)
     }
 

@@ -243,6 +243,8 @@ impl Engine {
             self.db.forget_key_package(&reference)?;
         }
         self.plan_first_update(group)?;
+        // The key package's private keys are deleted.
+        self.effects.push(Effect::Chore(Chore::Scrub));
         self.compare_group_info_soon(group)?;
         self.effects.push(Effect::Follow(Follow::Add(cursor(
             group,

@@ -93,6 +93,7 @@ impl Engine {
         self.db.put_status(group, GroupStatus::Reset)?;
         self.fail_all(group, GroupStatus::Reset)?;
         self.effects.push(Effect::Follow(Follow::Drop(group)));
+        self.effects.push(Effect::Scrub);
         let at = self.options.clock.unix_millis();
         let successor = reset.successor;
         self.emit(group, row.position, at, &EventKind::GroupReset { successor })?;

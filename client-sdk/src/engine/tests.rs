@@ -17,6 +17,7 @@ mod regressed;
 mod rejoin;
 mod reset;
 mod roles;
+mod secrets;
 mod store_faults;
 mod upkeep;
 mod welcomes;

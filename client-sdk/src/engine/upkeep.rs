@@ -68,8 +68,13 @@ impl Engine {
                 key_packages: engine.db.key_packages_outdated()?,
             })
         })?;
-        self.db.scrub()?;
+        self.scrub()?;
         Ok(due)
+    }
+
+    /// Empties the store's write-ahead log, where deleted secrets still are (RFC 9420 §9.2).
+    pub(crate) fn scrub(&mut self) -> Result<(), Error> {
+        self.db.scrub()
     }
 
     fn queue_update(&mut self, group: GroupId) -> Result<(), Error> {

@@ -26,6 +26,7 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
             Chore::Regressed => session.regressed.notify_one(),
             Chore::FollowReset => session.resets.notify_one(),
             Chore::Expire => session.expiring.notify_one(),
+            Chore::Scrub => session.scrubbing.notify_one(),
             Chore::CommitProposals { group, epoch, after } => {
                 let engine = session.engine.clone();
                 session.spawn(async move {

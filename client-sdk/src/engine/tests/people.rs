@@ -112,7 +112,11 @@ impl World {
 
     /// Enrols a device of `name@a.example`.
     pub(super) fn person_in(&self, name: &str, store: &Store) -> Person {
-        let db = Database::open(store).unwrap();
+        self.person_with(name, Database::open(store).unwrap())
+    }
+
+    /// The same, with a store that is open.
+    pub(super) fn person_with(&self, name: &str, db: Database) -> Person {
         let signer = crate::mls::new_signer(&db.connection, KeyKind::Ed25519).unwrap();
         db.put_new_device(&Servers::one("http://127.0.0.1:1"), signer.public())
             .unwrap();

@@ -501,7 +501,12 @@ impl<'a> Machine<'a> {
                     }
                 }
                 Chore::Report { position, .. } => panic!("device {by} reports the commit at {position}"),
-                Chore::Rejoin | Chore::Regressed | Chore::FollowReset | Chore::TopUp | Chore::Expire => {}
+                Chore::Rejoin
+                | Chore::Regressed
+                | Chore::FollowReset
+                | Chore::TopUp
+                | Chore::Expire
+                | Chore::Scrub => {}
             }
         }
     }
