@@ -105,12 +105,16 @@ mod present {
     const RECEIVED: &[Step] = &[Step::BeforeApplied, Step::Applied, Step::Acknowledged];
     /// A call whose answer is stored.
     const CALLED: &[Step] = &[Step::Sending, Step::Answered, Step::BeforeApplied, Step::Applied];
+    /// Something that is only stored: what becomes of it is another operation.
+    const STORED: &[Step] = &[Step::BeforeStored, Step::Stored];
+    /// Something that is done on the device alone.
+    const APPLIED: &[Step] = &[Step::BeforeApplied, Step::Applied];
 
     /// All operations, and the steps that each goes through.
     const POINTS: &[(&str, &[Step])] = &[
         ("enrol", ANSWERED),
         ("fetch_parameters", CALLED),
-        ("make_key_packages", &[Step::BeforeStored, Step::Stored]),
+        ("make_key_packages", STORED),
         ("publish_key_packages", ANSWERED),
         ("create", ANSWERED),
         ("send", ECHOED),
@@ -124,15 +128,31 @@ mod present {
         ("self_update", ECHOED),
         ("commit_proposals", ECHOED),
         ("join", RECEIVED),
+        ("join_last_resort", RECEIVED),
         ("receive_message", RECEIVED),
         ("receive_proposal", RECEIVED),
         ("receive_commit", RECEIVED),
-        ("confirm", &[Step::BeforeApplied, Step::Applied]),
-        ("wish_rejoin", &[Step::BeforeStored, Step::Stored]),
+        ("confirm", APPLIED),
+        ("expire", APPLIED),
+        ("remove_message", APPLIED),
+        ("wish_rejoin", STORED),
+        ("settle", APPLIED),
         ("rejoin", ANSWERED),
+        ("follow_reset", RECEIVED),
+        (
+            "make_successor",
+            &[
+                Step::BeforeStored,
+                Step::Stored,
+                Step::BeforeApplied,
+                Step::Applied,
+            ],
+        ),
+        ("add_others", CALLED),
+        ("evict_stale", STORED),
         ("renew_certificate", CALLED),
         ("replace_key_packages", CALLED),
-        ("change_store_key", &[Step::BeforeApplied, Step::Applied]),
+        ("change_store_key", APPLIED),
     ];
 
     /// A step of an operation; as text, `send/before-stored`.

@@ -10,7 +10,7 @@ use super::effects::{Chore, Effect};
 use super::intents::Operation;
 use crate::history::HistoryMessage;
 use crate::store::{Failure, IntentId, MessageNumber, MessagePlace as Place, Named, NewMessage};
-use crate::{Content, Error, EventId, EventKind, Expiry, Kind, MessageId, Peer, ReceiptStatus};
+use crate::{Content, Error, EventId, EventKind, Expiry, Kind, MessageId, Peer, ReceiptStatus, kill_point};
 
 /// A message that came with an entry of the log.
 struct Heard<'a> {
@@ -295,6 +295,7 @@ impl Engine {
         let expired = self.db.expired_messages(now)?;
         if !expired.is_empty() {
             self.transaction(|engine| {
+                kill_point::applying("expire");
                 expired
                     .into_iter()
                     .try_for_each(|message| engine.db.remove_message(message))
@@ -352,9 +353,13 @@ impl Engine {
     }
 
     pub(crate) fn remove_message(&mut self, group: GroupId, id: MessageId) -> Result<bool, Error> {
-        self.transaction(|engine| match engine.db.message_number(group, id)? {
-            Some(message) => engine.db.remove_message(message).map(|()| true),
-            None => Ok(false),
+        self.transaction(|engine| {
+            let Some(message) = engine.db.message_number(group, id)? else {
+                return Ok(false);
+            };
+            kill_point::applying("remove_message");
+            engine.db.remove_message(message)?;
+            Ok(true)
         })
     }
 }

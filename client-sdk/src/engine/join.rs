@@ -235,6 +235,7 @@ impl Engine {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }
         if last_resort {
+            kill_point::applying("join_last_resort");
             // Others may have been welcomed with the same key: new ones at once, and another package (RFC 9420 §16.8).
             self.queue(group, &Operation::SelfUpdate, true)?;
             self.make_key_package(suite, true)?;

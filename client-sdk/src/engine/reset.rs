@@ -31,7 +31,7 @@ use super::live;
 use super::outcome::cause;
 use crate::mls::{Provider, build_external_commit, judge_joined_context, proposed_removals};
 use crate::store::{GroupRow, IntentRow, Known, OldGroup, ResetRow, ResetStep};
-use crate::{Error, EventKind, GroupStatus, Peer};
+use crate::{Error, EventKind, GroupStatus, Peer, kill_point};
 
 const DOING: &str = "following a reset";
 
@@ -84,6 +84,7 @@ impl Engine {
 
     fn end_group(&mut self, row: &GroupRow, reset: &ResetRow, read: bool) -> Result<(), Error> {
         let group = row.id;
+        kill_point::applying("follow_reset");
         let old = self.remember(row, read && row.status.is_followed())?;
         live::delete(&mut self.live, &self.db, group)?;
         self.db.delete_chain(group)?;
@@ -191,6 +192,7 @@ impl Engine {
             let roles = Roles::from_bytes(&old.roles)?;
             let sender = engine.device.external_sender.clone();
             let config = successor_config(suite, sender, &roles, lifetime)?;
+            kill_point::storing("make_successor");
             engine.db.put_reset_step(group, ResetStep::Creating, Some(&old))?;
             engine.make_group(reset.successor, &old.name, suite, &config, None)
         })
@@ -261,6 +263,7 @@ impl Engine {
         let Some(reset) = self.db.reset_before(group)? else {
             return Ok(());
         };
+        kill_point::applying("make_successor");
         self.db.put_reset_step(reset.group, ResetStep::Adding, None)?;
         let at = self.options.clock.unix_millis();
         let by = self.device.peer();
@@ -336,6 +339,7 @@ impl Engine {
             let Some(reset) = engine.db.reset(group)? else {
                 return Ok(());
             };
+            kill_point::applying("add_others");
             engine.db.put_reset_step(group, ResetStep::Done, None)?;
             let Some(cause) = failed else {
                 return Ok(());

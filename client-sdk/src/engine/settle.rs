@@ -9,7 +9,7 @@ use super::effects::{Chore, Effect};
 use super::intents::{Operation, Outcome};
 use super::rejoin::plain;
 use crate::store::IntentRow;
-use crate::{Error, GroupStatus, Sent};
+use crate::{Error, GroupStatus, Sent, kill_point};
 
 impl Engine {
     /// Is this request one of a group that is being left behind?
@@ -26,6 +26,7 @@ impl Engine {
         epoch: Epoch,
     ) -> Result<(), Error> {
         let group = intent.group;
+        kill_point::applying("settle");
         match Operation::from_row(intent)? {
             Operation::Send { payload } | Operation::Rename { payload } => {
                 self.db.delete_intent(intent.id)?;
@@ -60,6 +61,7 @@ impl Engine {
 
     /// The log does not have it, so it goes back into the queue; unless it is itself at fault.
     pub(super) fn settle_refused(&mut self, intent: &IntentRow, refusal: Refusal) -> Result<(), Error> {
+        kill_point::applying("settle");
         match refusal.reason {
             // Nobody can say before the log is repaired.
             Reason::LogRegressed => {

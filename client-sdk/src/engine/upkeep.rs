@@ -132,6 +132,7 @@ impl Engine {
             return Ok(());
         }
         tracing::info!(%group, count = devices.len(), "stale members are removed");
+        kill_point::storing("evict_stale");
         self.queue(group, &Operation::Remove { devices }, false)?;
         Ok(())
     }

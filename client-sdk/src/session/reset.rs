@@ -9,6 +9,7 @@ use valise_proto::{DeviceId, GroupId};
 
 use super::Session;
 use crate::engine::{Behind, Engine, Operation};
+use crate::kill_point::{self, Step};
 use crate::store::{ResetRow, ResetStep};
 use crate::transport::{Backoff, Failure};
 use crate::{AddFailure, Error};
@@ -17,6 +18,8 @@ use crate::{AddFailure, Error};
 const BATCH: usize = 256;
 /// Rounds in which others are added; who cannot be by then has to be added by somebody.
 const ROUNDS: u32 = 5;
+/// The steps at which a test may end the process.
+const ADD_OTHERS: &str = "add_others";
 
 /// What this run knows of resets; all else is in the store.
 #[derive(Default)]
@@ -198,7 +201,9 @@ impl Session {
         let successor = behind.successor;
         let mut failed = None;
         for devices in behind.devices.chunks(BATCH) {
+            kill_point::reached(ADD_OTHERS, Step::Sending);
             let claims = self.transport.claim_devices(devices, behind.suite).await?;
+            kill_point::reached(ADD_OTHERS, Step::Answered);
             let (mut packages, failures) = self
                 .engine
                 .run(move |engine| engine.sift_claims(successor, claims))
