@@ -1,5 +1,6 @@
 //! What retention does to a log, done to the store of the embedded service, which keeps everything.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -10,7 +11,11 @@ use crate::wait::until;
 
 /// The delivery service's store.
 pub fn database(service: &Service) -> Connection {
-    let database = Connection::open(service.data().join("delivery.db")).unwrap();
+    open(&service.data().join("delivery.db"))
+}
+
+fn open(store: &Path) -> Connection {
+    let database = Connection::open(store).unwrap();
     database.busy_timeout(Duration::from_secs(10)).unwrap();
     database
 }
@@ -35,6 +40,18 @@ pub fn forget_entries(service: &Service, group: GroupId) -> Position {
         .unwrap();
     assert!(deleted > 0);
     Position(kept.cast_unsigned())
+}
+
+/// Deletes all entries of a log but the newest, while the service runs. Whoever reads the log has read that one.
+pub fn forget_all_but_newest(store: &Path, group: GroupId) {
+    let deleted = open(store)
+        .execute(
+            "DELETE FROM entries WHERE group_number = (SELECT number FROM groups WHERE group_id = ?1)
+             AND position < (SELECT position FROM groups WHERE group_id = ?1)",
+            [group.as_bytes()],
+        )
+        .unwrap();
+    assert!(deleted > 0);
 }
 
 /// Waits for a snapshot after that position: one is written soon after a commit that adds somebody.

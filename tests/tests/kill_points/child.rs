@@ -8,6 +8,7 @@ use valise_client_sdk::{Client, GroupId, Policy, Role, Store, StoreKey, UserId};
 use valise_tests::people::{event, text};
 use valise_tests::wait::soon;
 
+use crate::history::named;
 use crate::world::ahead_by;
 
 /// Under this name a child finds what it is to do.
@@ -73,6 +74,15 @@ pub(crate) enum Task {
     Confirm {
         text: String,
     },
+    /// Says that a message was read.
+    MarkRead {
+        group: [u8; 16],
+        text: String,
+    },
+    RemoveMessage {
+        group: [u8; 16],
+        text: String,
+    },
     Upkeep,
     ChangeStoreKey {
         key: [u8; 32],
@@ -124,6 +134,16 @@ async fn run(client: &Client, task: Task) {
                 (text(event)? == wanted).then_some(())
             })
             .await;
+        }
+        Task::MarkRead { group: id, text } => {
+            let history = group(id).await.history();
+            let read = named(&history, &text).await.unwrap();
+            history.mark_read(&[read]).await.unwrap();
+        }
+        Task::RemoveMessage { group: id, text } => {
+            let history = group(id).await.history();
+            let unwanted = named(&history, &text).await.unwrap();
+            history.remove(unwanted).await.unwrap();
         }
         Task::Upkeep => client.upkeep().await.unwrap(),
         Task::ChangeStoreKey { key } => client.change_store_key(StoreKey::from_bytes(key)).await.unwrap(),

@@ -12,10 +12,14 @@
 
 mod child;
 mod device;
+mod history;
+mod lost;
 mod membership;
 mod newcomers;
 mod renewal;
+mod reset;
 mod single;
+mod stale;
 mod stories;
 mod witness;
 mod world;
@@ -44,21 +48,24 @@ async fn what_was_begun_is_done_once_or_not_at_all() {
     }
     let count: usize = operations.values().map(Vec::len).sum();
     assert!(wanted.is_some() || count >= 40, "there are {count} steps");
-    // The time moves on for the last stories: certificates are renewed after two months.
-    let (late, now): (Vec<_>, Vec<_>) = operations
-        .into_iter()
-        .partition(|(operation, _)| renewal::OPERATIONS.contains(operation));
+    // The time moves on for the last stories: certificates are renewed after two months, and stale members removed after six.
+    let mut later = |names: &[&str]| -> Vec<KillPoint> {
+        let points = names.iter().filter_map(|name| operations.remove(*name));
+        points.flatten().collect()
+    };
+    let (renewals, evictions) = (later(&renewal::OPERATIONS), later(&stale::OPERATIONS));
     let world = World::new().await;
-    let late: Vec<_> = late.into_iter().flat_map(|(_, points)| points).collect();
-    let prepared = renewal::prepare(&world, late).await;
-    let stories = now
+    let renewals = renewal::prepare(&world, renewals).await;
+    let evictions = stale::prepare(&world, evictions).await;
+    let stories = operations
         .into_iter()
         .map(|(operation, points)| story(&world, operation, points));
     stream::iter(stories)
         .buffer_unordered(AT_ONCE)
         .collect::<()>()
         .await;
-    renewal::tell(&world, prepared).await;
+    renewal::tell(&world, renewals).await;
+    stale::tell(&world, evictions).await;
     println!("{count} steps of operations");
 }
 
@@ -70,7 +77,11 @@ fn story<'a>(world: &'a World, operation: &'static str, points: Vec<KillPoint>) 
         }
         "create" => Box::pin(single::create(world, points)),
         "join" => Box::pin(newcomers::join(world, points)),
+        "join_last_resort" => Box::pin(newcomers::join_last_resort(world, points)),
         "wish_rejoin" | "rejoin" => Box::pin(newcomers::come_in(world, points)),
+        "settle" => Box::pin(lost::settle(world, points)),
+        "follow_reset" | "make_successor" | "add_others" => Box::pin(reset::follow(world, operation, points)),
+        "expire" | "remove_message" => Box::pin(history::forget(world, operation, points)),
         "confirm" => Box::pin(single::confirm(world, points)),
         "change_store_key" => Box::pin(single::change_store_key(world, points)),
         "leave" => Box::pin(membership::leave(world, points)),

@@ -1,7 +1,7 @@
 //! Devices that become devices, and that come into groups.
 
 use valise_client_sdk::kill_point::{KillPoint, Step};
-use valise_client_sdk::{Client, DeviceId, Error, EventKind};
+use valise_client_sdk::{Client, DeviceId, Epoch, Error, EventKind};
 use valise_tests::people::joined;
 use valise_tests::wait::until;
 
@@ -124,6 +124,48 @@ pub(crate) async fn join(world: &World, points: Vec<KillPoint>) {
         let times = count(&own, |kind: &EventKind| matches!(kind, EventKind::Joined { .. }));
         assert_eq!(times, 1, "{point}: {own:?}");
         agree(&[(&client, &group), (&scene.bob, &bobs)], &mark).await;
+        client.close().await;
+    }
+}
+
+/// The device is invited twice while it is away: the second time with the package for when there is no other. That one is replaced, and
+/// the group gets new keys of the device at once.
+pub(crate) async fn join_last_resort(world: &World, points: Vec<KillPoint>) {
+    let scene = Scene::new(world, "join-last-resort").await;
+    // Each step finds one package of each kind.
+    let client = scene.device.open().await;
+    client.upkeep().await.unwrap();
+    client.close().await;
+    let user = world.town.user("join-last-resort-alice");
+    for point in points {
+        let mut invited = Vec::new();
+        for _ in 0..2 {
+            let bobs = scene.bob.create_group("invited").await.unwrap();
+            let added = bobs.add(std::slice::from_ref(&user)).await.unwrap();
+            assert_eq!(added.devices.len(), 1, "{point}: {added:?}");
+            invited.push(bobs);
+        }
+        scene.device.ends(point, Task::BeThere).await;
+
+        let client = scene.device.open().await;
+        let (bobs, id) = (&invited[1], invited[1].id());
+        let group = client.group(id).await.unwrap().unwrap();
+        let mark = format!("{point} is over");
+        let mut bob_sees = scene.bob.events();
+        group.send(mark.as_str()).await.unwrap();
+        let own = seen_until(&client, &mut client.events(), &mark).await;
+        no_trouble(&own);
+        no_trouble(&seen_until(&scene.bob, &mut bob_sees, &mark).await);
+        let entered = own
+            .iter()
+            .filter(|event| event.group == id && matches!(event.kind, EventKind::Joined { .. }));
+        assert_eq!(entered.count(), 1, "{point}: {own:?}");
+        let other = client.group(invited[0].id()).await.unwrap().unwrap();
+        agree(&[(&client, &other), (&scene.bob, &invited[0])], &mark).await;
+        agree(&[(&client, &group), (&scene.bob, bobs)], &mark).await;
+        // Bob's commit, and with new keys the device's.
+        assert_eq!(bobs.info().await.unwrap().epoch, Epoch(2), "{point}");
+        client.upkeep().await.unwrap();
         client.close().await;
     }
 }

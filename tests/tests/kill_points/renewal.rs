@@ -13,7 +13,7 @@ use crate::world::World;
 /// What is told after that time.
 pub(crate) const OPERATIONS: [&str; 2] = ["renew_certificate", "replace_key_packages"];
 /// Two thirds of a certificate's 90 days are over.
-const LATER: Duration = Duration::from_hours(61 * 24);
+pub(crate) const LATER: Duration = Duration::from_hours(61 * 24);
 
 /// A device in a group for each step, which will have a certificate to renew.
 pub(crate) async fn prepare(world: &World, points: Vec<KillPoint>) -> Vec<(KillPoint, Scene<'_>)> {

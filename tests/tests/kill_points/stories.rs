@@ -63,7 +63,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The third one is in, or is not.
-    async fn with_dora(&self, wanted: bool) {
+    pub(crate) async fn with_dora(&self, wanted: bool) {
         soon(self.bob.synced()).await.unwrap();
         let user = [self.dora.user().clone()];
         if wanted && !self.has_dora().await {
@@ -225,7 +225,7 @@ fn by(effect: impl Fn(&EventKind) -> bool + 'static) -> Effect {
     Box::new(effect)
 }
 
-fn says(kind: &EventKind, what: &str) -> bool {
+pub(crate) fn says(kind: &EventKind, what: &str) -> bool {
     matches!(kind, EventKind::Message { content, .. } if content.as_text() == Some(what))
 }
 

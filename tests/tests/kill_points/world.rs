@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use valise_client_sdk::{Client, Clock, Options, Store};
+use valise_client_sdk::{Client, Clock, GroupId, Options, Store};
 use valise_tests::embedded::Services;
 use valise_tests::people::{Town, options};
+use valise_tests::retention::forget_all_but_newest;
 
 /// One-time key packages of a witness: more than it is ever invited.
 const PACKAGES: usize = 30;
@@ -47,6 +48,11 @@ impl World {
     /// How far the clock is ahead of the system's.
     pub(crate) fn ahead(&self) -> Duration {
         Duration::from_secs(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// Of a group's log only the newest entry stays.
+    pub(crate) fn forget(&self, group: GroupId) {
+        forget_all_but_newest(&self.services.data().join("delivery.db"), group);
     }
 
     pub(crate) fn advance(&self, by: Duration) {
