@@ -37,6 +37,12 @@ impl Engine {
             .mls
             .process_message(&provider, message)
             .map_err(unprocessable)?;
+        if matches!(processed.content(), ProcessedMessageContent::OwnPrivateMessage) {
+            // Of a former state of this store, or one that was shown before: nobody can read it again, and nothing that it says, its
+            // sender included, is authenticated (RFC 9420 §6.3.2).
+            tracing::warn!(%group, position = entry.position, "an own message is not in the outbox");
+            return Ok(());
+        }
         let sender = processed.sender().clone();
         self.compare_chains(group, entry, &processed)?;
         match processed.into_content() {
@@ -57,12 +63,8 @@ impl Engine {
                 kill_point::applying("receive_commit");
                 self.committed(group, entry, &sender, *staged)
             }
-            ProcessedMessageContent::OwnPrivateMessage => {
-                // Of a former state of this store: nobody can read it again.
-                tracing::warn!(%group, position = entry.position, "an own message is not in the outbox");
-                Ok(())
-            }
-            ProcessedMessageContent::OwnPendingCommit
+            ProcessedMessageContent::OwnPrivateMessage
+            | ProcessedMessageContent::OwnPendingCommit
             | ProcessedMessageContent::ExternalJoinProposalMessage(_) => Err(bad(&"not acceptable here")),
         }
     }

@@ -169,6 +169,36 @@ fn devices_that_were_shown_the_same_agree_and_say_so() {
 }
 
 #[test]
+fn an_own_message_that_is_shown_again_accuses_nobody() {
+    let mut scene = scene();
+    scene.alice_says("seen");
+    let last = scene.log.entries.last().unwrap();
+    let Said::Claim(said) = claim(last) else {
+        panic!("no claim")
+    };
+    let (aad, mut message) = (said.to_aad(), last.mls_message.to_vec());
+    let at = message.windows(aad.len()).position(|bytes| bytes == aad).unwrap();
+    // The last byte of the value, which is in clear.
+    message[at + aad.len() - 1] ^= 1;
+    let forged = wire::Entry {
+        position: last.position + 1,
+        entry_id: vec![9; 8].into(),
+        mls_message: message.into(),
+        ..last.clone()
+    };
+    let Said::Claim(changed) = claim(&forged) else {
+        panic!("no claim")
+    };
+    assert_ne!(changed.value, said.value);
+    let Scene { mut alice, log, .. } = scene;
+    alice.events();
+    alice.engine.apply(vec![Arrival::Entry(forged)]).unwrap();
+    assert_eq!(alice.events(), []);
+    let state = alice.state(log.group);
+    assert_eq!((state.forked_at, state.position), (None, Position(6)));
+}
+
+#[test]
 fn nothing_that_members_do_looks_like_a_fork() {
     let world = World::new();
     let (mut alice, mut bob, mut carol) = (world.person("alice"), world.person("bob"), world.person("carol"));
