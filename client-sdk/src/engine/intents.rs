@@ -182,9 +182,10 @@ impl Engine {
     /// Stores operations with one transaction, and prepares what can be prepared.
     pub(super) fn submit_all(&mut self, batch: Vec<Submission>) {
         let mut stored = Vec::new();
+        let mut rest = batch.into_iter();
         let result = self.transaction(|engine| {
             let mut groups = Vec::new();
-            for submission in batch {
+            for submission in rest.by_ref() {
                 let Submission {
                     group,
                     operation,
@@ -196,8 +197,17 @@ impl Engine {
                     let _ = answer.send(Err(error));
                     continue;
                 }
-                let id = engine.queue(group, &operation, false)?;
-                engine.remember_queued(id, group, &operation)?;
+                let queued = engine
+                    .queue(group, &operation, false)
+                    .and_then(|id| engine.remember_queued(id, group, &operation).map(|_| id));
+                let id = match queued {
+                    Ok(id) => id,
+                    Err(error) => {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(Err(error.clone()));
+                        return Err(error);
+                    }
+                };
                 engine.waiters.insert(id, Waiter { span, answer });
                 stored.push(id);
                 if !groups.contains(&group) {
@@ -212,6 +222,9 @@ impl Engine {
                 if let Some(waiter) = self.waiters.remove(&id) {
                     let _ = waiter.answer.send(Err(error.clone()));
                 }
+            }
+            for submission in rest {
+                let _ = submission.answer.send(Err(error.clone()));
             }
         }
     }

@@ -110,7 +110,13 @@ impl Engine {
             }
         })?;
         match intent {
-            Some(intent) if self.waiters.contains_key(&intent) => {
+            // Who has stopped waiting makes way.
+            Some(intent)
+                if self
+                    .waiters
+                    .get(&intent)
+                    .is_some_and(|waiter| !waiter.answer.is_closed()) =>
+            {
                 return Err(Error::InvalidInput("the group is being rejoined already"));
             }
             Some(intent) => drop(self.waiters.insert(intent, Waiter { span, answer })),

@@ -463,6 +463,21 @@ fn an_invitation_may_be_faster_until_the_commit_has_left() {
 }
 
 #[test]
+fn who_has_stopped_waiting_keeps_nobody_from_asking() {
+    let world = World::new();
+    let (mut alice, mut bob, mut log) = scene(&world);
+    lose(&mut bob, &log);
+    let first = ask(&mut bob, log.group);
+    let (answer, _second) = oneshot::channel();
+    let again = bob.engine.ask_rejoin(log.group, false, Span::none(), answer);
+    assert!(matches!(again, Err(Error::InvalidInput(_))));
+    drop(first);
+    let mut third = ask(&mut bob, log.group);
+    comes_back(&mut bob, &mut alice, &mut log);
+    assert_eq!(third.try_recv().unwrap().unwrap(), Outcome::Rejoined);
+}
+
+#[test]
 fn who_is_no_member_any_more_is_told_so() {
     let world = World::new();
     let (_, mut bob, log) = scene(&world);

@@ -86,6 +86,29 @@ fn what_was_asked_for_does_not_leave_before_it_is_committed() {
 }
 
 #[test]
+fn everybody_whose_operation_could_not_be_stored_hears_why() {
+    let world = World::new();
+    let (mut alice, _bob, log) = scene(&world);
+    break_inserts(&alice, "intents");
+    let (submissions, outcomes): (Vec<_>, Vec<_>) = (0..3)
+        .map(|_| {
+            let (answer, outcome) = oneshot::channel();
+            let submission = Submission {
+                group: log.group,
+                operation: Operation::SelfUpdate,
+                span: Span::none(),
+                answer,
+            };
+            (submission, outcome)
+        })
+        .unzip();
+    alice.engine.submit_all(submissions);
+    for mut outcome in outcomes {
+        assert!(matches!(outcome.try_recv().unwrap(), Err(Error::Store(_))));
+    }
+}
+
+#[test]
 fn nobody_hears_of_an_outcome_before_it_is_committed() {
     let world = World::new();
     let (mut alice, _bob, mut log) = scene(&world);
