@@ -314,7 +314,8 @@ impl Group {
         Ok(result)
     }
 
-    /// Removes all devices of these users. Their roles end, where this device may change roles. By default takes a moderator.
+    /// Removes all devices of these users, also those that are added before the removal is accepted. Their roles end, where this device
+    /// may change roles. By default takes a moderator.
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
@@ -323,14 +324,12 @@ impl Group {
     /// # Ok(()) });
     /// ```
     pub async fn remove(&self, users: &(impl Users + ?Sized)) -> Result<Removed, Error> {
-        let users: HashSet<UserId> = users.users()?.into_iter().collect();
-        let members = self.members().await?;
-        let devices: Vec<DeviceId> = members
-            .iter()
-            .filter(|member| users.contains(&member.user))
-            .map(|member| member.device)
-            .collect();
-        self.remove_devices(devices).await
+        let users = distinct(users.users()?);
+        if users.contains(&self.session.user) {
+            return Err(removes_itself());
+        }
+        let span = tracing::info_span!("valise.remove", group = %self.id, users = users.len());
+        self.remove_with(Operation::RemoveUsers { users }, span).await
     }
 
     /// Removes one device.
@@ -343,15 +342,16 @@ impl Group {
     /// # Ok(()) });
     /// ```
     pub async fn remove_device(&self, device: DeviceId) -> Result<Removed, Error> {
-        self.remove_devices(vec![device]).await
+        if device == self.session.device {
+            return Err(removes_itself());
+        }
+        let span = tracing::info_span!("valise.remove", group = %self.id, devices = 1);
+        let devices = vec![device];
+        self.remove_with(Operation::Remove { devices }, span).await
     }
 
-    async fn remove_devices(&self, devices: Vec<DeviceId>) -> Result<Removed, Error> {
-        if devices.contains(&self.session.device) {
-            return Err(Error::InvalidInput("a device does not remove itself: leave"));
-        }
-        let span = tracing::info_span!("valise.remove", group = %self.id, devices = devices.len());
-        match self.submit(Operation::Remove { devices }, span).await? {
+    async fn remove_with(&self, operation: Operation, span: tracing::Span) -> Result<Removed, Error> {
+        match self.submit(operation, span).await? {
             Outcome::Committed { removed, .. } => Ok(Removed { devices: removed }),
             _ => Err(Error::Closed),
         }
@@ -477,6 +477,10 @@ impl Group {
     async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {
         self.session.engine.submit(self.id, operation, span).await
     }
+}
+
+fn removes_itself() -> Error {
+    Error::InvalidInput("a device does not remove itself: leave")
 }
 
 fn distinct(users: Vec<UserId>) -> Vec<UserId> {

@@ -30,6 +30,8 @@ pub(crate) enum Operation {
     Add { packages: Vec<AddPackage> },
     /// Remove these devices with one commit.
     Remove { devices: Vec<DeviceId> },
+    /// Remove all devices that these users have in the group when the commit is built.
+    RemoveUsers { users: Vec<UserId> },
     /// New keys for this device.
     SelfUpdate,
     /// Commit what others have proposed.
@@ -71,6 +73,16 @@ struct StoredPackage {
     message: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredRemoval {
+    /// Before there were others, it was all that was stored.
+    Devices(Vec<DeviceId>),
+    Users {
+        users: Vec<UserId>,
+    },
+}
+
 impl Operation {
     pub(crate) const REJOIN: &str = "rejoin";
 
@@ -79,7 +91,7 @@ impl Operation {
             Self::Create => "create",
             Self::Send { .. } => "send",
             Self::Add { .. } => "add",
-            Self::Remove { .. } => "remove",
+            Self::Remove { .. } | Self::RemoveUsers { .. } => "remove",
             Self::SelfUpdate => "self_update",
             Self::CommitProposals => "commit_proposals",
             Self::Leave => "leave",
@@ -124,6 +136,10 @@ impl Operation {
                 Some(serde_json::to_string(&stored)?)
             }
             Self::Remove { devices } => Some(serde_json::to_string(devices)?),
+            Self::RemoveUsers { users } => {
+                let users = users.clone();
+                Some(serde_json::to_string(&StoredRemoval::Users { users })?)
+            }
             Self::Rejoin(rejoin) => Some(serde_json::to_string(rejoin)?),
             Self::SetRole { user, role } => Some(serde_json::to_string(&(user, role))?),
             Self::SetPolicy { policy } => Some(serde_json::to_string(policy)?),
@@ -156,8 +172,9 @@ impl Operation {
                     packages: stored.into_iter().map(package).collect::<Result<_, Error>>()?,
                 }
             }
-            "remove" => Self::Remove {
-                devices: serde_json::from_str(detail)?,
+            "remove" => match serde_json::from_str::<StoredRemoval>(detail)? {
+                StoredRemoval::Devices(devices) => Self::Remove { devices },
+                StoredRemoval::Users { users } => Self::RemoveUsers { users },
             },
             "self_update" => Self::SelfUpdate,
             "commit_proposals" => Self::CommitProposals,

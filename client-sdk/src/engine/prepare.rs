@@ -4,7 +4,7 @@ use openmls::prelude::{Extensions, GroupContext, LeafNodeIndex, Sender};
 use valise_group_rules::{
     GroupLimits, LifetimePolicy, MAX_KEY_PACKAGE_LIFETIME, judge_commit, verify_key_package,
 };
-use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey};
+use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, UserId};
 
 use super::Engine;
 use super::effects::{Chore, Effect};
@@ -237,15 +237,10 @@ impl Engine {
                     ..CommitPlan::default()
                 })
             }
-            Operation::Remove { devices } => {
-                let removals = leaves(live, &devices, &proposed);
-                let anything = !removals.is_empty() || !proposed.is_empty();
-                let extensions = roles::without_roles_of(live, &self.device.user, &removals, &proposed)?;
-                anything.then(|| CommitPlan {
-                    removals,
-                    extensions,
-                    ..CommitPlan::default()
-                })
+            Operation::Remove { devices } => plan_removal(live, &self.device.user, &devices, &proposed)?,
+            Operation::RemoveUsers { users } => {
+                let devices = devices_of(live, &users);
+                plan_removal(live, &self.device.user, &devices, &proposed)?
             }
             Operation::SelfUpdate => Some(CommitPlan {
                 self_update: true,
@@ -334,6 +329,30 @@ fn change_of_context(extensions: Extensions<GroupContext>) -> CommitPlan {
         extensions: Some(extensions),
         ..CommitPlan::default()
     }
+}
+
+fn plan_removal(
+    live: &LiveGroup,
+    own: &UserId,
+    devices: &[DeviceId],
+    proposed: &[LeafNodeIndex],
+) -> Result<Option<CommitPlan>, Error> {
+    let removals = leaves(live, devices, proposed);
+    let anything = !removals.is_empty() || !proposed.is_empty();
+    let extensions = roles::without_roles_of(live, own, &removals, proposed)?;
+    Ok(anything.then(|| CommitPlan {
+        removals,
+        extensions,
+        ..CommitPlan::default()
+    }))
+}
+
+fn devices_of(live: &LiveGroup, users: &[UserId]) -> Vec<DeviceId> {
+    live.roster
+        .members()
+        .filter(|member| users.contains(&member.identity.user))
+        .map(|member| member.identity.device)
+        .collect()
 }
 
 fn leaves(live: &LiveGroup, devices: &[DeviceId], proposed: &[LeafNodeIndex]) -> Vec<LeafNodeIndex> {

@@ -48,6 +48,13 @@ impl Engine {
                     authority.may_remove(own, &member.identity.user)?;
                 }
             }
+            Operation::RemoveUsers { users } => {
+                for member in roster.members() {
+                    if users.contains(&member.identity.user) {
+                        authority.may_remove(own, &member.identity.user)?;
+                    }
+                }
+            }
             Operation::Create
             | Operation::SelfUpdate
             | Operation::CommitProposals

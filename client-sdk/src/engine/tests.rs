@@ -15,6 +15,7 @@ mod proposals;
 mod quarantine;
 mod regressed;
 mod rejoin;
+mod removals;
 mod reset;
 mod roles;
 mod secrets;
