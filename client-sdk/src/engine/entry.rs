@@ -247,7 +247,8 @@ impl Engine {
             self.queue(group, &Operation::Leave, true)?;
         }
         // Judged at the time of acceptance, and after the merge: refusing what others have merged would fork the group.
-        let verdict = judge_credentials(&summary, &self.device.bundle, at / 1000, 0);
+        let judged_at = self.judged_at(group, at, self.db.newest_accepted_at(group)?);
+        let verdict = judge_credentials(&summary, &self.device.bundle, judged_at, 0);
         if let Err(violation) = verdict {
             tracing::error!(%group, rule = violation.0, "an accepted commit breaks a rule: the group is quarantined");
             self.effects.push(Effect::Chore(Chore::Report {

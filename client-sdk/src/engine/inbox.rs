@@ -122,7 +122,11 @@ fn outlived(error: &ProcessMessageError<rusqlite::Error>) -> Option<u64> {
     }
 }
 
-/// When the service accepted an entry, in milliseconds since 1970-01-01 UTC.
+/// How far the service's clock may be ahead of this device's, in seconds.
+const MAX_AHEAD: u64 = 10 * 60;
+
+/// When the service accepted an entry, in milliseconds since 1970-01-01 UTC; 0 where it does not say. What is judged by the time is judged
+/// at [`Engine::believed_at`].
 pub(super) fn accepted_at(at: Option<&prost_types::Timestamp>) -> u64 {
     at.map_or(0, |at| {
         let seconds = u64::try_from(at.seconds).unwrap_or(0);
@@ -211,12 +215,13 @@ impl Engine {
     fn apply_in_place(&mut self, row: &mut GroupRow, entry: &wire::Entry) -> Result<(), Error> {
         let (group, position) = (row.id, Position(entry.position));
         let at = accepted_at(entry.accepted_at.as_ref());
+        let believed = self.believed_at(at, self.db.newest_accepted_at(group)?);
         let own_info = self.own_group_info(group, entry)?;
         let before = self.savepoint()?;
         match self.apply_entry(group, entry) {
             Ok(()) => self.db.release()?,
             Err(Fault::Error(error)) => return Err(error),
-            Err(Fault::Outlived { ended, .. }) if self.is_past(ended, at) => {
+            Err(Fault::Outlived { ended, .. }) if self.is_past(ended, believed) => {
                 self.roll_back(&before)?;
                 self.live.remove(&group);
                 tracing::warn!(%group, %position, "what comes next could be applied only as long as entries are kept");
@@ -252,7 +257,7 @@ impl Engine {
         }
         row.position = position;
         row.entry_id = entry.entry_id.to_vec();
-        self.db.put_cursor(group, position, &entry.entry_id, at / 1000)?;
+        self.db.put_cursor(group, position, &entry.entry_id, believed)?;
         self.move_chain(group, entry)?;
         // The entry may have changed it.
         if let Some(now) = self.db.group(group)? {
@@ -279,8 +284,26 @@ impl Engine {
     /// Add has ended is older: it is as if it were not kept any more, and nothing else is believed of it than that. A commit that was
     /// accepted with an Add that ended sooner is a bad one.
     fn is_past(&self, ended: u64, accepted_at: u64) -> bool {
-        let kept_until = (accepted_at / 1000).saturating_add(self.device.retention);
+        let kept_until = accepted_at.saturating_add(self.device.retention);
         kept_until <= ended && kept_until <= self.now()
+    }
+
+    /// When something was accepted, in seconds since 1970-01-01 UTC, as far as the service is believed: not before `least` (what is known to
+    /// have been before it), and not later than this device's clock and [`MAX_AHEAD`]. Where the service does not say, it is now. `said` is in
+    /// milliseconds, 0 for nothing. Only what may differ between members may depend on it: certificates and lifetimes.
+    pub(super) fn believed_at(&self, said: u64, least: u64) -> u64 {
+        let now = self.now();
+        let said = if said == 0 { now } else { said / 1000 };
+        said.max(least).min(now.saturating_add(MAX_AHEAD))
+    }
+
+    /// The same, where something is judged by it.
+    pub(super) fn judged_at(&self, group: GroupId, said: u64, least: u64) -> u64 {
+        let believed = self.believed_at(said, least);
+        if said / 1000 != believed {
+            tracing::warn!(%group, said = said / 1000, believed, "the service's time of a commit is not believed");
+        }
+        believed
     }
 
     /// Nothing more is sent to the group; whether it is still followed is in the status.

@@ -126,6 +126,8 @@ impl Engine {
             StagedWelcome::build_from_welcome(&provider, &join_config(), body).map_err(failed(DOING))?;
         let package = builder.processed_welcome().own_key_package();
         let last_resort = package.is_some_and(openmls::prelude::KeyPackage::last_resort);
+        // Nobody was welcomed with it before it was made.
+        let made = package.map_or(0, |package| package.life_time().not_before());
         let reference = package
             .and_then(|package| package.hash_ref(provider.crypto()).ok())
             .map(|reference| reference.as_slice().to_vec());
@@ -134,7 +136,8 @@ impl Engine {
             .skip_lifetime_validation()
             .build()
             .map_err(failed(DOING))?;
-        let (roster, by) = self.judge_welcome(group, welcome, &staged, at)?;
+        let judged_at = self.judged_at(group, at, made);
+        let (roster, by) = self.judge_welcome(group, welcome, &staged, judged_at)?;
         let mls = staged.into_group(&provider).map_err(failed(DOING))?;
         Ok(Joining {
             mls,
@@ -179,13 +182,14 @@ impl Engine {
         Ok((roster, by))
     }
 
-    /// A certificate that ended since its device joined does not keep others out: it is judged as when it was valid.
+    /// A certificate that ended since its device joined does not keep others out: it is judged as when it was valid. `at` is in seconds since
+    /// 1970-01-01 UTC.
     pub(super) fn judge_member(&self, member: &Member, at: u64) -> Result<Identity, Error> {
         Ok(identify_member(
             &member.credential,
             &member.signature_key,
             &self.device.bundle,
-            at / 1000,
+            at,
         )?)
     }
 

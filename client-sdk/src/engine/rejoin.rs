@@ -304,7 +304,7 @@ impl Engine {
         let (mls, bundle) =
             build_external_commit(&provider, &self.device.signer, credential, info, tree, claim)?;
         // Nothing has left yet: who is in there is judged now, as after a Welcome (RFC 9420 §5.3.1).
-        let now = self.options.clock.unix_millis();
+        let now = self.now();
         for member in mls.members() {
             self.judge_member(&member, now)?;
         }
@@ -340,8 +340,9 @@ impl Engine {
         self.db.delete_intent(intent.id)?;
         let position = Position(accepted.position);
         let at = accepted_at(accepted.accepted_at.as_ref());
+        let believed = self.believed_at(at, self.db.newest_accepted_at(group)?);
         self.db
-            .put_cursor(group, position, &accepted.entry_id, at / 1000)?;
+            .put_cursor(group, position, &accepted.entry_id, believed)?;
         self.keep_own_way_in(intent, accepted)?;
         self.db.put_status(group, GroupStatus::Active)?;
         // The group may have another name by now: whoever may rename and tells it is heard.

@@ -232,7 +232,7 @@ impl Engine {
         let credential = self.device.credential.clone();
         let (mls, _) =
             build_external_commit(&provider, &self.device.signer, credential, info, tree, Vec::new())?;
-        let now = self.options.clock.unix_millis();
+        let now = self.now();
         old.suite = suite;
         let roles = Roles::of_context(&context)?.to_bytes();
         // One whose certificate is not believed is not taken along.

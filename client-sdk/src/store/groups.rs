@@ -176,7 +176,8 @@ impl Database {
         Ok(())
     }
 
-    /// When the newest applied entry was accepted, in seconds since 1970-01-01 UTC, as the service says; 0 before the first.
+    /// When the newest applied entry was accepted, in seconds since 1970-01-01 UTC, as far as the service is believed; 0 before the
+    /// first.
     pub(crate) fn newest_accepted_at(&self, id: GroupId) -> Result<u64, Error> {
         let mut statement = self
             .connection

@@ -35,3 +35,30 @@ fn a_group_with_a_member_of_another_authority_is_quarantined() {
         ));
     }
 }
+
+#[test]
+fn a_time_that_cannot_be_true_quarantines_no_group() {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let now = Options::default().clock.unix_seconds().cast_signed();
+    // None at all, before there were certificates, and after all key packages have ended.
+    for said in [None, Some(YEAR), Some(now + YEAR)] {
+        let world = World::new();
+        let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+        let mut carol = world.person("carol");
+        let mut log = alice.create_group("");
+        alice.add(&mut log, &mut [&mut bob]);
+        alice.send(log.group, "now");
+        log.accept_all(&mut alice);
+        for person in [&mut alice, &mut bob] {
+            log.deliver(person);
+        }
+        let packages = vec![carol.package(false)];
+        drop(alice.submit(log.group, Operation::Add { packages }));
+        log.accept_all(&mut alice);
+        let commit = log.entries.last_mut().unwrap();
+        commit.accepted_at = said.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
+        log.deliver(&mut bob);
+        let state = bob.state(log.group);
+        assert_eq!((state.status, state.members), (GroupStatus::Active, 3), "{said:?}");
+    }
+}

@@ -82,3 +82,18 @@ fn an_invitation_is_passed_over_while_an_external_commit_is_on_its_way() {
     assert_eq!(bob.events(), []);
     assert_eq!(bob.state(log.group).status, GroupStatus::Rejoining);
 }
+
+#[test]
+fn a_welcome_without_a_time_is_used_now() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    let commit = invite(&mut alice, &mut bob, &mut log);
+    let mut item = bob.welcome(&log, &commit);
+    item.accepted_at = None;
+    let tree = alice.tree(log.group);
+    bob.engine
+        .apply(vec![Arrival::Inbox(item, Some(Ok(tree)))])
+        .unwrap();
+    assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
+}
