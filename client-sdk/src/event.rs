@@ -199,7 +199,7 @@ pub enum EventKind {
         /// Who committed it.
         by: Peer,
     },
-    /// An invitation could not be used; the device has to be added again.
+    /// An invitation could not be used; the device has to be added again. A group that it is in already stays as it is.
     WelcomeUnusable {
         /// Why: a rule, an error reason, or what openmls says.
         cause: String,

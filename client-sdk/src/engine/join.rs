@@ -7,7 +7,7 @@ use openmls::prelude::{
 };
 use valise_group_rules::{Identity, Roster, identify_member, join_config};
 use valise_proto::delivery::v1 as wire;
-use valise_proto::{GroupId, Position, Refusal};
+use valise_proto::{Epoch, GroupId, Position, Refusal};
 
 use super::Engine;
 use super::delivery_chain::Beginning;
@@ -74,8 +74,12 @@ impl Engine {
             // It is in there already, or was there since: the invitation is old.
             return Ok(());
         }
+        let left = match &known {
+            Some(row) => self.epoch_left(row)?,
+            None => Epoch(0),
+        };
         let before = self.savepoint()?;
-        match self.join(group, welcome, tree, at) {
+        match self.join(group, welcome, tree, at, left) {
             Ok(joining) => {
                 self.db.release()?;
                 self.enter(group, joining, &commit, at)
@@ -108,7 +112,13 @@ impl Engine {
         welcome: &wire::WelcomeItem,
         tree: Option<Result<Bytes, Refusal>>,
         at: u64,
+        left: Epoch,
     ) -> Result<Joining, Fault> {
+        // Shown again, a Welcome to a last-resort key package would take this device back to an epoch whose secrets others may have by
+        // now. That it leads into the epoch announced is judged below.
+        if Epoch(welcome.epoch) <= left {
+            return Err(Error::Rule("welcome_epoch").into());
+        }
         let tree = match tree {
             Some(Ok(tree)) => tree,
             Some(Err(refusal)) => return Err(Error::Rule(refusal.reason.as_str()).into()),

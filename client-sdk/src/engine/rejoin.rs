@@ -185,6 +185,24 @@ impl Engine {
         }
     }
 
+    /// The epoch that a Welcome must lead beyond: the one that this device is in or, once it is on its way back, may not come back
+    /// before. A log that went back in time, as the service says, is no reason to go back by itself.
+    pub(super) fn epoch_left(&mut self, row: &GroupRow) -> Result<Epoch, Error> {
+        if row.status == GroupStatus::Rejoining {
+            let intent = self.db.intent_of_kind(row.id, Operation::REJOIN)?;
+            return Ok(match intent.as_ref().map(Operation::from_row).transpose()? {
+                Some(Operation::Rejoin(rejoin)) => Epoch(rejoin.least_epoch),
+                _ => Epoch(0),
+            });
+        }
+        match live::get(&mut self.live, &self.db, row.id) {
+            Ok(live) => Ok(live.epoch()),
+            // A group that could not be rejoined has none.
+            Err(Error::UnknownGroup(_)) => Ok(Epoch(0)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// After a restart: what is prepared goes out again, or the rest is to be done.
     pub(super) fn resume_rejoin(&mut self, group: GroupId) -> Result<(), Error> {
         let prepared = self.db.prepared_intents(group)?;

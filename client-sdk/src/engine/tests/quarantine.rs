@@ -59,6 +59,10 @@ fn a_time_that_cannot_be_true_quarantines_no_group() {
         commit.accepted_at = said.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
         log.deliver(&mut bob);
         let state = bob.state(log.group);
-        assert_eq!((state.status, state.members), (GroupStatus::Active, 3), "{said:?}");
+        assert_eq!(
+            (state.status, state.members),
+            (GroupStatus::Active, 3),
+            "{said:?}"
+        );
     }
 }

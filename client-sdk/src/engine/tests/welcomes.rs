@@ -1,6 +1,7 @@
 //! Invitations that are not taken.
 
 use openmls::prelude::SignaturePublicKey;
+use valise_proto::Epoch;
 use valise_proto::delivery::v1 as wire;
 
 use super::people::Log;
@@ -96,4 +97,77 @@ fn a_welcome_without_a_time_is_used_now() {
         .apply(vec![Arrival::Inbox(item, Some(Ok(tree)))])
         .unwrap();
     assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
+}
+
+/// The service shows a Welcome once more, as if it were of a commit far down the log.
+fn shown_again(whom: &mut Person, mut item: wire::InboxItem, tree: bytes::Bytes) {
+    item.number += 100;
+    let commit = welcome_in(&mut item).commit.as_mut().unwrap();
+    commit.position += 100;
+    whom.engine
+        .apply(vec![Arrival::Inbox(item, Some(Ok(tree)))])
+        .unwrap();
+}
+
+#[test]
+fn a_welcome_that_is_shown_again_takes_nobody_back() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    let packages = vec![bob.package(true)];
+    drop(alice.submit(log.group, Operation::Add { packages }));
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    let tree = alice.tree(log.group);
+    let item = bob.welcome(&log, &commit);
+    let first = item.clone();
+    bob.engine
+        .apply(vec![Arrival::Inbox(first, Some(Ok(tree.clone())))])
+        .unwrap();
+    bob.events();
+    // In the very epoch that it leads into it is not taken, either.
+    shown_again(&mut bob, item.clone(), tree.clone());
+    assert_eq!(bob.events(), [unusable("welcome_epoch")]);
+
+    // New keys at once, after a last-resort package.
+    log.accept_all(&mut bob);
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+    }
+    bob.events();
+    let before = bob.state(log.group);
+    assert_eq!(before.epoch, Epoch(2));
+    let mut again = item.clone();
+    again.number += 1;
+    shown_again(&mut bob, again, tree.clone());
+    assert_eq!(bob.events(), [unusable("welcome_epoch")]);
+    let after = bob.state(log.group);
+    assert_eq!(
+        (
+            after.status,
+            after.epoch,
+            after.epoch_authenticator,
+            after.position
+        ),
+        (
+            GroupStatus::Active,
+            before.epoch,
+            before.epoch_authenticator,
+            before.position
+        )
+    );
+    alice.send(log.group, "still here?");
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(messages(&mut bob), ["still here?"]);
+
+    // Nor on the way back.
+    lose(&mut bob, &log);
+    bob.events();
+    let mut again = item;
+    again.number += 2;
+    shown_again(&mut bob, again, tree);
+    assert_eq!(bob.events(), [unusable("welcome_epoch")]);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Rejoining);
 }
