@@ -171,7 +171,9 @@ impl Group {
     /// group's log, like everybody's messages: [`crate::Client::synced`] waits for that.
     ///
     /// If the group's log goes back in time meanwhile ([`crate::GroupStatus::LogRegressed`]), the answer is that error, though the message may
-    /// have left: then it is sent once more when the group goes on. What became of it is in [`crate::SendStatus`].
+    /// have left: then it is sent once more when the group goes on. Likewise, where the user is suspended or the device revoked while it is
+    /// not known whether an earlier try was accepted, or where the service keeps failing: the answer is that error, and the same request goes
+    /// out again until its outcome is known. What became of it is in [`crate::SendStatus`].
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {

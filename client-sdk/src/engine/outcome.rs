@@ -84,6 +84,22 @@ impl Engine {
         }
     }
 
+    /// The log may have a request, and the service does not say whether: it refuses the device, or fails. The request stays, and goes out
+    /// again; whoever waits for it hears why now. Says whether it is still to be sent.
+    pub(crate) fn outcome_unknown(
+        &mut self,
+        intent: IntentId,
+        key: IdempotencyKey,
+        refusal: Refusal,
+    ) -> Result<bool, Error> {
+        let Some(row) = self.current(intent, key)? else {
+            return Ok(false);
+        };
+        tracing::warn!(group = %row.group, operation = row.kind, reason = %refusal.reason, "whether an operation is done is not known yet");
+        self.answer(intent, Err(Error::Refused(refusal)));
+        Ok(true)
+    }
+
     /// The intent, if that request is still its current one.
     pub(super) fn current(&self, intent: IntentId, key: IdempotencyKey) -> Result<Option<IntentRow>, Error> {
         let row = self.db.intent(intent)?;

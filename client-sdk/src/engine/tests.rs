@@ -245,6 +245,37 @@ fn an_answer_to_replaced_bytes_does_not_touch_the_new_ones() {
 }
 
 #[test]
+fn a_commit_whose_outcome_is_not_known_is_kept_until_it_is() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    let mut outcome = alice.submit(log.group, Operation::SelfUpdate);
+    let commit = alice.upload();
+    // The answer was lost, and then her user was suspended.
+    log.accept(&alice, &commit);
+    let refusal = Refusal::new(Reason::UserSuspended);
+    let (intent, key) = (commit.intent, commit.prepared.key);
+    assert!(
+        alice
+            .engine
+            .outcome_unknown(intent, key, refusal.clone())
+            .unwrap()
+    );
+    let error = outcome.try_recv().unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::UserSuspended));
+
+    // Resumed, she reads that it is done.
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+    }
+    let (a, b) = (alice.state(log.group), bob.state(log.group));
+    assert_eq!((a.status, a.epoch.0), (GroupStatus::Active, 2));
+    assert_eq!(a.epoch_authenticator, b.epoch_authenticator);
+    assert!(!alice.engine.outcome_unknown(intent, key, refusal).unwrap());
+}
+
+#[test]
 fn a_refused_message_fails_and_the_next_ones_go_on() {
     let world = World::new();
     let mut alice = world.person("alice");

@@ -19,8 +19,10 @@ use crate::kill_point::{self, Step};
 use crate::transport::{Backoff, Failure};
 use crate::{Connection, Error};
 
-/// A service that has failed so often on a request will not do better.
+/// After so many failures of the service's in a row nobody waits for the outcome any more.
 const MAX_INTERNAL: u32 = 8;
+/// A request whose outcome is not known is tried again this often while the service refuses the device.
+const AFTER_REFUSAL: Duration = Duration::from_mins(1);
 
 pub(super) async fn run(session: Arc<Session>, mut jobs: mpsc::UnboundedReceiver<UploadJob>) {
     let mut queues: HashMap<GroupId, VecDeque<Upload>> = HashMap::new();
@@ -60,6 +62,59 @@ pub(super) async fn run(session: Arc<Session>, mut jobs: mpsc::UnboundedReceiver
     }
 }
 
+/// What a failed try means.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// It is tried again soon.
+    Again,
+    /// It has failed: the log does not have it.
+    Fail,
+    /// The log may have it and the service does not say: whoever waits hears that, and it is tried again.
+    Tell,
+}
+
+/// What the tries of a request have come to.
+struct Tries {
+    /// An earlier one may be in the log.
+    unknown: bool,
+    /// Failures of the service's in a row.
+    internal: u32,
+}
+
+impl Tries {
+    fn judge(&mut self, failure: &Failure) -> Next {
+        let reason = failure.reason();
+        let unknown = self.unknown;
+        self.unknown |= may_be_done(failure);
+        self.internal = match reason {
+            Some(Reason::Internal) => self.internal + 1,
+            _ => 0,
+        };
+        match reason {
+            Some(Reason::Internal) if self.internal >= MAX_INTERNAL => {
+                self.internal = 0;
+                Next::Tell
+            }
+            // Said before anybody has looked whether it is a repeat.
+            Some(Reason::UserSuspended | Reason::DeviceRevoked | Reason::UnknownDevice) if unknown => {
+                Next::Tell
+            }
+            _ if failure.is_passing() => Next::Again,
+            _ => Next::Fail,
+        }
+    }
+}
+
+/// May the service have done what it was asked for?
+fn may_be_done(failure: &Failure) -> bool {
+    failure.reason().is_none_or(|reason| {
+        matches!(
+            reason,
+            Reason::StoreUnavailable | Reason::DeadlineExceeded | Reason::Internal
+        )
+    })
+}
+
 /// Sends one request until there is an outcome, and tells the engine.
 async fn deliver(session: &Session, upload: Upload) -> GroupId {
     let group = upload.group;
@@ -68,8 +123,9 @@ async fn deliver(session: &Session, upload: Upload) -> GroupId {
     async {
         let operation = upload.operation;
         match outcome(session, upload).await {
+            None => {}
             // The next request need not wait for the engine.
-            Ok(accepted) => session.engine.post(move |engine| {
+            Some(Ok(accepted)) => session.engine.post(move |engine| {
                 let (position, epoch) = (Position(accepted.position), Epoch(accepted.epoch));
                 stored(match kind {
                     UploadKind::ExternalCommit => engine.rejoined(intent, key, &accepted),
@@ -78,7 +134,7 @@ async fn deliver(session: &Session, upload: Upload) -> GroupId {
                 kill_point::reached(operation, Step::Heard);
             }),
             // It must: what is queued behind this one may have to be built again.
-            Err(refusal) => {
+            Some(Err(refusal)) => {
                 stored(
                     session
                         .engine
@@ -100,34 +156,48 @@ fn stored(result: Result<(), Error>) {
     }
 }
 
-async fn outcome(session: &Session, upload: Upload) -> Result<wire::Accepted, Refusal> {
+/// `None` where the request was taken back before there was one.
+async fn outcome(session: &Session, upload: Upload) -> Option<Result<wire::Accepted, Refusal>> {
     let mut backoff = Backoff::of_requests();
     let mut repeat = upload.repeat;
-    let mut internal = 0;
+    let mut tries = Tries {
+        unknown: upload.repeat,
+        internal: 0,
+    };
     loop {
         kill_point::reached(upload.operation, Step::Sending);
         let failure = match once(session, &upload, repeat).await {
             Ok(accepted) => {
                 kill_point::reached(upload.operation, Step::Answered);
-                return Ok(accepted);
+                return Some(Ok(accepted));
             }
             Err(failure) => failure,
         };
         repeat = true;
-        internal += u32::from(failure.reason() == Some(Reason::Internal));
-        match failure {
-            Failure::Refused(refusal)
-                if !Failure::Refused(refusal.clone()).is_passing() || internal >= MAX_INTERNAL =>
-            {
-                return Err(refusal);
+        let wait = match (tries.judge(&failure), &failure) {
+            (Next::Fail, Failure::Refused(refusal)) => return Some(Err(refusal.clone())),
+            (Next::Tell, Failure::Refused(refusal)) => {
+                if !still_wanted(session, &upload, refusal.clone()).await {
+                    return None;
+                }
+                AFTER_REFUSAL
             }
-            failure => {
-                tracing::debug!(group = %upload.group, operation = upload.operation, reason = ?failure.reason(), "a request is tried again");
-                let wait = failure.retry_after().unwrap_or_else(|| backoff.step());
-                wait_or_live(session, wait).await;
-            }
-        }
+            _ => failure.retry_after().unwrap_or_else(|| backoff.step()),
+        };
+        tracing::debug!(group = %upload.group, operation = upload.operation, reason = ?failure.reason(), "a request is tried again");
+        wait_or_live(session, wait).await;
     }
+}
+
+/// Tells whoever waits that the outcome is not known yet. Says whether it still matters.
+async fn still_wanted(session: &Session, upload: &Upload, refusal: Refusal) -> bool {
+    let (intent, key) = (upload.intent, upload.prepared.key);
+    let wanted = session
+        .engine
+        .run(move |engine| engine.outcome_unknown(intent, key, refusal))
+        .await;
+    // Where the store cannot be read now, it may be later.
+    wanted.unwrap_or_else(|error| !matches!(error, Error::Closed))
 }
 
 /// Waits, but not longer than until the connection is back.
@@ -231,4 +301,61 @@ fn call<'a, T>(
     future: impl Future<Output = Result<T, Failure>> + Send + 'a,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>> {
     Box::pin(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(reason: Reason) -> Failure {
+        Failure::Refused(Refusal::new(reason))
+    }
+
+    fn tries(repeat: bool) -> Tries {
+        Tries {
+            unknown: repeat,
+            internal: 0,
+        }
+    }
+
+    #[test]
+    fn a_first_try_that_is_refused_has_failed() {
+        for reason in [Reason::UserSuspended, Reason::DeviceRevoked, Reason::PolicyDenied] {
+            assert_eq!(tries(false).judge(&refused(reason)), Next::Fail, "{reason}");
+        }
+        // Tries that were refused before they were done leave nothing open.
+        let mut tries = tries(false);
+        assert_eq!(tries.judge(&refused(Reason::RateLimited)), Next::Again);
+        assert_eq!(tries.judge(&refused(Reason::TokenInvalid)), Next::Again);
+        assert_eq!(tries.judge(&refused(Reason::UserSuspended)), Next::Fail);
+    }
+
+    #[test]
+    fn a_refusal_of_the_device_says_nothing_of_an_earlier_try() {
+        for unknown in [
+            Failure::Unknown,
+            refused(Reason::StoreUnavailable),
+            refused(Reason::Internal),
+        ] {
+            let mut tries = tries(false);
+            assert_eq!(tries.judge(&unknown), Next::Again);
+            assert_eq!(tries.judge(&refused(Reason::UserSuspended)), Next::Tell);
+            // Whoever looks at the group has looked for the repeat.
+            assert_eq!(tries.judge(&refused(Reason::NotAMember)), Next::Fail);
+        }
+        assert_eq!(tries(true).judge(&refused(Reason::DeviceRevoked)), Next::Tell);
+    }
+
+    #[test]
+    fn failures_of_the_service_count_in_a_row_and_never_as_an_answer() {
+        let mut tries = tries(false);
+        for _ in 1..MAX_INTERNAL {
+            assert_eq!(tries.judge(&refused(Reason::Internal)), Next::Again);
+        }
+        assert_eq!(tries.judge(&refused(Reason::Overloaded)), Next::Again);
+        for _ in 1..MAX_INTERNAL {
+            assert_eq!(tries.judge(&refused(Reason::Internal)), Next::Again);
+        }
+        assert_eq!(tries.judge(&refused(Reason::Internal)), Next::Tell);
+    }
 }
