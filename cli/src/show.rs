@@ -184,7 +184,12 @@ fn trouble(kind: &EventKind) -> Told {
         EventKind::Quarantined { rule } => told(
             "quarantined",
             because(rule),
-            format!("nothing more is sent here: rule {rule} was broken"),
+            format!("nothing more is sent here but removals: rule {rule} was broken"),
+        ),
+        EventKind::QuarantineEnded => told(
+            "quarantine_ended",
+            vec![],
+            "all members' certificates are valid again: the group goes on".into(),
         ),
         EventKind::LogRegressed => told(
             "log_regressed",

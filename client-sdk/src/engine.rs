@@ -21,6 +21,7 @@ mod newcomer;
 mod outcome;
 mod packages;
 mod prepare;
+mod quarantine;
 mod queries;
 mod regressed;
 mod rejoin;
@@ -196,7 +197,7 @@ impl Engine {
         self.tidy_history()?;
         self.transaction(|engine| {
             for group in engine.db.groups()? {
-                if !group.status.is_usable() {
+                if !group.status.is_usable() && group.status != GroupStatus::Quarantined {
                     continue;
                 }
                 if group.status == GroupStatus::Rejoining {

@@ -142,11 +142,14 @@ impl Error {
                 GroupStatus::Creating | GroupStatus::Active | GroupStatus::Rejoining => WhatNow::CatchUp,
                 // Whoever gives up its place now gives up what may repair the log.
                 GroupStatus::LogRegressed => WhatNow::Retry,
-                GroupStatus::HeldByBadCommit
-                | GroupStatus::Quarantined
-                | GroupStatus::Lost
-                | GroupStatus::WelcomeUnusable => WhatNow::Rejoin,
-                GroupStatus::Leaving | GroupStatus::Removed | GroupStatus::Reset => WhatNow::Denied,
+                GroupStatus::HeldByBadCommit | GroupStatus::Lost | GroupStatus::WelcomeUnusable => {
+                    WhatNow::Rejoin
+                }
+                // As long as the member is in it that should not be, nobody comes back into a quarantined group, either.
+                GroupStatus::Quarantined
+                | GroupStatus::Leaving
+                | GroupStatus::Removed
+                | GroupStatus::Reset => WhatNow::Denied,
             },
             Self::ServerAddress(_)
             | Self::StoreKey

@@ -209,11 +209,13 @@ pub enum EventKind {
         /// Why.
         cause: String,
     },
-    /// A commit was applied whose certificates or key packages break a rule: nothing more is sent to the group.
+    /// A commit was applied whose certificates or key packages break a rule: nothing more is sent to the group but removals.
     Quarantined {
         /// The rule.
         rule: String,
     },
+    /// All members' certificates are valid again: the group goes on.
+    QuarantineEnded,
     /// The service's log of the group went back in time: the group stands still. It goes on by itself
     /// ([`EventKind::LogRestored`]) if the log is repaired up to where this device is.
     LogRegressed,

@@ -30,7 +30,9 @@ pub enum GroupStatus {
     Removed,
     /// The service accepted a commit that this device cannot process; it waits at the epoch before.
     HeldByBadCommit,
-    /// A commit broke a rule of certificates or lifetimes: it was applied, and nothing more is sent.
+    /// A commit broke a rule of certificates or lifetimes: it was applied, and nothing more is sent but removals
+    /// ([`crate::Group::remove`], [`crate::Group::leave`]). When a commit leaves nobody in the group whose certificate is not valid, the group
+    /// goes on ([`crate::EventKind::QuarantineEnded`]).
     Quarantined,
     /// The service's log of the group went back in time, and has to be repaired: this device gives back what it has of it. What had left
     /// it before is kept, and sent once more if the group goes on: by itself, if the log is repaired up to this device's place. Only if it is

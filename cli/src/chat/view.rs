@@ -211,7 +211,7 @@ fn history_title(group: &OpenGroup, columns: usize) -> String {
 fn status_in_words(status: GroupStatus) -> String {
     match status {
         GroupStatus::HeldByBadCommit => "held: a commit cannot be processed".into(),
-        GroupStatus::Quarantined => "quarantined: nothing more is sent".into(),
+        GroupStatus::Quarantined => "quarantined: nothing is sent but removals".into(),
         GroupStatus::LogRegressed => "stopped: the log went back in time".into(),
         GroupStatus::Lost => "lost: this device has to be added again".into(),
         GroupStatus::Reset => "ended by an administrator".into(),

@@ -12,7 +12,7 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
 use super::Engine;
-use super::effects::{Chore, Effect, UploadJob};
+use super::effects::{Effect, UploadJob};
 use super::inbox::{Fault, accepted_at, bad, unprocessable};
 use super::intents::{Operation, Outcome};
 use super::live::{self, digest, peer};
@@ -151,6 +151,9 @@ impl Engine {
             intent.id,
             Ok(Outcome::Committed { added, removed }),
         ));
+        let at = accepted_at(entry.accepted_at.as_ref());
+        let believed = self.believed_at(at, self.db.newest_accepted_at(group)?);
+        self.end_quarantine(group, entry, believed)?;
         self.epoch_began(group)
     }
 
@@ -237,30 +240,21 @@ impl Engine {
         if let Committer::External(joiner) = summary.committer {
             self.greet(group, joiner)?;
         }
+        let judged_at = self.judged_at(group, at, self.db.newest_accepted_at(group)?);
         if self
             .db
             .group(group)?
             .is_some_and(|row| row.status == GroupStatus::Leaving)
         {
             // A proposal dies with its epoch: this one was not committed, so it is made again.
-            self.db.put_status(group, GroupStatus::Active)?;
+            let status = self.status_of_stayer(group, judged_at)?;
+            self.db.put_status(group, status)?;
             self.queue(group, &Operation::Leave, true)?;
         }
         // Judged at the time of acceptance, and after the merge: refusing what others have merged would fork the group.
-        let judged_at = self.judged_at(group, at, self.db.newest_accepted_at(group)?);
-        let verdict = judge_credentials(&summary, &self.device.bundle, judged_at, 0);
-        if let Err(violation) = verdict {
-            tracing::error!(%group, rule = violation.0, "an accepted commit breaks a rule: the group is quarantined");
-            self.effects.push(Effect::Chore(Chore::Report {
-                group,
-                position: Position(entry.position),
-                fault: wire::CommitFault::Policy,
-            }));
-            self.stop(group, GroupStatus::Quarantined)?;
-            let kind = EventKind::Quarantined {
-                rule: violation.0.to_owned(),
-            };
-            self.emit(group, Position(entry.position), at, &kind)?;
+        match judge_credentials(&summary, &self.device.bundle, judged_at, 0) {
+            Ok(()) => self.end_quarantine(group, entry, judged_at)?,
+            Err(violation) => self.quarantine(group, entry, violation)?,
         }
         self.compare_group_info_soon(group)?;
         self.epoch_began(group)

@@ -13,6 +13,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 use super::delivery_chain::Beginning;
 use super::effects::{Effect, Follow, UploadKind};
 use super::live::{LiveGroup, digest};
+use super::quarantine::takes_out;
 use super::rejoin::Rejoin;
 use super::{Engine, Submission, Waiter};
 use crate::mls::failed;
@@ -248,7 +249,8 @@ impl Engine {
 
     pub(super) fn check_submission(&mut self, group: GroupId, operation: &Operation) -> Result<(), Error> {
         let row = self.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
-        if !row.status.is_usable() {
+        let leads_out = row.status == GroupStatus::Quarantined && takes_out(operation.kind());
+        if !row.status.is_usable() && !leads_out {
             return Err(Error::GroupNotActive(row.status));
         }
         if let Operation::Send { payload } = operation {

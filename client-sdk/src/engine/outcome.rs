@@ -6,6 +6,7 @@ use super::Engine;
 use super::effects::{Effect, Follow, UploadJob};
 use super::intents::{Operation, Outcome};
 use super::live;
+use super::quarantine::takes_out;
 use crate::store::{IntentId, IntentRow};
 use crate::{Error, EventKind, GroupStatus, Sent};
 
@@ -155,10 +156,13 @@ impl Engine {
         self.emit(intent.group, Position::NONE, at, &event)
     }
 
-    /// Ends all intents of a group that cannot be used any more.
+    /// Ends all intents of a group that cannot be used any more, but those that are done in a quarantined one, too.
     pub(super) fn fail_all(&mut self, group: GroupId, status: GroupStatus) -> Result<(), Error> {
         self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         for intent in self.db.intents(group)? {
+            if status == GroupStatus::Quarantined && takes_out(&intent.kind) {
+                continue;
+            }
             if intent.kind == Operation::Leave.kind() && status == GroupStatus::Removed {
                 // That is what was asked for.
                 self.db.delete_intent(intent.id)?;

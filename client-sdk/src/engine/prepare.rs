@@ -10,6 +10,7 @@ use super::Engine;
 use super::effects::{Chore, Effect};
 use super::intents::{AddPackage, Operation, Outcome};
 use super::live::{self, LiveGroup};
+use super::quarantine::takes_out;
 use super::roles;
 use crate::mls::{CommitPlan, Provider, build_commit, failed, proposed_removals};
 use crate::store::{IntentRow, Prepared};
@@ -34,7 +35,9 @@ impl Engine {
             let Some(row) = self.db.group(group)? else {
                 return Ok(());
             };
-            if row.status != GroupStatus::Active || self.awaiting_proposal.contains(&group) {
+            let quarantined = row.status == GroupStatus::Quarantined;
+            let goes_on = quarantined || row.status == GroupStatus::Active;
+            if !goes_on || self.awaiting_proposal.contains(&group) {
                 return Ok(());
             }
             let (prepared, messages) = self.db.count_prepared(group)?;
@@ -42,6 +45,9 @@ impl Engine {
                 return Ok(());
             }
             let mut queued = self.db.queued_intents(group, WINDOW - prepared)?;
+            if quarantined {
+                queued.retain(|intent| takes_out(&intent.kind));
+            }
             let Some(first) = queued.first() else {
                 return Ok(());
             };
@@ -293,7 +299,7 @@ impl Engine {
             let Some(row) = engine.db.group(group)? else {
                 return Ok(());
             };
-            if row.status != GroupStatus::Active {
+            if !matches!(row.status, GroupStatus::Active | GroupStatus::Quarantined) {
                 return Ok(());
             }
             let live = live::get(&mut engine.live, &engine.db, group)?;

@@ -2,19 +2,37 @@
 
 use valise_proto::delivery::v1::CommitFault;
 
+use super::people::Log;
 use super::*;
+use crate::WhatNow;
 
-#[test]
-fn a_group_with_a_member_of_another_authority_is_quarantined() {
+/// Alice, and Bob as a moderator, with Eve of another authority, whom Alice alone trusts: Bob has not heard of her yet.
+fn scene() -> (Person, Person, Person, Log) {
     let (world, elsewhere) = (World::new(), World::new());
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
     let mut eve = elsewhere.person("eve");
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
-    // Of those who are in it, only Alice trusts both.
+    alice.set_role(&mut log, &bob, crate::Role::Moderator);
+    log.deliver(&mut bob);
     alice.engine.device.bundle = world.bundle_with(&elsewhere);
     let packages = vec![eve.package(false)];
     alice.done(&mut log, Operation::Add { packages });
+    (alice, bob, eve, log)
+}
+
+/// The same, and Bob has heard of her.
+fn quarantined() -> (Person, Person, Person, Log) {
+    let (alice, mut bob, eve, log) = scene();
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Quarantined);
+    bob.events();
+    (alice, bob, eve, log)
+}
+
+#[test]
+fn a_group_with_a_member_of_another_authority_is_quarantined() {
+    let (mut alice, mut bob, _eve, log) = scene();
     let waiting = bob.send(log.group, "never");
     log.deliver(&mut bob);
 
@@ -29,11 +47,68 @@ fn a_group_with_a_member_of_another_authority_is_quarantined() {
     assert_eq!(bob.events().last(), Some(&EventKind::Quarantined { rule }));
     assert_eq!(bob.report(), Some(CommitFault::Policy));
     for mut refused in [waiting, bob.send(log.group, "nor this")] {
-        assert!(matches!(
-            refused.try_recv().unwrap(),
-            Err(Error::GroupNotActive(GroupStatus::Quarantined))
-        ));
+        let error = refused.try_recv().unwrap().unwrap_err();
+        assert!(matches!(error, Error::GroupNotActive(GroupStatus::Quarantined)));
+        assert_eq!(error.what_now(), WhatNow::Denied);
     }
+}
+
+#[test]
+fn whoever_brought_it_about_can_be_removed_and_the_group_goes_on() {
+    let (mut alice, mut bob, eve, mut log) = quarantined();
+    // Queued by itself, it waits.
+    bob.engine
+        .queue(log.group, &Operation::SelfUpdate, false)
+        .unwrap();
+    let devices = vec![eve.id()];
+    let mut outcome = bob.submit(log.group, Operation::Remove { devices });
+    log.accept_all(&mut bob);
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+    }
+    assert!(matches!(
+        outcome.try_recv().unwrap(),
+        Ok(Outcome::Committed { removed, .. }) if removed == [eve.peer()]
+    ));
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+    assert_eq!(bob.events().last(), Some(&EventKind::QuarantineEnded));
+    log.accept_all(&mut bob);
+    log.deliver(&mut bob);
+    bob.send(log.group, "again");
+    log.accept_all(&mut bob);
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+        assert_eq!(messages(person), ["again"]);
+    }
+}
+
+#[test]
+fn another_member_may_end_it_and_a_commit_that_does_not_changes_nothing() {
+    let (mut alice, mut bob, eve, mut log) = quarantined();
+    alice.done(&mut log, Operation::SelfUpdate);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Quarantined);
+    let devices = vec![eve.id()];
+    alice.done(&mut log, Operation::Remove { devices });
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+    assert_eq!(bob.events().last(), Some(&EventKind::QuarantineEnded));
+}
+
+#[test]
+fn who_wants_to_leave_a_quarantined_group_may() {
+    let (mut alice, mut bob, _eve, mut log) = quarantined();
+    drop(alice.submit(log.group, Operation::SelfUpdate));
+    drop(bob.submit(log.group, Operation::Leave));
+    assert_eq!(bob.peek_kinds(), [UploadKind::Proposal]);
+    log.accept_all(&mut bob);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Leaving);
+    // Made before the proposal came; a service would refuse it.
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Quarantined, "as it was");
+    assert_eq!(bob.peek_kinds(), [UploadKind::Proposal], "asked again");
 }
 
 #[test]
