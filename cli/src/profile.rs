@@ -127,11 +127,7 @@ impl Profile {
     pub(crate) async fn open_synced(&self) -> Result<Client, CliError> {
         let client = self.open().await?;
         let _progress = ProgressLine::start(&client);
-        let synced = tokio::select! {
-            error = offline_for_good(&client) => Err(error),
-            synced = synced(&client) => synced,
-        };
-        match synced {
+        match synced(&client).await {
             Ok(()) => Ok(client),
             Err(error) => {
                 client.close().await;
@@ -143,7 +139,14 @@ impl Profile {
 
 async fn synced(client: &Client) -> Result<(), CliError> {
     let mut connection = client.connection();
-    let reached = connection.wait_for(|state| !matches!(state, Connection::Offline { .. }));
+    let reached = connection.wait_for(|state| {
+        !matches!(
+            state,
+            Connection::Offline {
+                reason: OfflineReason::Starting | OfflineReason::Unreachable
+            }
+        )
+    });
     if tokio::time::timeout(PATIENCE, reached).await.is_err() {
         return Err(valise_client_sdk::Error::Unreachable.into());
     }

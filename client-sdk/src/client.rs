@@ -243,7 +243,10 @@ impl Client {
         self.session.engine.run(move |engine| engine.confirm(event)).await
     }
 
-    /// Waits until everything that the service had when this was called is applied, and the outbox is empty.
+    /// Waits until everything that the service had when this was called is applied, and the outbox is empty. Without a connection it waits for
+    /// one; but it ends with [`Error::Refused`] as soon as the service refuses this device
+    /// ([`OfflineReason::Refused`](crate::OfflineReason::Refused)) or another client of it has taken over (`DISPLACED`), and with
+    /// [`Error::Closed`] when this client is closed.
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {

@@ -7,13 +7,14 @@ use openmls::prelude::{
     LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
+use valise_client_sdk::{Connection, OfflineReason};
 use valise_group_rules::{capabilities, join_config};
 use valise_proto::Reason;
 use valise_proto::delivery::v1 as wire;
 use valise_tests::people::Town;
 use valise_tests::raw::{Bundle, Device, Plan, bundle, refusal};
 use valise_tests::service::Service;
-use valise_tests::wait::until;
+use valise_tests::wait::{soon, until};
 
 /// An administrator revokes the device. Once that is answered here, the delivery service has heard of it.
 async fn revoke(town: &Town, device: &Device) {
@@ -119,4 +120,29 @@ async fn a_removal_that_an_external_commit_left_undone_is_proposed_again() {
     alice.submit(&removal).await.unwrap();
     group.merge_pending_commit(&alice.provider).unwrap();
     assert_eq!(group.members().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_does_not_wait_for_what_never_comes() {
+    let service = Service::start().await;
+    let town = Town::of(&service).await;
+    let alice = town.device("alice").await;
+    soon(alice.synced()).await.unwrap();
+    let administration = town.administrator().administration();
+    administration.suspend(alice.user()).await.unwrap();
+    let mut connection = alice.connection();
+    let refused = |connection: &Connection| match connection {
+        Connection::Offline {
+            reason: OfflineReason::Refused(reason),
+        } => Some(*reason),
+        _ => None,
+    };
+    let state = soon(connection.wait_for(|state| refused(state).is_some())).await;
+    let state = state.unwrap().clone();
+    let reason = refused(&state);
+    let error = soon(alice.synced()).await.unwrap_err();
+    assert_eq!(error.reason(), reason);
+    // The command line shows this error: it says why.
+    let reason = reason.unwrap().as_str();
+    assert!(error.to_string().contains(reason), "{error}");
 }

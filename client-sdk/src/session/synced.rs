@@ -1,6 +1,6 @@
 //! Waiting until this device knows what the service knows.
 
-use valise_proto::{GroupId, Position, Reason};
+use valise_proto::{GroupId, Position, Reason, Refusal};
 
 use super::Session;
 use crate::{Connection, Error, OfflineReason};
@@ -9,9 +9,18 @@ use crate::{Connection, Error, OfflineReason};
 type Target = (GroupId, Option<Position>);
 
 impl Session {
-    /// Waits until everything that the service has now is applied, and the outbox is empty.
+    /// Waits until everything that the service has now is applied, and the outbox is empty; or until that will not come.
     pub(crate) async fn synced(&self) -> Result<(), Error> {
-        self.live().await?;
+        tokio::select! {
+            error = self.refused() => Err(error),
+            reached = self.reach_all() => reached,
+        }
+    }
+
+    async fn reach_all(&self) -> Result<(), Error> {
+        if !self.has_caught_up().await {
+            return Err(Error::Closed);
+        }
         let targets = self.targets().await?;
         self.read_others.notify_one();
         let mut progress = self.progress.clone();
@@ -24,23 +33,17 @@ impl Session {
         }
     }
 
-    async fn live(&self) -> Result<(), Error> {
+    /// Resolves when nothing more comes.
+    async fn refused(&self) -> Error {
         let mut connection = self.connection.subscribe();
-        let now = connection
-            .wait_for(|connection| match connection {
-                Connection::Live => true,
-                Connection::Offline { reason } => {
-                    matches!(reason, OfflineReason::Displaced | OfflineReason::Closed)
-                }
-                Connection::CatchingUp => false,
-            })
+        let refused = connection
+            .wait_for(|connection| refusal(connection).is_some())
             .await
-            .map_err(|_| Error::Closed)?;
-        if *now == Connection::Live {
-            Ok(())
-        } else {
-            Err(Error::Closed)
-        }
+            .map(|connection| connection.clone());
+        refused
+            .ok()
+            .and_then(|connection| refusal(&connection))
+            .unwrap_or(Error::Closed)
     }
 
     async fn targets(&self) -> Result<Vec<Target>, Error> {
@@ -91,5 +94,18 @@ impl Session {
                 engine.outbox_is_empty()
             })
             .await
+    }
+}
+
+/// Why this client hears no more by waiting, where that is so.
+fn refusal(connection: &Connection) -> Option<Error> {
+    let Connection::Offline { reason } = connection else {
+        return None;
+    };
+    match reason {
+        OfflineReason::Refused(reason) => Some(Refusal::new(*reason).into()),
+        OfflineReason::Displaced => Some(Refusal::new(Reason::Displaced).into()),
+        OfflineReason::Closed => Some(Error::Closed),
+        OfflineReason::Starting | OfflineReason::Unreachable => None,
     }
 }
