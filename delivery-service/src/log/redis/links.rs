@@ -138,7 +138,7 @@ impl Links {
     }
 
     /// The answers to several commands of one partition, in order, sent together and fenced once. As with [`Links::call`], all
-    /// of them are repeated. They are not one atomic step.
+    /// of them are repeated. They are not one atomic step: where a slot moves and has keys on both sides, they go one after the other.
     pub(crate) async fn calls(
         &self,
         partition: Partition,
@@ -149,20 +149,34 @@ impl Links {
             |reason: &str| StoreError(format!("outcome unknown, repeat with the same key: {reason}"));
         let (mut backoff, mut asked, mut followed) = (Backoff::new(), None, false);
         let mut last = "no answer in time".to_owned();
+        let (mut values, mut apart) = (Vec::with_capacity(commands.len()), false);
         loop {
             if self.topology.is_closed() {
                 return Err(unknown("the connections have been closed"));
             }
             let mut stage = None;
-            let attempt = self.attempt(partition, &commands, asked.take(), &mut stage);
+            let rest = &commands[values.len()..];
+            let next = if apart { &rest[..rest.len().min(1)] } else { rest };
+            let attempt = self.attempt(partition, next, asked.take(), &mut stage);
             let failure = match timeout_at(deadline, attempt).await {
-                Ok(Ok(values)) => return Ok(values),
+                Ok(Ok(answers)) => {
+                    values.extend(answers);
+                    if values.len() >= commands.len() {
+                        return Ok(values);
+                    }
+                    continue;
+                }
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(unknown(stage.unwrap_or(&last))),
             };
             match failure {
                 Failure::Refused(code) => return Err(StoreError(format!("Redis answers {code}"))),
                 Failure::Ask(to) => asked = Some(to),
+                // Each is asked where its own keys are; in order, since callers count on what was read first being older.
+                Failure::Apart => {
+                    apart = true;
+                    continue;
+                }
                 Failure::Moved(to) => {
                     self.topology.moved(partition, &to);
                     "the partition moves between nodes".clone_into(&mut last);

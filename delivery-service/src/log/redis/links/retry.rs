@@ -32,8 +32,11 @@ impl Backoff {
 pub(super) enum Failure {
     /// The slot belongs to this node by now.
     Moved(Address),
-    /// The slot is moving to this node, and the keys are there.
+    /// The slot is moving to this node, and the keys are there: the keys of all commands.
     Ask(Address),
+    /// The slot is moving, and the keys of some commands are on the other side already: neither node has what all of them ask for, and
+    /// the one that a slot moves to says of a key that is still to come that there is none.
+    Apart,
     /// The server does not know the script.
     UnknownScript,
     /// It may pass. What it was, for the error text; and whether the server is not, or no more, what it was taken for.
@@ -61,10 +64,15 @@ pub(super) fn judge(asked: &Address, answers: &[Value]) -> Option<Failure> {
         let failure = judge_code(asked, error.code(), error.details().unwrap_or_default());
         match failure {
             Failure::Refused(_) => worst = worst.or(Some(failure)),
+            Failure::Ask(_) if !answers.iter().all(is_ask) => return Some(Failure::Apart),
             passing => return Some(passing),
         }
     }
     worst
+}
+
+fn is_ask(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.code() == "ASK")
 }
 
 fn judge_code(asked: &Address, code: &str, details: &str) -> Failure {
@@ -104,6 +112,14 @@ mod tests {
         );
         assert_eq!(
             judged(&["ASK 14315 :7001"]),
+            Some(Failure::Ask(Address::new("asked", 7001)))
+        );
+        let moved = answer("ASK 14315 :7001");
+        for mixed in [[moved.clone(), Value::Nil], [Value::Int(1), moved]] {
+            assert_eq!(judge(&Address::new("asked", 1), &mixed), Some(Failure::Apart));
+        }
+        assert_eq!(
+            judged(&["ASK 1 :7001", "ASK 1 :7001"]),
             Some(Failure::Ask(Address::new("asked", 7001)))
         );
         assert_eq!(

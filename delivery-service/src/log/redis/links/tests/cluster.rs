@@ -179,17 +179,23 @@ async fn move_keys(cluster: &RedisCluster, moving: Partition, [from, to]: [usize
     }
 }
 
+/// A partition whose slot moves: of its keys "gone" and "left", one is on the other side already.
+async fn half_moved(cluster: &RedisCluster, links: &Links) -> Partition {
+    // Fences of the node use this partition, too.
+    let moving = partition_of(cluster, 0).await;
+    for key in ["gone", "left"] {
+        set(links, moving, key, key).await;
+    }
+    let gone = ["gone", "fence"].map(|name| key(moving, name));
+    move_keys(cluster, moving, [0, 1], &gone.each_ref().map(String::as_str)).await;
+    moving
+}
+
 #[tokio::test]
 async fn keys_on_both_sides_of_a_migration_are_found() {
     let cluster = RedisCluster::start(3, 1).await;
     let links = open(&cluster_config(&cluster, 1)).await;
-    // Fences of the node use this partition, too.
-    let moving = partition_of(&cluster, 0).await;
-    for key in ["gone", "left"] {
-        set(&links, moving, key, key).await;
-    }
-    let gone = ["gone", "fence"].map(|name| key(moving, name));
-    move_keys(&cluster, moving, [0, 1], &gone.each_ref().map(String::as_str)).await;
+    let moving = half_moved(&cluster, &links).await;
     for key in ["gone", "left"] {
         assert_eq!(get(&links, moving, key).await.as_deref(), Some(key));
     }
@@ -219,6 +225,24 @@ async fn keys_on_both_sides_of_a_migration_are_found() {
     let answers = links.call(moving, Command::Plain(both)).await.unwrap();
     let expected = ["gone", "left"].map(|value| Value::BulkString(value.as_bytes().to_vec()));
     assert_eq!(answers, Value::Array(expected.to_vec()));
+}
+
+#[tokio::test]
+async fn commands_that_are_sent_together_find_keys_on_both_sides_of_a_migration() {
+    let cluster = RedisCluster::start(3, 1).await;
+    let links = open(&cluster_config(&cluster, 1)).await;
+    let moving = half_moved(&cluster, &links).await;
+    let found = |name: &str| Value::BulkString(name.as_bytes().to_vec());
+    let sides = [
+        ("gone", found("gone")),
+        ("left", found("left")),
+        ("new", Value::Nil),
+    ];
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let together = order.map(|number: usize| command("GET", moving, sides[number].0, &[]));
+        let answers = links.calls(moving, together.to_vec()).await.unwrap();
+        assert_eq!(answers, order.map(|number| sides[number].1.clone()), "{order:?}");
+    }
 }
 
 #[tokio::test]
