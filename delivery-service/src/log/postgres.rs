@@ -5,6 +5,7 @@
 
 pub(crate) mod acknowledge;
 pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod lease;
 pub(crate) mod offers;
 pub(crate) mod read;

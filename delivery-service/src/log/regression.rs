@@ -21,7 +21,7 @@ pub(crate) enum Regression {
     OtherEntry,
     /// Entries are missing.
     Gap,
-    /// An entry was archived with the same key, or a commit of the same epoch.
+    /// An entry was archived at the same position, or a commit of the same epoch.
     Conflict,
 }
 

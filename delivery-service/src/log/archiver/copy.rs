@@ -281,12 +281,25 @@ impl Archiver {
         }
         for part in batch.parts {
             let group = part.group;
-            match self.archive.write(lease, &[part], None, self.times()).await {
+            match self.write_part(lease, part).await {
                 Err(WriteError::Conflict) => self.freeze(&group, Regression::Conflict).await?,
                 outcome => outcome?,
             }
         }
         self.archive.write(lease, &[], change, self.times()).await
+    }
+
+    /// What is new of one group. A key that a sender has used twice is no conflict: else anybody could have their group frozen.
+    async fn write_part(&self, lease: Lease, part: Part) -> Result<(), WriteError> {
+        let mut parts = [part];
+        let written = self.archive.write(lease, &parts, None, self.times()).await;
+        let [part] = &mut parts;
+        if matches!(written, Err(WriteError::Conflict))
+            && self.archive.free_keys(part.group.number, &mut part.rows).await?
+        {
+            return self.archive.write(lease, &parts, None, self.times()).await;
+        }
+        written
     }
 
     async fn freeze(&self, group: &ArchivedGroup, regression: Regression) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The archive on a real PostgreSQL.
 
+mod keys;
 mod marks;
 mod offers;
 

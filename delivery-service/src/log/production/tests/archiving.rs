@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use valise_proto::{EntryId, GroupId, Position};
 
-use super::{Replica, Servers, settings};
+use super::{Replica, Servers, positions, read_all, settings};
 use crate::log::conformance::{accept, device, eventually, group, message, new_group};
 use crate::log::redis::partition::Partition;
 use crate::log::{Append, Created, NewGroup, OrderedLog};
@@ -59,7 +59,7 @@ async fn more_changed_groups_than_are_looked_at_together_are_all_archived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_with_the_key_of_an_archived_one_freezes_its_group() {
+async fn an_entry_with_the_key_of_an_archived_one_is_archived_too() {
     let servers = Servers::start().await;
     let mut replica = servers.replica(&settings()).await;
     replica.archive();
@@ -68,17 +68,27 @@ async fn an_entry_with_the_key_of_an_archived_one_freezes_its_group() {
     let group = group(log, alice).await;
     let first = message(group, alice, 0, "first");
     accept(log, first.clone()).await;
-    for number in 2..=6 {
-        accept(log, message(group, alice, 0, &number.to_string())).await;
-    }
-    replica.archived(group, 6).await;
-    // Redis has forgotten the key, and nobody says that it may be a repeat.
-    let again = Append {
+    let again = || Append {
         id: EntryId::random(&mut rand::rng()),
-        ..first
+        ..first.clone()
     };
-    assert_eq!(accept(log, again).await.position, Position(7));
-    frozen(&replica, group).await;
+    // Once and once more: the same bytes, too.
+    for end in [6, 12] {
+        let newest = log.head(group).await.unwrap().unwrap().position.0;
+        for number in newest + 1..=end {
+            accept(log, message(group, alice, 0, &number.to_string())).await;
+        }
+        replica.archived(group, end).await;
+        // Redis has forgotten the key, and nobody says that it may be a repeat.
+        assert_eq!(accept(log, again()).await.position, Position(end + 1));
+        replica.archived(group, end + 1).await;
+    }
+    assert!(!log.head(group).await.unwrap().unwrap().frozen);
+    let all = read_all(log, group, Position::NONE).await;
+    assert_eq!(positions(&all), (1..=13).collect::<Vec<_>>());
+    // In the archive the key is the first entry's.
+    let known = log.archive.repeat(group, first.key, first.sender).await.unwrap();
+    assert_eq!(known.unwrap().id, first.id);
     replica.stop().await;
 }
 
