@@ -7,7 +7,8 @@ use super::{PostgresArchive, within};
 use crate::log::StoreError;
 
 impl PostgresArchive {
-    /// Keeps what devices have applied; never goes backwards. No (group, device) twice in one call.
+    /// Keeps what devices have applied; never goes backwards, but by a repair. No (group, device) twice in one call. Of a group whose log
+    /// went back in time nothing is kept: it may be of entries that are no more.
     pub(crate) async fn acknowledge(
         &self,
         positions: &[(GroupId, DeviceId, Position)],
@@ -30,7 +31,7 @@ impl PostgresArchive {
                 "INSERT INTO acknowledgements AS a (group_number, device, position)
                  SELECT g.number, n.device, n.position
                  FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS n (group_id, device, position)
-                     JOIN groups g ON g.group_id = n.group_id
+                     JOIN groups g ON g.group_id = n.group_id AND g.regressed_at IS NULL
                  ORDER BY g.number, n.device
                  ON CONFLICT (group_number, device) DO UPDATE SET position = excluded.position
                      WHERE a.position < excluded.position",

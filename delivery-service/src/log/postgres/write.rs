@@ -86,12 +86,18 @@ impl PostgresArchive {
         .map(|marked| marked.rows_affected() == 1)
     }
 
-    /// The group's log in Redis is the archived one again; none of its entries is there. Snapshots of what was lost go, and offers.
+    /// The group's log in Redis is the archived one again; none of its entries is there. Snapshots of what was lost go, offers, and
+    /// acknowledgements of it: what gets those positions next, nobody has read.
     pub(crate) async fn mark_repaired(&self, group: &ArchivedGroup) -> Result<(), StoreError> {
         within(async {
             let mut transaction = self.pool.begin().await?;
             query("DELETE FROM snapshots WHERE group_id = $1 AND position > $2")
                 .bind(group.group.as_bytes().as_slice())
+                .bind(group.head.position.0.cast_signed())
+                .execute(&mut *transaction)
+                .await?;
+            query("UPDATE acknowledgements SET position = $2 WHERE group_number = $1 AND position > $2")
+                .bind(group.number)
                 .bind(group.head.position.0.cast_signed())
                 .execute(&mut *transaction)
                 .await?;

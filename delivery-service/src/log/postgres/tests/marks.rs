@@ -14,3 +14,28 @@ async fn who_looked_at_a_group_before_its_repair_does_not_freeze_it_again() {
     let repaired = scene.known().await;
     assert!(scene.archive.mark_regressed(&repaired).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_repair_forgets_what_was_read_of_the_log_that_was_lost() {
+    let scene = Scene::new().await;
+    let (archive, group) = (&scene.archive, scene.group);
+    scene.write(five(group)).await.unwrap();
+    let known = scene.known().await;
+    let alice = archive.readers(known.number).await.unwrap()[0].device;
+    let acknowledge = async |position| {
+        let read = [(group, alice, Position(position))];
+        archive.acknowledge(&read).await.unwrap();
+        archive.readers(known.number).await.unwrap()[0].done
+    };
+    // Of entries that were never archived.
+    assert_eq!(acknowledge(9).await, Position(9));
+    assert!(archive.mark_regressed(&known).await.unwrap());
+    assert_eq!(
+        acknowledge(12).await,
+        Position(9),
+        "it was on its way when the group was frozen"
+    );
+    archive.mark_repaired(&known).await.unwrap();
+    assert_eq!(acknowledge(4).await, Position(5), "what was kept is read");
+    assert_eq!(acknowledge(6).await, Position(6));
+}
