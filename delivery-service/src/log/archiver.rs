@@ -16,9 +16,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use valise_clock::Clock;
 use valise_proto::{DeviceId, UserId, Uuid};
@@ -33,6 +35,8 @@ use crate::config::ArchiveConfig;
 
 /// Partitions that are copied at the same time.
 const AT_ONCE: usize = 32;
+/// A partition that has not said by then how far it is, is left for the next round.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Says of which devices nobody waits for acknowledgements any more.
 pub(crate) type Gone = Arc<dyn Fn(&UserId, DeviceId) -> bool + Send + Sync>;
@@ -175,21 +179,47 @@ impl Archiver {
         }
     }
 
-    /// Everything once. A partition that fails does not hold up the others.
+    /// Everything once. A partition that fails does not hold up the others, nor what else there is to do.
     pub(crate) async fn round(&self) -> Result<(), StoreError> {
+        let (copied, outcome) = self.copy().await;
+        self.measure();
+        let trimmed = self.trim(&copied).await;
+        let swept = self.sweep().await;
+        outcome.and(trimmed).and(swept)
+    }
+
+    /// Copies what is new. Of these partitions all is archived; and what was wrong with another one.
+    async fn copy(&self) -> (Vec<u16>, Result<(), StoreError>) {
         let held: Vec<_> = self
             .held
             .lock()
             .iter()
             .map(|(partition, held)| (*partition, *held))
             .collect();
-        let mut outcome = Ok(());
-        let mut partitions = stream::iter(held)
-            .map(|(partition, held)| async move { (partition, self.partition(partition, held).await) })
+        // Read before what changed: everything up to it is found there. All are asked together: so those whose server is away cost
+        // the others this time once.
+        let asked: Vec<_> = held
+            .iter()
+            .map(|(partition, _)| timeout(ANSWER, self.hot.sequence(*partition)))
+            .collect();
+        let sequences = join_all(asked).await;
+        let (mut copied, mut outcome) = (Vec::new(), Ok(()));
+        let mut answered = Vec::new();
+        for ((partition, held), sequence) in held.into_iter().zip(sequences) {
+            match sequence {
+                Ok(Ok(sequence)) => answered.push((partition, held, sequence)),
+                Ok(Err(error)) => outcome = Err(error),
+                Err(_) => outcome = Err(StoreError("a partition does not answer in time".to_owned())),
+            }
+        }
+        let mut partitions = stream::iter(answered)
+            .map(|(partition, held, sequence)| async move {
+                (partition, self.partition(partition, held, sequence).await)
+            })
             .buffer_unordered(AT_ONCE);
         while let Some((partition, done)) = partitions.next().await {
             match done {
-                Ok(()) => {}
+                Ok(()) => copied.push(partition.number()),
                 // Another replica goes on with it.
                 Err(WriteError::Stale) => self.lose(partition),
                 Err(WriteError::Conflict) => {
@@ -198,20 +228,15 @@ impl Archiver {
                 Err(WriteError::Store(error)) => outcome = Err(error),
             }
         }
-        drop(partitions);
-        self.measure();
-        outcome?;
-        self.trim().await?;
-        self.sweep().await
+        (copied, outcome)
     }
 
-    async fn partition(&self, partition: Partition, held: Held) -> Result<(), WriteError> {
+    /// Copies what is new of a partition that has come up to `sequence`.
+    async fn partition(&self, partition: Partition, held: Held, sequence: u64) -> Result<(), WriteError> {
         let lease = Lease {
             partition: partition.number(),
             token: held.token,
         };
-        // Read before what changed: everything up to it is found there.
-        let sequence = self.hot.sequence(partition).await?;
         let suspect = held.suspected != held.compared || sequence < held.change;
         let change = if suspect {
             self.compare_all(lease, partition, held.change, sequence).await?

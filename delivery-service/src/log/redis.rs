@@ -51,6 +51,7 @@ use super::{Append, Appended, Created, NewGroup, News, Refused, StoreError};
 pub use self::links::OpenError;
 pub(crate) use self::read::HotRow;
 pub(crate) use self::upkeep::Restored;
+pub(crate) use self::value::is_damaged;
 pub(crate) use self::wire::HeadRow;
 
 /// News that a slow listener may be behind before it is told that it missed some.

@@ -23,6 +23,8 @@ pub(crate) enum Regression {
     Gap,
     /// An entry was archived at the same position, or a commit of the same epoch.
     Conflict,
+    /// What is there cannot be read.
+    Damaged,
 }
 
 impl fmt::Display for Regression {
@@ -34,6 +36,7 @@ impl fmt::Display for Regression {
             Self::OtherEntry => "another entry has the position of the newest archived one",
             Self::Gap => "entries are missing",
             Self::Conflict => "an entry conflicts with an archived one",
+            Self::Damaged => "it cannot be read",
         })
     }
 }

@@ -8,8 +8,8 @@ use super::Archiver;
 use crate::log::postgres::lease::{Lease, WriteError};
 use crate::log::postgres::write::{Part, Upkeep};
 use crate::log::postgres::{ArchivedGroup, Registration};
-use crate::log::redis::HotRow;
 use crate::log::redis::partition::Partition;
+use crate::log::redis::{HotRow, is_damaged};
 use crate::log::regression::{self, Regression};
 use crate::log::{EntryKind, StoreError};
 
@@ -48,6 +48,14 @@ impl Batch {
                 windows: Vec::new(),
                 group_info: None,
             }),
+        }
+    }
+
+    /// Without what was added of a group last.
+    fn leave_out(&mut self, group: GroupId) {
+        if let Some(part) = self.parts.pop_if(|part| part.group.group == group) {
+            self.rows -= part.rows.len();
+            self.bytes -= size(&part.rows);
         }
     }
 
@@ -119,11 +127,13 @@ impl Archiver {
             };
             after = last.number;
             for group in page.iter().filter(|group| !seen.contains(&group.group)) {
-                let regression = match self.hot.head(group.group).await? {
-                    None => Some(Regression::HeadLost),
-                    Some(head) if head.origin != group.head.origin => Some(Regression::OtherOrigin),
-                    Some(head) if head.position < group.head.position => Some(Regression::Shorter),
-                    Some(_) => None,
+                let regression = match self.hot.head(group.group).await {
+                    Ok(None) => Some(Regression::HeadLost),
+                    Ok(Some(head)) if head.origin != group.head.origin => Some(Regression::OtherOrigin),
+                    Ok(Some(head)) if head.position < group.head.position => Some(Regression::Shorter),
+                    Ok(Some(_)) => None,
+                    Err(error) if is_damaged(&error) => Some(Regression::Damaged),
+                    Err(error) => return Err(error),
                 };
                 if let Some(regression) = regression {
                     self.freeze(group, regression).await?;
@@ -148,8 +158,17 @@ impl Archiver {
             if archived.head.frozen {
                 // It was marked; should the mark in Redis be lost, it is set again.
                 self.hot.set_frozen(archived.group, true).await?;
-            } else {
-                self.copy_group(lease, archived, &mut batch).await?;
+                continue;
+            }
+            match self.copy_group(lease, archived, &mut batch).await {
+                // It must not hold up the others of its partition.
+                Err(WriteError::Store(error)) if is_damaged(&error) => {
+                    batch.leave_out(*group);
+                    if let Some(now) = self.archive.group(*group).await? {
+                        self.freeze(&now, Regression::Damaged).await?;
+                    }
+                }
+                outcome => outcome?,
             }
         }
         if batch.rows > 0 || change.is_some() {
@@ -170,8 +189,14 @@ impl Archiver {
             if known.contains_key(group) {
                 continue;
             }
-            let Some(row) = self.hot.head_row(*group).await? else {
-                continue;
+            let row = match self.hot.head_row(*group).await {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(error) if is_damaged(&error) => {
+                    tracing::error!(%group, %error, "a group that is not archived cannot be read: it is left out");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let registration = Registration {
                 group: *group,
@@ -190,7 +215,7 @@ impl Archiver {
         Ok(known)
     }
 
-    /// All that is new of one group. Full batches are written on the way.
+    /// All that is new of one group. Full batches are written on the way; and, before an entry that cannot be read, all that is before it.
     async fn copy_group(
         &self,
         lease: Lease,
@@ -199,6 +224,8 @@ impl Archiver {
     ) -> Result<(), WriteError> {
         // The newest entry that was read: the next answer must begin with it.
         let mut newest = (archived.head.position, archived.entry_id);
+        // Before something that cannot be read, entries are read one by one.
+        let mut singly = false;
         loop {
             let anchored = newest.0 > archived.trimmed;
             let after = if anchored {
@@ -206,8 +233,21 @@ impl Archiver {
             } else {
                 newest.0
             };
-            let rows = self.hot.hot_rows(archived.group, after, ROWS, BYTES).await?;
-            let complete = rows.len() < ROWS && size(&rows) < BYTES / 2;
+            let most = if singly { 1 + usize::from(anchored) } else { ROWS };
+            let rows = match self.hot.hot_rows(archived.group, after, most, BYTES).await {
+                Ok(rows) => rows,
+                Err(error) if !is_damaged(&error) => return Err(error.into()),
+                Err(_) if !singly => {
+                    singly = true;
+                    continue;
+                }
+                Err(error) => {
+                    self.complete(&archived, batch).await?;
+                    self.write(lease, std::mem::take(batch), None).await?;
+                    return Err(error.into());
+                }
+            };
+            let complete = rows.len() < most && size(&rows) < BYTES / 2;
             let new = match continuation(newest, anchored, rows) {
                 Ok(new) => new,
                 Err(regression) => return Ok(self.freeze(&archived, regression).await?),

@@ -18,11 +18,10 @@ const GROUPS: usize = 1000;
 const LOOKS: u64 = 20;
 
 impl Archiver {
-    /// Trims the groups whose time has come. One that fails does not hold up the others.
-    pub(super) async fn trim(&self) -> Result<(), StoreError> {
-        let partitions: Vec<u16> = self.leases().into_keys().collect();
+    /// Trims the groups of these partitions whose time has come. One that fails does not hold up the others.
+    pub(super) async fn trim(&self, partitions: &[u16]) -> Result<(), StoreError> {
         let now = self.clock.unix_millis();
-        let groups = self.archive.trimmable(&partitions, now, GROUPS).await?;
+        let groups = self.archive.trimmable(partitions, now, GROUPS).await?;
         let mut done = stream::iter(groups)
             .map(|group| self.trim_group(group, now))
             .buffer_unordered(AT_ONCE);

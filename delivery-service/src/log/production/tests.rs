@@ -62,21 +62,8 @@ impl Servers {
 
     /// One more replica, with its upkeep but without an archiver.
     async fn replica(&self, settings: &ArchiveConfig) -> Replica {
-        let database = self.database.parse().unwrap();
         let redis = RedisConfig::new(RedisMode::Standalone, vec![self.redis.url().parse().unwrap()]);
-        let log = ProductionLog::open(&database, &redis, settings, RETENTION)
-            .await
-            .unwrap();
-        let mut replica = Replica {
-            log: Arc::new(log),
-            stopping: CancellationToken::new(),
-            tasks: JoinSet::new(),
-        };
-        let (log, stopping) = (Arc::clone(&replica.log), replica.stopping.clone());
-        replica
-            .tasks
-            .spawn(async move { log.run(stopping, |_| {}).await });
-        replica
+        Replica::open(&self.database, &redis, settings).await
     }
 }
 
@@ -88,6 +75,22 @@ struct Replica {
 }
 
 impl Replica {
+    async fn open(database: &str, redis: &RedisConfig, settings: &ArchiveConfig) -> Self {
+        let log = ProductionLog::open(&database.parse().unwrap(), redis, settings, RETENTION)
+            .await
+            .unwrap();
+        let mut replica = Self {
+            log: Arc::new(log),
+            stopping: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        let (log, stopping) = (Arc::clone(&replica.log), replica.stopping.clone());
+        replica
+            .tasks
+            .spawn(async move { log.run(stopping, |_| {}).await });
+        replica
+    }
+
     fn archiver(&self, gone: fn(&UserId, DeviceId) -> bool) -> Archiver {
         self.log.archiver(RETENTION, Clock::system(), Arc::new(gone))
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::future::join_all;
 use opentelemetry::metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
 use valise_proto::GroupId;
@@ -16,9 +16,7 @@ use crate::log::postgres::read::Mark;
 use crate::log::redis::RedisLog;
 use crate::log::redis::partition::Partition;
 
-/// Partitions that are asked for their sequence at the same time.
-const AT_ONCE: usize = 64;
-/// The backlog need not be known more often.
+/// The backlog need not be known more often; and a partition that has not answered by then is taken to be where it was.
 const COUNT: Duration = Duration::from_secs(1);
 
 pub(super) struct Watch {
@@ -27,6 +25,8 @@ pub(super) struct Watch {
     most: u64,
     /// How far each partition was archived when PostgreSQL last answered.
     archived: Mutex<Option<Vec<u64>>>,
+    /// How far each partition was when it last answered.
+    sequences: Mutex<Vec<u64>>,
     frozen: Gauge<u64>,
     unarchived: Gauge<u64>,
     /// Partitions that could not be used when that was last looked at.
@@ -42,6 +42,7 @@ impl Watch {
             full: AtomicBool::new(false),
             most,
             archived: Mutex::default(),
+            sequences: Mutex::new(vec![0; usize::from(Partition::COUNT)]),
             frozen: meter.u64_gauge(names::FROZEN).build(),
             unarchived: meter.u64_gauge(names::UNARCHIVED).build(),
             unusable: AtomicUsize::new(0),
@@ -124,9 +125,7 @@ impl Watch {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                if let Err(error) = self.count(hot, archive).await {
-                    tracing::debug!(%error, "how much waits to be archived is not known");
-                }
+                self.count(hot, archive).await;
             }
         };
         let resets = async {
@@ -159,24 +158,18 @@ impl Watch {
         Ok(())
     }
 
-    async fn count(&self, hot: &RedisLog, archive: &PostgresArchive) -> Result<(), StoreError> {
+    async fn count(&self, hot: &RedisLog, archive: &PostgresArchive) {
         // While it does not answer, what was archived then is taken for all that is.
         if let Ok(Ok(changes)) = tokio::time::timeout(COUNT, archive.archived_changes()).await {
             *self.archived.lock() = Some(changes);
         }
         let Some(archived) = self.archived.lock().clone() else {
-            return Ok(());
+            return;
         };
-        let sequences: Vec<u64> = stream::iter(Partition::all())
-            .map(|partition| hot.sequence(partition))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let waiting = sequences
-            .iter()
-            .zip(&archived)
-            .map(|(sequence, archived)| sequence.saturating_sub(*archived))
-            .sum();
+        let asked = Partition::all().map(|partition| tokio::time::timeout(COUNT, hot.sequence(partition)));
+        let answers = join_all(asked).await;
+        let answers = answers.into_iter().map(|answer| answer.ok()?.ok());
+        let waiting = waiting(&mut self.sequences.lock(), answers, &archived);
         self.unarchived.record(waiting, &[]);
         let full = waiting > self.most;
         if full != self.full.swap(full, Ordering::Relaxed) {
@@ -189,8 +182,19 @@ impl Watch {
                 tracing::info!("entries are taken again");
             }
         }
-        Ok(())
     }
+}
+
+/// How many changes are not archived. A partition that does not answer still has what waited there, and takes nothing new meanwhile.
+fn waiting(known: &mut [u64], answers: impl Iterator<Item = Option<u64>>, archived: &[u64]) -> u64 {
+    for (known, answer) in known.iter_mut().zip(answers) {
+        *known = answer.unwrap_or(*known);
+    }
+    known
+        .iter()
+        .zip(archived)
+        .map(|(sequence, archived)| sequence.saturating_sub(*archived))
+        .sum()
 }
 
 /// Groups that were reset, and known to be closed in Redis.
@@ -219,5 +223,26 @@ impl Closed {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_partition_that_is_away_counts_on() {
+        let mut known = vec![0; 3];
+        let mut count = |answers: [Option<u64>; 3], archived: [u64; 3]| {
+            waiting(&mut known, answers.into_iter(), &archived)
+        };
+        assert_eq!(count([None, None, Some(9)], [5, 0, 2]), 7, "never heard of");
+        assert_eq!(count([Some(8), Some(4), Some(9)], [5, 0, 9]), 7);
+        assert_eq!(count([None, Some(6), None], [5, 4, 9]), 5);
+        assert_eq!(
+            count([Some(2), Some(6), Some(9)], [5, 6, 9]),
+            0,
+            "it was set back"
+        );
     }
 }

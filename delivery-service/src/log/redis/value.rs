@@ -4,8 +4,15 @@ use redis::Value;
 
 use crate::log::StoreError;
 
+const DAMAGED: &str = "not what was written: ";
+
 pub(super) fn damaged(what: &str) -> StoreError {
-    StoreError(format!("not what was written: {what}"))
+    StoreError(format!("{DAMAGED}{what}"))
+}
+
+/// Is there something that cannot be read, however often it is asked for?
+pub(crate) fn is_damaged(StoreError(reason): &StoreError) -> bool {
+    reason.starts_with(DAMAGED) || reason == "Redis answers WRONGTYPE"
 }
 
 /// A string, if there is one.

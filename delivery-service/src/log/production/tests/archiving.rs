@@ -58,6 +58,60 @@ async fn more_changed_groups_than_are_looked_at_together_are_all_archived() {
     replica.stop().await;
 }
 
+/// The newest entry of each group of that one's partition becomes one that cannot be read.
+async fn damage(servers: &Servers, group: GroupId) {
+    let tag = Partition::of_group(&group).tag();
+    let script = format!(
+        "for _, k in ipairs(redis.call('KEYS', '{tag}s:*')) do
+             local entries = redis.call('XRANGE', k, '-', '+')
+             redis.call('DEL', k)
+             for n, entry in ipairs(entries) do
+                 if n == #entries then entry[2] = {{'m', 'x', 'b', 'x'}} end
+                 redis.call('XADD', k, entry[1], unpack(entry[2]))
+             end
+         end
+         return 1"
+    );
+    assert_eq!(servers.redis.command(&["EVAL", &script, "0"]).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_read_freezes_its_group_alone() {
+    let servers = Servers::start().await;
+    let replica = servers.replica(&settings()).await;
+    let archiver = replica.archiver(|_, _| false);
+    archiver.renew().await.unwrap();
+    let log = &*replica.log;
+    let alice = device();
+    let damaged = group(log, alice).await;
+    for number in 1..=3 {
+        accept(log, message(damaged, alice, 0, &number.to_string())).await;
+    }
+    damage(&servers, damaged).await;
+    let beside = loop {
+        let id = GroupId::random(&mut rand::rng());
+        if Partition::of_group(&id) == Partition::of_group(&damaged) {
+            break id;
+        }
+    };
+    assert_eq!(log.create(new_group(beside, alice)).await.unwrap(), Created::Yes);
+    accept(log, message(beside, alice, 0, "x")).await;
+    archiver.round().await.unwrap();
+    let head = async |group| log.archive.group(group).await.unwrap().unwrap().head;
+    let frozen = head(damaged).await;
+    assert_eq!(
+        (frozen.frozen, frozen.position),
+        (true, Position(2)),
+        "all before it is kept"
+    );
+    let other = head(beside).await;
+    assert_eq!((other.frozen, other.position), (false, Position(1)));
+    // It does not come back, round after round.
+    archiver.round().await.unwrap();
+    drop(archiver);
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_with_the_key_of_an_archived_one_is_archived_too() {
     let servers = Servers::start().await;

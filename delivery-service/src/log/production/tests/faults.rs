@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use valise_proto::Position;
+use valise_local_stack::{Postgres, RedisCluster};
+use valise_proto::{GroupId, Position};
 
-use super::{Servers, positions, read_all, settings};
+use super::{Replica, Servers, positions, read_all, settings};
 use crate::config::ArchiveConfig;
-use crate::log::OrderedLog;
-use crate::log::conformance::{accept, device, eventually, group, message};
+use crate::log::conformance::{accept, device, eventually, group, message, new_group};
+use crate::log::redis::config::{RedisConfig, RedisMode};
+use crate::log::redis::partition::Partition;
+use crate::log::{Created, OrderedLog, postgres};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_may_be_away_for_a_while() {
@@ -115,4 +118,36 @@ async fn another_replica_goes_on_where_one_is_gone() {
         assert_eq!(positions(&all), (1..=30).collect::<Vec<_>>());
     }
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_gone_holds_up_no_other() {
+    let (mut cluster, server) = tokio::join!(RedisCluster::start(3, 0), Postgres::start());
+    let database = server.database("delivery").await;
+    postgres::migrate(&database.parse().unwrap()).await.unwrap();
+    let urls = cluster.urls().iter().map(|url| url.parse().unwrap()).collect();
+    let mut redis = RedisConfig::new(RedisMode::Cluster, urls);
+    redis.wait_replicas = Some(0);
+    let replica = Replica::open(&database, &redis, &settings()).await;
+    let archiver = replica.archiver(|_, _| false);
+    archiver.renew().await.unwrap();
+    archiver.round().await.unwrap();
+    let log = &*replica.log;
+    let alice = device();
+    let here = loop {
+        let id = GroupId::random(&mut rand::rng());
+        if cluster.primary_of_slot(Partition::of_group(&id).slot()).await == 1 {
+            break id;
+        }
+    };
+    assert_eq!(log.create(new_group(here, alice)).await.unwrap(), Created::Yes);
+    for number in 1..=6 {
+        accept(log, message(here, alice, 0, &number.to_string())).await;
+    }
+    cluster.node_mut(0).kill().await;
+    assert!(archiver.round().await.is_err(), "it is said");
+    let known = log.archive.group(here).await.unwrap().unwrap();
+    assert_eq!((known.head.position, known.trimmed), (Position(6), Position(3)));
+    drop(archiver);
+    replica.stop().await;
 }
