@@ -5,7 +5,7 @@
 //! A backend implements [`OrderedLog`] and passes every test of `log/conformance.rs`. What it must keep:
 //!
 //! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen or reset,
-//!   expected epoch, proposals that a commit must have seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
+//!   expected epoch, proposals that must have been seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
 //!   windows and the joiners' inbox items are written together; or, where inboxes are kept elsewhere, the record that hands them over:
 //!   those items, and the groups on users' lists, may come a moment later, but always, and each once.
 //! - **A reset is one, too**: the group takes no entry any more, and the record that tells its members is written with that.
@@ -131,6 +131,9 @@ pub struct Append {
     pub at: u64,
     /// The caller may have submitted it before: a key that is kept in slow storage alone must be looked up there, too.
     pub may_be_repeat: bool,
+    /// The newest proposal that its judgement knew: a newer one refuses it. For commits, and for proposals of the service, of which one is
+    /// enough however many replicas come to it; `None` for what no proposal refuses.
+    pub seen_proposal: Option<Position>,
     /// For commits: what comes with it.
     pub commit: Option<CommitEffects>,
 }
@@ -138,8 +141,6 @@ pub struct Append {
 /// What comes with a commit, in the same step.
 #[derive(Clone, Debug)]
 pub struct CommitEffects {
-    /// The newest proposal that the committer has seen: a newer one refuses the commit.
-    pub seen_proposal: Position,
     /// GroupInfo of the epoch that it begins.
     pub group_info: Bytes,
     /// Who reads from the next entry on.
@@ -186,7 +187,7 @@ pub enum Refused {
         /// The current epoch.
         current: Epoch,
     },
-    /// The commit does not know this proposal.
+    /// The commit, or the service's own proposal, does not know this proposal.
     ProposalUnseen {
         /// Where it stands.
         position: Position,

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use valise_access_token::RevocationSubject;
 use valise_device_certificate::ServiceIdentity;
 use valise_group_rules::signature_scheme;
-use valise_proto::{DeviceId, GroupId, IdempotencyKey, Reason, Refusal, UserId};
+use valise_proto::{DeviceId, GroupId, IdempotencyKey, Position, Reason, Refusal, UserId};
 
 use crate::door::new_entry_id;
 use crate::group_state::{Held, MlsCommit};
@@ -114,8 +114,9 @@ impl Delivery {
                 return Ok(());
             }
             match self.append_removal(&mut held, group, leaf).await {
-                // Another replica was faster: look again.
-                Err(refusal) if refusal.reason == Reason::EpochConflict => {}
+                // Another replica was faster, perhaps with the same Remove: look again.
+                Err(refusal)
+                    if matches!(refusal.reason, Reason::EpochConflict | Reason::ProposalsMissing) => {}
                 result => return result,
             }
         }
@@ -131,6 +132,7 @@ impl Delivery {
         let state = held.state()?;
         let epoch = state.epoch();
         let suite = state.group.ciphersuite();
+        let seen = state.pending.last().map(|pending| pending.position);
         let Some(identity) = self.suites.identity(suite) else {
             // It must not keep the device in its other groups. The next start begins anew.
             tracing::error!(%group, suite = u16::from(suite), "there is no key for the groups of this suite: a revoked device stays in");
@@ -169,6 +171,7 @@ impl Delivery {
                 sender: None,
                 bytes,
                 at: self.clock.unix_millis(),
+                seen_proposal: Some(seen.unwrap_or(Position::NONE)),
                 commit: None,
             })
             .await?;

@@ -66,6 +66,7 @@ impl Delivery {
             sender: Some(device),
             bytes,
             at: self.clock.unix_millis(),
+            seen_proposal: None,
             commit: None,
         })
         .await

@@ -143,7 +143,8 @@ impl Delivery {
             sender: Some(by.device),
             bytes: request.commit.clone(),
             at: self.clock.unix_millis(),
-            commit: Some(effects(&verified.summary, seen_proposal, request)),
+            seen_proposal: Some(seen_proposal),
+            commit: Some(effects(&verified.summary, request)),
         };
         let outcome = match self.log.append(append).await? {
             // A store that was asked twice for it calls it a repeat, too: ids tell.
@@ -343,7 +344,7 @@ fn refusal(violation: RuleViolation) -> Refusal {
     broken(reason)(violation)
 }
 
-fn effects(summary: &CommitSummary, seen_proposal: Position, request: &SubmitCommit) -> CommitEffects {
+fn effects(summary: &CommitSummary, request: &SubmitCommit) -> CommitEffects {
     let mut joined: Vec<_> = summary
         .added
         .iter()
@@ -356,7 +357,6 @@ fn effects(summary: &CommitSummary, seen_proposal: Position, request: &SubmitCom
         ));
     }
     CommitEffects {
-        seen_proposal,
         group_info: request.group_info.clone(),
         joined,
         left: summary

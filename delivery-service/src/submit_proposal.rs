@@ -49,6 +49,7 @@ impl Delivery {
             sender: Some(device),
             bytes: proposal,
             at: self.clock.unix_millis(),
+            seen_proposal: None,
             commit: None,
         };
         let appended = self.append(append).await?;

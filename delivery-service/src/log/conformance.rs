@@ -33,6 +33,7 @@ pub(crate) async fn all(mut backend: impl Backend) {
     refused_keys_are_free(&*backend.log()).await;
     acceptance_never_goes_back(&*backend.log()).await;
     proposals_must_be_seen(&*backend.log()).await;
+    the_service_proposes_on_what_it_has_seen(&*backend.log()).await;
     reading_is_bounded_and_ordered(&*backend.log()).await;
     members::windows_and_memberships(&*backend.log()).await;
     members::memberships_come_in_pages(&*backend.log()).await;
@@ -115,13 +116,13 @@ pub(crate) fn message(group: GroupId, sender: DeviceId, epoch: u64, text: &str) 
         bytes: Bytes::copy_from_slice(text.as_bytes()),
         at: 2000,
         may_be_repeat: false,
+        seen_proposal: None,
         commit: None,
     }
 }
 
 pub(crate) fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
     let effects = CommitEffects {
-        seen_proposal: Position::NONE,
         group_info: Bytes::from(format!("epoch {}", epoch + 1)),
         joined: Vec::new(),
         left: Vec::new(),
@@ -129,6 +130,7 @@ pub(crate) fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
     };
     Append {
         kind: EntryKind::Commit,
+        seen_proposal: Some(Position::NONE),
         commit: Some(effects),
         ..message(group, sender, epoch, "commit")
     }
@@ -297,6 +299,29 @@ async fn acceptance_never_goes_back(log: &dyn OrderedLog) {
     assert_eq!(times, [5000, 5000, 6000]);
 }
 
+async fn the_service_proposes_on_what_it_has_seen(log: &dyn OrderedLog) {
+    let alice = device();
+    let group = group(log, alice).await;
+    let by = |sender, seen_proposal| Append {
+        kind: EntryKind::Proposal,
+        sender,
+        seen_proposal,
+        ..message(group, alice, 0, "proposal")
+    };
+    let seen = |position| by(None, Some(Position(position)));
+    let first = seen(0);
+    accept(log, first.clone()).await;
+    let position = Position(1);
+    assert_eq!(refuse(log, seen(0)).await, Refused::ProposalUnseen { position });
+    assert_eq!(accept(log, first).await.position, position, "a repeat is one");
+    // A member's needs to know of no other.
+    accept(log, by(Some(alice), None)).await;
+    let position = Position(2);
+    assert_eq!(refuse(log, seen(1)).await, Refused::ProposalUnseen { position });
+    assert_eq!(accept(log, seen(2)).await.position, Position(3));
+    accept(log, message(group, alice, 0, "messages go on")).await;
+}
+
 async fn proposals_must_be_seen(log: &dyn OrderedLog) {
     let alice = device();
     let group = group(log, alice).await;
@@ -311,7 +336,7 @@ async fn proposals_must_be_seen(log: &dyn OrderedLog) {
     };
     assert_eq!(refuse(log, commit(group, alice, 0)).await, unseen);
     let mut seen = commit(group, alice, 0);
-    effects(&mut seen).seen_proposal = Position(1);
+    seen.seen_proposal = Some(Position(1));
     accept(log, seen).await;
     accept(log, commit(group, alice, 1)).await;
     let handshakes = log.handshakes(group, Position::NONE, 10).await.unwrap();

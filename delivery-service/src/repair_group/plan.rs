@@ -166,10 +166,10 @@ impl Plan {
         let mut judged = Vec::new();
         for candidate in offered {
             let state = &self.state;
-            let verdict = if self
-                .messages
-                .contains(restored_key(&candidate.entry.bytes).as_bytes())
-            {
+            // The service's own Remove is the same each time that it is proposed.
+            let of_member = candidate.entry.sender.is_some();
+            let restored = restored_key(&candidate.entry.bytes);
+            let verdict = if of_member && self.messages.contains(restored.as_bytes()) {
                 Err(valise_group_rules::RuleViolation("repeated"))
             } else {
                 self.rules.judge(&state.group, state.accepted_at, candidate)

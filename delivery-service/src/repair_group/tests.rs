@@ -174,6 +174,17 @@ fn a_message_does_not_come_back_twice() {
 }
 
 #[test]
+fn a_removal_that_two_replicas_proposed_comes_back_twice() {
+    let mut scene = Scene::new();
+    let removals = [scene.removal(2), scene.removal(2)];
+    assert_eq!(removals[0].bytes, removals[1].bytes, "as from any replica");
+    let offered = removals.each_ref().map(|entry| scene.offered(entry, &ALL));
+    let plan = scene.plan(&offered, FAR);
+    assert_eq!(end(&plan), (End::Complete, ARCHIVED + 2));
+    assert_eq!(plan.state.group.pending.len(), 2);
+}
+
+#[test]
 fn who_was_added_has_a_say_and_who_was_removed_has_none() {
     let mut scene = Scene::new();
     let before = scene.message(0, "before");

@@ -21,13 +21,15 @@ impl PostgresArchive {
         group: &ArchivedGroup,
         restoration: &Restoration,
     ) -> Result<(), WriteError> {
-        let part = part(group, restoration);
+        let mut part = part(group, restoration);
         let Some(first) = part.rows.first() else {
             return Ok(());
         };
         if first.entry.position != group.head.position.next() {
             return Err(WriteError::Stale);
         }
+        // Proposals of the service may be the same byte for byte; and a sender may have had that key for something else.
+        self.free_keys(group.number, &mut part.rows).await?;
         valise_sql_database::within(async {
             let mut transaction = self.pool.begin().await?;
             move_group(&mut transaction, &part).await?;

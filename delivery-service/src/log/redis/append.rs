@@ -323,10 +323,8 @@ fn effects(append: &Append) -> Result<Option<&CommitEffects>, StoreError> {
 }
 
 fn header(append: &Append, group: u16, welcome: u16) -> Vec<u8> {
-    let seen = append
-        .commit
-        .as_ref()
-        .map_or(0, |effects| effects.seen_proposal.0);
+    // No position is newer than the greatest number.
+    let seen = append.seen_proposal.map_or(u64::MAX, |seen| seen.0);
     let mut header = Vec::with_capacity(72);
     header.extend_from_slice(&group.to_be_bytes());
     header.extend_from_slice(&welcome.to_be_bytes());

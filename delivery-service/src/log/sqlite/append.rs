@@ -233,9 +233,8 @@ fn refuse(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite
         }));
     }
     let unseen = append
-        .commit
-        .as_ref()
-        .is_some_and(|effects| effects.seen_proposal < head.proposal_position);
+        .seen_proposal
+        .is_some_and(|seen| seen < head.proposal_position);
     Ok(unseen.then_some(Refused::ProposalUnseen {
         position: head.proposal_position,
     }))

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openmls::messages::external_proposals::ExternalProposal;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    CredentialWithKey, ExternalSender, KeyPackage, LeafNodeIndex, Lifetime, MlsGroup, MlsMessageIn,
-    MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, ProposalStore, PublicGroup, RatchetTreeIn,
+    CredentialWithKey, ExternalSender, GroupEpoch, KeyPackage, LeafNodeIndex, Lifetime, MlsGroup,
+    MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent, ProposalStore, PublicGroup,
+    RatchetTreeIn, SenderExtensionIndex,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -154,6 +156,8 @@ pub(super) struct Scene {
     pub(super) members: Vec<Member>,
     pub(super) now: u64,
     archived: GroupState,
+    /// The service's key.
+    service: SignatureKeyPair,
     bundle: Arc<TrustBundle>,
     next: u64,
 }
@@ -171,9 +175,10 @@ impl Scene {
             .map(|name| Member::new(&authority, name))
             .into();
         let id = GroupId::random(&mut rand::rng());
-        let service = ExternalSender::new(vec![7; 32].into(), credential(&[vec![1, 2, 3]]));
+        let service = SignatureKeyPair::new(suites()[0].signature_algorithm()).unwrap();
+        let sender = ExternalSender::new(service.to_public_vec().into(), credential(&[vec![1, 2, 3]]));
         let alice = &members[0];
-        let config = create_config(suites()[0], service, &alice.user, lifetime()).unwrap();
+        let config = create_config(suites()[0], sender, &alice.user, lifetime()).unwrap();
         let mut group = MlsGroup::new_with_group_id(
             &alice.provider,
             &alice.signer,
@@ -198,6 +203,7 @@ impl Scene {
             members,
             now: Clock::system().unix_millis(),
             archived,
+            service,
             bundle: Arc::new(TrustBundle::from_der([authority.der().to_vec()]).unwrap()),
             next: ARCHIVED + 1,
         }
@@ -238,6 +244,24 @@ impl Scene {
         let group = member.group.as_mut().unwrap();
         let message = group.leave_group(&member.provider, &member.signer).unwrap();
         self.entry(EntryKind::Proposal, by, message.to_bytes().unwrap())
+    }
+
+    /// The next entry: the service asks to remove somebody.
+    pub(super) fn removal(&mut self, who: usize) -> Entry {
+        let member = &self.members[who];
+        let message = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
+            member.leaf(),
+            openmls::prelude::GroupId::from_slice(self.id.as_bytes()),
+            GroupEpoch::from(member.epoch()),
+            &self.service,
+            SenderExtensionIndex::new(0),
+        )
+        .unwrap();
+        let entry = self.entry(EntryKind::Proposal, who, message.to_bytes().unwrap());
+        Entry {
+            sender: None,
+            ..entry
+        }
     }
 
     /// The next entry, with its GroupInfo: a commit, which nobody has applied.

@@ -1,6 +1,7 @@
 //! Keys that were used before.
 
 use super::*;
+use crate::log::offers::Restoration;
 
 #[tokio::test]
 async fn entries_whose_key_is_taken_are_archived_under_others() {
@@ -38,4 +39,23 @@ async fn entries_whose_key_is_taken_are_archived_under_others() {
     assert_eq!(scene.positions(4, 1000).await, [5, 6]);
     let mut fresh = vec![under(7, key())];
     assert!(!archive.free_keys(number, &mut fresh).await.unwrap());
+}
+
+#[tokio::test]
+async fn proposals_of_the_service_that_are_alike_are_all_restored() {
+    let scene = Scene::new().await;
+    let known = scene.known().await;
+    assert!(scene.archive.mark_regressed(&known).await.unwrap());
+    let entries = [1, 2].map(|position| {
+        let mut removal = row(scene.group, position, EntryKind::Proposal, 0).entry;
+        let entry = Arc::make_mut(&mut removal);
+        (entry.sender, entry.bytes) = (None, Bytes::from_static(b"the same"));
+        removal
+    });
+    let restoration = Restoration {
+        entries: entries.to_vec(),
+        ..Restoration::default()
+    };
+    scene.archive.restore(&known, &restoration).await.unwrap();
+    assert_eq!(scene.handshakes(0).await, [1, 2]);
 }

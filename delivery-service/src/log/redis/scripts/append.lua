@@ -159,7 +159,7 @@ local function decide(group, item, bytes, effects)
         local winner = group.ended[item.epoch] or try('HGET', group.c, text(item.epoch))
         return reply(ENDED, group.epoch, tonumber(winner) or group.commit)
     end
-    if effects and item.seen < group.proposal then
+    if item.seen < group.proposal then
         return reply(UNSEEN, group.proposal)
     end
     return accept(group, item, bytes, effects)

@@ -50,7 +50,7 @@ async fn trimming_takes_entries_with_all_that_is_theirs_and_no_more() {
     };
     accept(&*log, proposal.clone()).await;
     let mut first = commit(group, alice, 0);
-    effects(&mut first).seen_proposal = Position(1);
+    first.seen_proposal = Some(Position(1));
     accept(&*log, first.clone()).await;
     let mut messages = Vec::new();
     for _ in 3..=150 {
@@ -173,7 +173,7 @@ async fn a_restored_group_goes_on_from_what_the_archive_knows() {
     };
     assert_eq!(refuse(&*log, commit(group, bob, 4)).await, unseen);
     let mut remove = commit(group, bob, 4);
-    effects(&mut remove).seen_proposal = Position(65);
+    remove.seen_proposal = Some(Position(65));
     effects(&mut remove).left = vec![bob];
     let removed = accept(&*log, Append { key: key(), ..remove }).await;
     assert_eq!((removed.position, removed.at), (Position(71), 9_000));
