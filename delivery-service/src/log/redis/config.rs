@@ -28,7 +28,8 @@ pub struct RedisConfig {
     /// For `rediss://`: PEM of the authorities that sign the servers' certificates, instead of the system's.
     #[serde(default)]
     pub ca_certificate: Option<PathBuf>,
-    /// Replicas that must have what is shown to anybody. By default 0 on a standalone server and 1 else.
+    /// Replicas that must have what is shown to anybody. By default 0 on a standalone server and 1 else. As many as each primary has:
+    /// with fewer, one may be elected that lacks what was answered. While a primary has fewer replicas, nothing of it is written or read.
     #[serde(default)]
     pub wait_replicas: Option<u32>,
     /// Use servers whose settings lose answered entries. For tests and development only.

@@ -3,6 +3,7 @@
 //! It is used until one of the connections fails, or the server is not any more what it was. Calls that have begun then go on
 //! by themselves: their answers count if the fence says so.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) struct Session {
     over: CancellationToken,
     why: Mutex<Option<String>>,
     unheard: Mutex<Option<String>>,
+    /// What is wrong with the number of its replicas.
+    concern: Mutex<Option<&'static str>>,
 }
 
 impl Session {
@@ -68,14 +71,6 @@ impl Session {
                     reason: "it has been replaced while connecting".to_owned(),
                 });
             }
-        }
-        if passed.replicas < topology.replicas {
-            tracing::warn!(
-                server = %address,
-                connected = passed.replicas,
-                wait_replicas = topology.replicas,
-                "fewer replicas than redis.wait_replicas: nothing can be written or read"
-            );
         }
         let over = CancellationToken::new();
         let (fence_sender, fence_queue) = mpsc::channel(FENCES);
@@ -100,7 +95,9 @@ impl Session {
             over,
             why: Mutex::new(None),
             unheard: Mutex::new(None),
+            concern: Mutex::new(None),
         });
+        session.note_replicas(passed.replicas, topology.replicas);
         session.hear(topology, pushes, push);
         Ok(session)
     }
@@ -128,7 +125,9 @@ impl Session {
                 () = tokio::time::sleep(JUDGE) => {}
             }
             match topology.gate.judge(&self.address, &mut commands).await {
-                Ok(passed) if passed.identity == self.identity => {}
+                Ok(passed) if passed.identity == self.identity => {
+                    self.note_replicas(passed.replicas, topology.replicas);
+                }
                 Ok(_) => self.end("it is not the server that it was"),
                 Err(error) => {
                     self.over.cancel();
@@ -155,6 +154,21 @@ impl Session {
     /// May calls begin?
     pub(super) fn is_over(&self) -> bool {
         self.over.is_cancelled()
+    }
+
+    /// So many replicas are connected. What is wrong with that is said when it changes.
+    fn note_replicas(&self, connected: u32, wait_replicas: u32) {
+        let now = concern(connected, wait_replicas);
+        let before = std::mem::replace(&mut *self.concern.lock(), now);
+        if let Some(concern) = now.filter(|_| now != before) {
+            tracing::warn!(server = %self.address, connected, wait_replicas, "{concern}");
+        }
+    }
+
+    /// What is wrong with the number of its replicas.
+    #[cfg(test)]
+    pub(super) fn concern(&self) -> Option<&'static str> {
+        *self.concern.lock()
     }
 
     /// Keeps what the server says instead of a confirmation.
@@ -196,6 +210,17 @@ impl Session {
     pub(super) fn publish(&self, partition: Partition, payload: Bytes) {
         // Lost, as said.
         let _ = self.publish.try_send((partition, payload));
+    }
+}
+
+/// What operators must know where a primary has not as many replicas as are waited for.
+fn concern(connected: u32, wait_replicas: u32) -> Option<&'static str> {
+    match connected.cmp(&wait_replicas) {
+        Ordering::Less => Some("fewer replicas than redis.wait_replicas: nothing can be written or read"),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(
+            "more replicas than redis.wait_replicas: a failover to one that lacks what was answered would lose it; set it to their number",
+        ),
     }
 }
 

@@ -166,3 +166,19 @@ async fn a_fence_leaves_nothing_in_the_append_only_file() {
     let written = String::from_utf8_lossy(&written);
     assert!(written.contains("{p0007}key") && !written.contains("{p0007}fence"));
 }
+
+#[tokio::test]
+async fn a_number_of_replicas_that_is_not_waited_for_is_said() {
+    let server = Redis::start().await;
+    let _first = replica_of(&server, RedisProgram::Redis).await;
+    let links = open(&standalone(&server, 1)).await;
+    let concern = || links.topology.current().nodes()[0].up()?.concern();
+    assert_eq!(concern(), None);
+    let mut second = replica_of(&server, RedisProgram::Redis).await;
+    until("one too many", async || {
+        concern().is_some_and(|said| said.starts_with("more replicas than redis.wait_replicas"))
+    })
+    .await;
+    second.kill().await;
+    until("as many as are waited for", async || concern().is_none()).await;
+}
