@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Kind, MessageId, Peer};
+use valise_client_sdk::{Client, Content, Event, EventKind, GroupId, Kind, MessageId, Peer, UserId};
 
 use crate::error::CliError;
 use crate::out::{json_line, printable};
@@ -127,10 +127,10 @@ fn told(kind: &EventKind) -> Told {
             format!("named the group {name}"),
         ),
         EventKind::Removed { by } => told("removed", Some(by), vec![], "removed this device".into()),
-        EventKind::Unreadable { sender } => told(
+        EventKind::Unreadable { sender, evidence } => told(
             "unreadable",
             sender.as_ref(),
-            vec![],
+            vec![("evidence_hex", hex::encode(evidence).into())],
             "a message that cannot be read".into(),
         ),
         other => trouble(other),
@@ -146,15 +146,21 @@ fn trouble(kind: &EventKind) -> Told {
         text,
     };
     let because = |cause: &str| vec![("cause", cause.into())];
+    let alarm = |cause: &str, evidence: &[u8]| {
+        vec![
+            ("cause", cause.into()),
+            ("evidence_hex", hex::encode(evidence).into()),
+        ]
+    };
     match kind {
         EventKind::WelcomeUnusable { cause } => told(
             "welcome_unusable",
             because(cause),
             format!("an invitation could not be used ({cause}): this device has to be added again"),
         ),
-        EventKind::HeldByBadCommit { cause } => told(
+        EventKind::HeldByBadCommit { cause, evidence } => told(
             "held_by_bad_commit",
-            because(cause),
+            alarm(cause, evidence),
             format!("a commit cannot be processed: {cause}"),
         ),
         EventKind::RuleBreach { by, rule, evidence } => Told {
@@ -181,9 +187,9 @@ fn trouble(kind: &EventKind) -> Told {
             "the service gives devices that come back a state that is not this group's: they cannot come in until the next change of the group"
                 .into(),
         ),
-        EventKind::Quarantined { rule } => told(
+        EventKind::Quarantined { rule, evidence } => told(
             "quarantined",
-            because(rule),
+            alarm(rule, evidence),
             format!("nothing more is sent here but removals: rule {rule} was broken"),
         ),
         EventKind::QuarantineEnded => told(
@@ -191,9 +197,12 @@ fn trouble(kind: &EventKind) -> Told {
             vec![],
             "all members' certificates are valid again: the group goes on".into(),
         ),
-        EventKind::LogRegressed => told(
+        EventKind::LogRegressed { entry_id, evidence } => told(
             "log_regressed",
-            vec![],
+            vec![
+                ("entry_id", hex::encode(entry_id).into()),
+                ("evidence_hex", hex::encode(evidence).into()),
+            ],
             "the service's log went back in time: the group stands still until it is repaired".into(),
         ),
         EventKind::LogRestored => told(
@@ -227,14 +236,24 @@ fn trouble(kind: &EventKind) -> Told {
             because(cause),
             format!("this device could not come back: {cause}"),
         ),
-        EventKind::OperationFailed { operation, cause } => told(
-            "operation_failed",
-            vec![
+        EventKind::OperationFailed {
+            operation,
+            cause,
+            message,
+            users,
+            ..
+        } => {
+            let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+            let whom = users.join(", ");
+            let of = if whom.is_empty() { "" } else { " of " };
+            let mut fields: Vec<(&'static str, Value)> = vec![
                 ("operation", operation.as_str().into()),
                 ("cause", cause.as_str().into()),
-            ],
-            format!("{operation} failed: {cause}"),
-        ),
+                ("users", users.into()),
+            ];
+            fields.extend(message.map(|message| ("id", name(message))));
+            told("operation_failed", fields, format!("{operation}{of}{whom} failed: {cause}"))
+        }
         _ => told(
             "other",
             vec![],

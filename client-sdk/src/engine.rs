@@ -3,6 +3,7 @@
 //! A job's changes (MLS state, cursors, outbox, events) are one transaction. What the rest of the client must hear of (an upload,
 //! an outcome) leaves only after it is durable.
 
+mod adds;
 mod copies;
 mod delivery_chain;
 mod device_changes;
@@ -20,11 +21,13 @@ mod live;
 mod newcomer;
 mod outcome;
 mod packages;
+mod pending;
 mod prepare;
 mod quarantine;
 mod queries;
 mod regressed;
 mod rejoin;
+mod reports;
 mod reset;
 mod roles;
 mod settle;
@@ -43,6 +46,7 @@ use tracing::Span;
 use valise_device_certificate::TrustBundle;
 use valise_proto::{DeviceId, GroupId, UserId};
 
+pub(crate) use adds::{AddNews, Adder, DueAdd};
 pub(crate) use effects::{Chore, Follow, Outlets, Upload, UploadJob, UploadKind};
 pub(crate) use inbox::{Applied, Arrival};
 pub(crate) use intents::{Operation, Outcome};
@@ -51,7 +55,7 @@ pub(crate) use reset::Behind;
 pub(crate) use roles::MAX_GROUP_NAME;
 
 use crate::mls::Provider;
-use crate::store::{Database, Enrolled, IntentId};
+use crate::store::{AddId, Database, Enrolled, IntentId};
 use crate::{Error, GroupStatus, Options, Peer, kill_point};
 use effects::Effect;
 use live::LiveGroup;
@@ -118,6 +122,8 @@ pub(crate) struct Engine {
     /// Second instances that read ephemeral messages; never stored.
     ephemeral: HashMap<GroupId, ephemeral::Reader>,
     waiters: HashMap<IntentId, Waiter>,
+    /// Who waits for adds.
+    adders: HashMap<AddId, Adder>,
     /// Groups whose messages were refused until a proposal is committed that has not arrived here yet.
     awaiting_proposal: HashSet<GroupId>,
     /// Bytes of copies since the old ones were last looked at.
@@ -139,6 +145,7 @@ impl Engine {
             live: HashMap::new(),
             ephemeral: HashMap::new(),
             waiters: HashMap::new(),
+            adders: HashMap::new(),
             awaiting_proposal: HashSet::new(),
             copied: 0,
             longest_lifetime: u64::MAX,
@@ -196,6 +203,7 @@ impl Engine {
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
         self.tidy_history()?;
         self.transaction(|engine| {
+            engine.resume_reports()?;
             for group in engine.db.groups()? {
                 if !group.status.is_usable() && group.status != GroupStatus::Quarantined {
                     continue;
@@ -301,6 +309,25 @@ impl EngineHandle {
     ) -> Result<Outcome, Error> {
         let (answer, outcome) = oneshot::channel();
         self.run(move |engine| engine.create_group(id, &name, suite, span, answer))
+            .await?;
+        outcome.await.map_err(|_| Error::Closed)?
+    }
+
+    /// The same, for certain users: they are added as soon as the service has registered the group.
+    pub(crate) async fn create_group_with(
+        &self,
+        id: GroupId,
+        name: String,
+        suite: Ciphersuite,
+        users: Vec<UserId>,
+        adder: Adder,
+    ) -> Result<Outcome, Error> {
+        let (answer, outcome) = oneshot::channel();
+        let waiter = Waiter {
+            span: adder.span.clone(),
+            answer,
+        };
+        self.run(move |engine| engine.create_group_with(id, &name, suite, &users, waiter, adder))
             .await?;
         outcome.await.map_err(|_| Error::Closed)?
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
-use crate::{ChainValue, Content, MessageId};
+use crate::{ChainValue, Content, MessageId, WhatNow};
 
 /// The number of an event on this device: later events have greater numbers.
 ///
@@ -83,7 +83,7 @@ pub struct Event {
 ///         }
 ///         EventKind::Joined { by } => format!("{} invited you", by.user),
 ///         EventKind::DeviceAdded { user, .. } => format!("{user} has a new device: compare safety numbers"),
-///         EventKind::OperationFailed { operation, cause } => format!("{operation} failed: {cause}"),
+///         EventKind::OperationFailed { operation, cause, .. } => format!("{operation} failed: {cause}"),
 ///         // New kinds may come with later versions.
 ///         other => format!("{other:?}"),
 ///     }
@@ -208,17 +208,29 @@ pub enum EventKind {
     HeldByBadCommit {
         /// Why.
         cause: String,
+        /// The entry as the service delivered it, for those who look into it: a `valise.delivery.v1.Entry` (protobuf). Empty where it was
+        /// stored by a version that did not keep it.
+        evidence: Vec<u8>,
     },
     /// A commit was applied whose certificates or key packages break a rule: nothing more is sent to the group but removals.
     Quarantined {
         /// The rule.
         rule: String,
+        /// The commit as the service delivered it, as in [`EventKind::HeldByBadCommit`].
+        evidence: Vec<u8>,
     },
     /// All members' certificates are valid again: the group goes on.
     QuarantineEnded,
     /// The service's log of the group went back in time: the group stands still. It goes on by itself
-    /// ([`EventKind::LogRestored`]) if the log is repaired up to where this device is.
-    LogRegressed,
+    /// ([`EventKind::LogRestored`]) if the log is repaired up to where this device is: the event's position.
+    LogRegressed {
+        /// The id of the entry that this device has there; empty before the first, and where the event was stored by a version that did not
+        /// keep it.
+        entry_id: Vec<u8>,
+        /// The other entry that the service has shown in that place: a `valise.delivery.v1.Entry` (protobuf). Empty where the service has
+        /// only said so.
+        evidence: Vec<u8>,
+    },
     /// The service's log of the group is as it was: the group goes on.
     LogRestored,
     /// The service no longer keeps what this device would have to read next: the group is not followed any more. Unless
@@ -260,13 +272,22 @@ pub enum EventKind {
     Unreadable {
         /// Who sent it, where that is known.
         sender: Option<Peer>,
+        /// The entry as the service delivered it, as in [`EventKind::HeldByBadCommit`].
+        evidence: Vec<u8>,
     },
-    /// An operation that was queued before a restart has failed; nobody was waiting for its outcome.
+    /// An operation has failed, and nobody was waiting for its outcome: it was queued before a restart, or whoever waited has stopped. Of an
+    /// `add` there may be several, one for each cause.
     OperationFailed {
-        /// What was asked for: `send`, `add`, `remove`, `self_update`, `leave`, `rename`, `set_role` or `set_policy`.
+        /// What was asked for: `create`, `send`, `add`, `remove`, `self_update`, `leave`, `rename`, `set_role` or `set_policy`.
         operation: String,
         /// Why: an error reason or rule.
         cause: String,
+        /// What to do about it. [`WhatNow::Denied`] where the event was stored by a version that did not keep it.
+        what_now: WhatNow,
+        /// Of `send`: the message that was not sent ([`crate::SendStatus::Failed`]), where it has an id.
+        message: Option<MessageId>,
+        /// Of `add`, `remove` and `set_role`: whom it was about, as far as this device still knows.
+        users: Vec<UserId>,
     },
 }
 

@@ -6,18 +6,10 @@ use std::sync::Arc;
 use tracing::Instrument;
 use valise_proto::{DeviceId, GroupId, UserId};
 
+use crate::adding::Adding;
 use crate::engine::{MAX_GROUP_NAME, Operation, Outcome};
-use crate::kill_point::{self, Step};
-use crate::progress::Report;
 use crate::session::Session;
-use crate::{
-    AddFailure, Added, Content, Error, GroupState, Member, MessageId, Policy, Removed, Role, Sent, Work,
-};
-
-/// Most users of one claim, and most devices of one commit.
-const BATCH: usize = 256;
-
-const CLAIM: &str = "claim_key_packages";
+use crate::{Added, Content, Error, GroupState, Member, MessageId, Pending, Policy, Removed, Role, Sent};
 
 /// A group of this device. Cheap to clone.
 ///
@@ -240,6 +232,11 @@ impl Group {
     /// Adds all devices of these users; says for each device what became of it. More than 256 devices are added with several
     /// commits. By default takes a moderator.
     ///
+    /// All of them are stored before anything leaves: dropping the future, or a crash, does not take it back, and each device is added once
+    /// or has failed in the end. Where nobody waits any more, [`crate::EventKind::MembersChanged`] tells who was added, and
+    /// [`crate::EventKind::OperationFailed`] who was not. As long as the directory cannot be reached, it waits. Only where nobody was added, and
+    /// not for a reason of each device, is there an error.
+    ///
     /// ```
     /// # valise_tests::example::with_people(async |alice, bob| {
     /// use valise_client_sdk::AddFailure;
@@ -255,65 +252,13 @@ impl Group {
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
-        let mut report = self
-            .session
-            .long_work
-            .begin(Work::Adding(self.id), Some(users.len() as u64));
-        self.add_users(users, &mut report).instrument(span).await
-    }
-
-    async fn add_users(&self, users: Vec<UserId>, report: &mut Report<'_>) -> Result<Added, Error> {
+        let (adding, adder) = Adding::begin(&self.session, self.id, users.len(), span);
         let id = self.id;
-        // Before key packages are claimed: they are spent by that.
-        let asked = users.clone();
-        let suite = self.session.engine.run(move |engine| {
-            engine.check_add(id, &asked)?;
-            engine.suite(id)
-        });
-        let suite = suite.await?;
-        let mut result = Added::default();
-        for users in users.chunks(BATCH) {
-            kill_point::reached(CLAIM, Step::Sending);
-            let claims = self.session.transport.claim(users, suite).await?;
-            kill_point::reached(CLAIM, Step::Answered);
-            let (packages, failed) = self
-                .session
-                .engine
-                .run(move |engine| engine.sift_claims(id, claims))
-                .await?;
-            result.failed.extend(failed);
-            for packages in packages.chunks(BATCH) {
-                let devices: Vec<_> = packages.iter().map(|package| package.peer.clone()).collect();
-                let operation = Operation::Add {
-                    packages: packages.to_vec(),
-                };
-                match self.submit(operation, tracing::Span::current()).await {
-                    Ok(Outcome::Committed { added, .. }) => {
-                        let missing = devices.iter().filter(|peer| !added.contains(peer));
-                        result.failed.extend(
-                            missing.map(|peer| {
-                                (peer.user.clone(), Some(peer.device), AddFailure::AlreadyMember)
-                            }),
-                        );
-                        result
-                            .devices
-                            .extend(added.into_iter().map(|peer| (peer.user, peer.device)));
-                    }
-                    Ok(_) => return Err(Error::Closed),
-                    // Where others were added before, the caller is told who was and who was not.
-                    Err(error) if result.devices.is_empty() => return Err(error),
-                    Err(error) => result.failed.extend(devices.into_iter().map(|peer| {
-                        (
-                            peer.user,
-                            Some(peer.device),
-                            AddFailure::CommitFailed(error.reason()),
-                        )
-                    })),
-                }
-            }
-            report.advance(users.len() as u64);
-        }
-        Ok(result)
+        self.session
+            .engine
+            .run(move |engine| engine.begin_add(id, &users, adder))
+            .await?;
+        adding.end().await.into_result()
     }
 
     /// Removes all devices of these users, also those that are added before the removal is accepted. Their roles end, where this device
@@ -476,6 +421,23 @@ impl Group {
         self.submit(Operation::SetPolicy { policy }, span).await.map(drop)
     }
 
+    /// What was asked of the group and is not done yet, in the order in which it is done; also what was asked before a restart.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// let id = group.queue("Bonjour").await?;
+    /// for waiting in group.pending().await? {
+    ///     assert_eq!((waiting.operation.as_str(), waiting.message), ("send", Some(id)));
+    /// }
+    /// alice.synced().await?;
+    /// assert_eq!(group.pending().await?, []);
+    /// # Ok(()) });
+    /// ```
+    pub async fn pending(&self) -> Result<Vec<Pending>, Error> {
+        let id = self.id;
+        self.session.engine.run(move |engine| engine.pending(id)).await
+    }
+
     async fn submit(&self, operation: Operation, span: tracing::Span) -> Result<Outcome, Error> {
         self.session.engine.submit(self.id, operation, span).await
     }
@@ -485,7 +447,7 @@ fn removes_itself() -> Error {
     Error::InvalidInput("a device does not remove itself: leave")
 }
 
-fn distinct(users: Vec<UserId>) -> Vec<UserId> {
+pub(crate) fn distinct(users: Vec<UserId>) -> Vec<UserId> {
     let mut seen = HashSet::new();
     users
         .into_iter()

@@ -119,6 +119,7 @@ mod present {
         ("create", ANSWERED),
         ("send", ECHOED),
         ("rename", ECHOED),
+        ("wish_add", &[Step::BeforeStored, Step::Stored]),
         ("claim_key_packages", &[Step::Sending, Step::Answered]),
         ("add", ECHOED),
         ("remove", ECHOED),

@@ -37,6 +37,7 @@
 //! One message: [`Group::send`] -> `engine/intents.rs` -> `engine/prepare.rs` -> `session/upload.rs` -> `transport.rs` -> the service ->
 //! `session/subscribe.rs` -> `engine/inbox.rs` -> [`Events`].
 
+mod adding;
 mod administration;
 mod client;
 mod commit_fault;
@@ -85,7 +86,7 @@ pub use repair::{Repair, RepairCandidate, RepairEnd};
 pub use safety_number::SafetyNumber;
 pub use state::{
     Act, AddFailure, Added, AfterBadCommit, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus,
-    Member, OfflineReason, Policy, Removed, Role, Sent,
+    Member, OfflineReason, Pending, Policy, Removed, Role, Sent,
 };
 pub use valise_clock::Clock;
 pub use valise_proto::{DeviceId, EntryId, Epoch, GroupId, Position, Reason, Refusal, UserId};

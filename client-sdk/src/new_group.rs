@@ -1,13 +1,14 @@
 //! A group for certain users: its suite is the best that all of their devices can be in.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use valise_proto::delivery::v1::GetParametersRequest;
 use valise_proto::directory::v1::{DeviceCipherSuites, FindCipherSuitesRequest};
 use valise_proto::{GroupId, UserId};
 
+use crate::adding::Adding;
 use crate::engine::MAX_GROUP_NAME;
+use crate::group::distinct;
 use crate::{Added, CipherSuite, Client, Error, Group, Users};
 
 /// Users that are asked about at once.
@@ -50,8 +51,9 @@ impl Client {
     /// and all of them have key packages of, in the deployment's order of preference; it stays for ever, so who comes later must
     /// have it too ([`AddFailure::NoKeyPackage`](crate::AddFailure)). Devices that have no packages at all do not count.
     ///
-    /// [`Error::NoSharedSuite`] where there is none: nothing is created then. Where the adding fails as a whole, the group is there
-    /// all the same, with this device alone in it.
+    /// [`Error::NoSharedSuite`] where there is none: nothing is created then. Once the suite is known, the group and its users are stored in
+    /// one step: dropping the future, or a crash, does not take it back. Where the adding fails, in part or as a whole, the group is there all
+    /// the same, and [`NewGroup::added`] says who is not in it.
     ///
     /// ```
     /// # valise_tests::example::with_people(async |alice, bob| {
@@ -65,10 +67,22 @@ impl Client {
         name: &str,
         users: &(impl Users + ?Sized),
     ) -> Result<NewGroup, Error> {
-        let users = users.users()?;
+        check_name(name)?;
+        let users = distinct(users.users()?);
         let suite = self.shared_suite(&users).await?;
-        let group = self.create_with_suite(name, suite).await?;
-        let added = group.add(&users).await?;
+        let id = GroupId::random(&mut rand::rng());
+        let count = users.len();
+        let span = tracing::info_span!("valise.create_group", group = %id, suite = %suite, users = count);
+        let (adding, adder) = Adding::begin(&self.session, id, count, span);
+        self.session
+            .engine
+            .create_group_with(id, name.to_owned(), suite.mls(), users, adder)
+            .await?;
+        let added = adding.end().await.added;
+        let group = Group {
+            session: Arc::clone(&self.session),
+            id,
+        };
         Ok(NewGroup { group, added })
     }
 
@@ -84,12 +98,7 @@ impl Client {
             .filter_map(CipherSuite::from_number)
             .filter(|suite| own.contains(suite))
             .collect();
-        let mut seen = HashSet::new();
-        let users: Vec<String> = users
-            .iter()
-            .filter(|user| seen.insert(*user))
-            .map(UserId::to_string)
-            .collect();
+        let users: Vec<String> = users.iter().map(UserId::to_string).collect();
         for users in users.chunks(BATCH) {
             let request = FindCipherSuitesRequest {
                 user_ids: users.to_vec(),
@@ -101,9 +110,7 @@ impl Client {
     }
 
     async fn create_with_suite(&self, name: &str, suite: CipherSuite) -> Result<Group, Error> {
-        if name.len() > MAX_GROUP_NAME {
-            return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
-        }
+        check_name(name)?;
         let id = GroupId::random(&mut rand::rng());
         let span = tracing::info_span!("valise.create_group", group = %id, suite = %suite);
         self.session
@@ -115,6 +122,13 @@ impl Client {
             id,
         })
     }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.len() > MAX_GROUP_NAME {
+        return Err(Error::InvalidInput("a group's name has at most 256 bytes"));
+    }
+    Ok(())
 }
 
 /// Those that each of the devices has, too. The order stays.

@@ -1,5 +1,6 @@
 //! A running client: the engine, the way to the services, and the tasks between them.
 
+mod adds;
 mod chores;
 pub(crate) mod enrol;
 mod expiry;
@@ -53,6 +54,8 @@ pub(crate) struct Session {
     regressed: Notify,
     /// Groups were reset.
     resets: Notify,
+    /// Users are to be added.
+    adds: Notify,
     /// Some message expires.
     expiring: Notify,
     /// Groups that are not on the stream are to be read now.
@@ -113,6 +116,7 @@ impl Session {
             rejoins: Notify::new(),
             regressed: Notify::new(),
             resets: Notify::new(),
+            adds: Notify::new(),
             expiring: Notify::new(),
             read_others: Notify::new(),
             scrubbing: Notify::new(),
@@ -130,6 +134,7 @@ impl Session {
         session.spawn(rejoin::run(Arc::clone(&session)));
         session.spawn(regressed::run(Arc::clone(&session)));
         session.spawn(reset::run(Arc::clone(&session)));
+        session.spawn(adds::run(Arc::clone(&session)));
         session.spawn(expiry::run(Arc::clone(&session)));
         session.spawn(scrub::run(Arc::clone(&session)));
         session.spawn(upkeep::run(Arc::clone(&session)));

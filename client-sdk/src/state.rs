@@ -6,7 +6,7 @@ use std::time::SystemTime;
 pub use valise_group_rules::{Act, AfterBadCommit, ExternalJoin, Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, UserId};
 
-use crate::{CipherSuite, Peer};
+use crate::{CipherSuite, Peer, WhatNow};
 
 /// What a group on this device can be used for.
 ///
@@ -141,6 +141,29 @@ pub struct GroupState {
     pub successor: Option<GroupId>,
 }
 
+/// Something that was asked of a group and is not done yet ([`crate::Group::pending`]).
+///
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// group.queue("Bonjour").await?;
+/// for waiting in group.pending().await? {
+///     let state = if waiting.prepared { "on its way" } else { "queued" };
+///     println!("{} {:?} {:?}: {state}", waiting.operation, waiting.message, waiting.users);
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// What was asked for: as in [`EventKind::OperationFailed`](crate::EventKind::OperationFailed), or `rejoin`.
+    pub operation: String,
+    /// Its exact request is made, and may have left: perhaps the service has it already. Otherwise it waits for its turn.
+    pub prepared: bool,
+    /// Of `send`: the message, where it has an id.
+    pub message: Option<crate::MessageId>,
+    /// Of `add`, `remove` and `set_role`: whom it is about. An `add` of many is listed by what is under way and what is not.
+    pub users: Vec<UserId>,
+}
+
 /// A member: one device of a user.
 ///
 /// ```
@@ -232,6 +255,33 @@ pub enum AddFailure {
     BadKeyPackage(&'static str),
     /// The commit with this device was refused, for this reason; `None` where it is not one of a service.
     CommitFailed(Option<Reason>),
+}
+
+impl AddFailure {
+    /// In one word: an error reason, or a rule.
+    pub(crate) const fn cause(self) -> &'static str {
+        match self {
+            Self::UnknownUser => "UNKNOWN_USER",
+            Self::NoKeyPackage => "KEY_PACKAGES_EXHAUSTED",
+            Self::Revoked => "DEVICE_REVOKED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::AlreadyMember => "already_member",
+            Self::BadKeyPackage(rule) => rule,
+            Self::CommitFailed(_) => "commit",
+        }
+    }
+
+    /// Is there a chance later?
+    pub(crate) const fn what_now(self) -> WhatNow {
+        match self {
+            Self::NoKeyPackage | Self::RateLimited => WhatNow::Retry,
+            Self::UnknownUser
+            | Self::Revoked
+            | Self::AlreadyMember
+            | Self::BadKeyPackage(_)
+            | Self::CommitFailed(_) => WhatNow::Denied,
+        }
+    }
 }
 
 /// What became of a removal.

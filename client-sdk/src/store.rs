@@ -1,5 +1,6 @@
 //! The store: one SQLite database (SQLCipher), opened exclusively, with openmls's tables and the SDK's own.
 
+mod adds;
 mod copies;
 mod delivery_chain;
 mod device;
@@ -12,6 +13,7 @@ mod key_updates;
 mod limits;
 #[cfg(test)]
 pub(crate) mod remains;
+mod reports;
 mod resets;
 
 use std::path::Path;
@@ -20,11 +22,13 @@ use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
+pub(crate) use adds::{AddId, AddRow, FailedAdd};
 pub(crate) use device::Enrolled;
 pub(crate) use groups::GroupRow;
 pub(crate) use history::{Failure, MessageNumber, Named, NewMessage, Place as MessagePlace};
 pub(crate) use intents::{IntentId, IntentRow, NewIntent, Prepared};
 pub(crate) use key_packages::KeyPackageRow;
+pub(crate) use reports::ReportRow;
 pub(crate) use resets::{Known, OldGroup, ResetRow, ResetStep};
 
 use crate::mls::Json;
@@ -43,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/8_resets.sql"),
     include_str!("store/9_group_time.sql"),
     include_str!("store/10_group_limit.sql"),
+    include_str!("store/10_adds_and_reports.sql"),
 ];
 
 /// An open store.

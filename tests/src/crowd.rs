@@ -390,7 +390,7 @@ fn note(event: &Event, book: &mut LogBook) {
         }
         EventKind::HeldByBadCommit { .. }
         | EventKind::Quarantined { .. }
-        | EventKind::LogRegressed
+        | EventKind::LogRegressed { .. }
         | EventKind::DeliveryForked { .. }
         | EventKind::WrongGroupInfo { .. }
         | EventKind::Rejoining

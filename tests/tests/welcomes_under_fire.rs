@@ -328,7 +328,7 @@ async fn listen(device: Arc<Client>, told: Arc<Mutex<Told>>) {
                 }
                 EventKind::HeldByBadCommit { .. }
                 | EventKind::Quarantined { .. }
-                | EventKind::LogRegressed
+                | EventKind::LogRegressed { .. }
                 | EventKind::Lost
                 | EventKind::Unreadable { .. }
                 | EventKind::WelcomeUnusable { .. }

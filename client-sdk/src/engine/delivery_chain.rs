@@ -13,7 +13,6 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
 use super::Engine;
-use super::effects::{Chore, Effect};
 use super::inbox::accepted_at;
 use super::live::{self, peer};
 use crate::delivery_chain::{ChainValue, Claim, Link, Said};
@@ -149,11 +148,7 @@ impl Engine {
         }
         tracing::error!(%group, %position, claimed = %claim.position, "a member was shown another history of the log");
         if entry.kind() == wire::EntryKind::Commit {
-            self.effects.push(Effect::Chore(Chore::Report {
-                group,
-                position,
-                fault: wire::CommitFault::DeliveryForked,
-            }));
+            self.report(group, position, wire::CommitFault::DeliveryForked)?;
         }
         let kind = EventKind::DeliveryForked {
             sender,

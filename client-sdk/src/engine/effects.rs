@@ -7,9 +7,10 @@ use tracing::Span;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{Epoch, GroupId, Position};
 
+use super::Engine;
+use super::adds::AddNews;
 use super::intents::Outcome;
-use super::{Engine, Waiter};
-use crate::store::{IntentId, IntentRow, Prepared};
+use crate::store::{AddId, IntentId, IntentRow, Prepared, ReportRow};
 use crate::{Error, Event, EventId, EventKind};
 
 /// A change that others must hear of.
@@ -21,6 +22,7 @@ pub(super) enum Effect {
     Event(EventId),
     /// Keys that nobody needs any more were deleted: the write-ahead log is emptied before anything else is done.
     Scrub,
+    Add(AddId, AddNews),
 }
 
 /// For the uploader.
@@ -75,11 +77,7 @@ pub(crate) enum Chore {
         after: Duration,
     },
     /// Tell the service that an accepted commit cannot be processed (RFC 9420 §16.12).
-    Report {
-        group: GroupId,
-        position: Position,
-        fault: wire::CommitFault,
-    },
+    Report(ReportRow),
     /// Compare what the service gives to those who come in with what this device knows of the group, after that time.
     CompareGroupInfo { group: GroupId, after: Duration },
     /// Some group is to be rejoined.
@@ -88,6 +86,8 @@ pub(crate) enum Chore {
     Regressed,
     /// Some group was reset, or its successor made.
     FollowReset,
+    /// Users are to be added.
+    AddUsers,
     /// Publish key packages.
     TopUp,
     /// Some message expires, perhaps before all others.
@@ -160,6 +160,7 @@ impl Engine {
                 Effect::Upload(job) => drop(self.outlets.uploads.send(job)),
                 Effect::Follow(follow) => drop(self.outlets.follows.send(follow)),
                 Effect::Chore(chore) => drop(self.outlets.chores.send(chore)),
+                Effect::Add(id, news) => self.tell_adder(id, news),
                 Effect::Event(id) => drop(self.outlets.newest_event.send_replace(id)),
                 Effect::Scrub => {
                     if let Err(error) = self.scrub() {
@@ -202,10 +203,7 @@ impl Engine {
             return Ok(());
         };
         let (operation, kind) = super::Operation::upload_kind(&intent.kind)?;
-        let span = self
-            .waiters
-            .get(&intent.id)
-            .map_or_else(Span::none, |waiter: &Waiter| waiter.span.clone());
+        let span = self.span_of(intent)?;
         let upload = Upload {
             intent: intent.id,
             group: intent.group,

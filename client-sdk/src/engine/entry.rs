@@ -4,6 +4,7 @@ use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
     ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, QueuedProposal, Sender, StagedCommit,
 };
+use prost::Message as _;
 use valise_group_rules::{
     Act, CommitSummary, Committer, GroupLimits, RuleViolation, judge_commit, judge_credentials,
     judge_proposal,
@@ -147,6 +148,7 @@ impl Engine {
         if matches!(operation, Operation::Add { .. }) {
             self.tell_name(group)?;
         }
+        self.add_commit_ended(intent, Ok(&added))?;
         self.effects.push(Effect::Answer(
             intent.id,
             Ok(Outcome::Committed { added, removed }),
@@ -171,11 +173,14 @@ impl Engine {
         }
         let position = Position(entry.position);
         let kind = match Content::from_payload(payload, &sender.user, group, position) {
-            None => EventKind::Unreadable { sender: Some(sender) },
+            None => EventKind::Unreadable {
+                sender: Some(sender),
+                evidence: entry.encode_to_vec(),
+            },
             Some(content) if [GROUP_PROFILE, GROUP_RENAME].contains(&content.content_type()) => {
                 return Ok(self.named(group, entry, sender, &content)?);
             }
-            Some(content) => return Ok(self.heard(group, position, at, sender, content)?),
+            Some(content) => return Ok(self.heard(group, entry, sender, content)?),
         };
         Ok(self.emit(group, position, at, &kind)?)
     }

@@ -57,11 +57,7 @@ impl Engine {
             };
             let position = Position(current.commit_position);
             tracing::error!(%group, %position, "the GroupInfo that the service gives out is not of this group's epoch");
-            engine.effects.push(Effect::Chore(Chore::Report {
-                group,
-                position,
-                fault,
-            }));
+            engine.report(group, position, fault)?;
             let kind = EventKind::WrongGroupInfo {
                 epoch,
                 evidence: current.group_info.to_vec(),

@@ -3,10 +3,13 @@
 //! Whether an edit or a deletion is its author's is judged by what is kept: only the user who sent a message may change it
 //! (draft-ietf-mimi-content-09 §9.3). That is no rule of groups: members who judge otherwise do not fork.
 
+use prost::Message as _;
+use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
 use super::Engine;
 use super::effects::{Chore, Effect};
+use super::inbox::accepted_at;
 use super::intents::Operation;
 use crate::history::HistoryMessage;
 use crate::store::{Failure, IntentId, MessageNumber, MessagePlace as Place, Named, NewMessage};
@@ -15,6 +18,7 @@ use crate::{Content, Error, EventId, EventKind, Expiry, Kind, MessageId, Peer, R
 /// A message that came with an entry of the log.
 struct Heard<'a> {
     group: GroupId,
+    entry: &'a wire::Entry,
     position: Position,
     /// When it was accepted, in milliseconds since 1970-01-01 UTC.
     at: u64,
@@ -27,13 +31,14 @@ impl Engine {
     pub(super) fn heard(
         &mut self,
         group: GroupId,
-        position: Position,
-        at: u64,
+        entry: &wire::Entry,
         sender: Peer,
         content: Content,
     ) -> Result<(), Error> {
+        let (position, at) = (Position(entry.position), accepted_at(entry.accepted_at.as_ref()));
         let told = self.take_up(&Heard {
             group,
+            entry,
             position,
             at,
             sender: &sender,
@@ -50,6 +55,7 @@ impl Engine {
         let unreadable = || {
             Told::Instead(Box::new(EventKind::Unreadable {
                 sender: Some(heard.sender.clone()),
+                evidence: heard.entry.encode_to_vec(),
             }))
         };
         if heard.content.expires_too_late(heard.at / 1000) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openmls::prelude::{KeyPackageVerifyError, ProcessMessageError, StageCommitError, ValidationError};
 use openmls::treesync::errors::LifetimeError;
+use prost::Message as _;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position, Reason};
 
 use super::Engine;
-use super::effects::{Chore, Effect, Follow};
+use super::effects::{Effect, Follow};
 use super::live::{self, peer};
 use super::queries::cursor;
 use crate::store::GroupRow;
@@ -200,7 +201,7 @@ impl Engine {
         if position == row.position && !row.entry_id.is_empty() && entry.entry_id != row.entry_id {
             // Another entry took the place of one that this device has applied.
             tracing::error!(%group, %position, "the group's log went back in time");
-            return self.regress(group);
+            return self.regress(group, Some(entry));
         }
         if position > row.position.next() {
             gaps.insert(group);
@@ -234,25 +235,27 @@ impl Engine {
                 self.roll_back(&before)?;
                 self.live.remove(&group);
                 tracing::error!(%group, %position, cause, "an accepted entry cannot be processed");
+                let evidence = entry.encode_to_vec();
                 if entry.kind() == wire::EntryKind::Commit {
                     if report == wire::CommitFault::Policy {
                         self.commit_breach(group, entry, &cause)?;
                     }
-                    self.effects.push(Effect::Chore(Chore::Report {
-                        group,
-                        position,
-                        fault: report,
-                    }));
+                    self.report(group, position, report)?;
                     self.stop(group, GroupStatus::HeldByBadCommit)?;
                     row.status = GroupStatus::HeldByBadCommit;
-                    self.emit(group, position, at, &EventKind::HeldByBadCommit { cause })?;
+                    self.emit(
+                        group,
+                        position,
+                        at,
+                        &EventKind::HeldByBadCommit { cause, evidence },
+                    )?;
                     if self.rejoins_after(group, report)? {
                         self.begin_rejoin(row)?;
                     }
                     return Ok(());
                 }
                 let sender = self.sender_of(group, entry);
-                self.emit(group, position, at, &EventKind::Unreadable { sender })?;
+                self.emit(group, position, at, &EventKind::Unreadable { sender, evidence })?;
             }
         }
         row.position = position;
@@ -349,7 +352,7 @@ impl Engine {
                 return Ok(false);
             }
             if reason == Reason::LogRegressed.as_str() {
-                return engine.regress(group).map(|()| true);
+                return engine.regress(group, None).map(|()| true);
             }
             if trimmed {
                 engine.lose(&row)?;

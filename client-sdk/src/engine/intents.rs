@@ -301,16 +301,24 @@ impl Engine {
         span: Span,
         answer: oneshot::Sender<Result<super::Outcome, Error>>,
     ) -> Result<(), Error> {
-        self.transaction(|engine| {
-            let lifetime = crate::mls::lifetime(engine.now(), engine.options.key_packages.lifetime.as_secs());
-            let config = valise_group_rules::create_config(
-                suite,
-                engine.device.external_sender.clone(),
-                &engine.device.user,
-                lifetime,
-            )?;
-            engine.make_group(id, name, suite, &config, Some(Waiter { span, answer }))
-        })
+        self.transaction(|engine| engine.new_group(id, name, suite, Waiter { span, answer }))
+    }
+
+    pub(super) fn new_group(
+        &mut self,
+        id: GroupId,
+        name: &str,
+        suite: Ciphersuite,
+        waiter: Waiter,
+    ) -> Result<(), Error> {
+        let lifetime = crate::mls::lifetime(self.now(), self.options.key_packages.lifetime.as_secs());
+        let config = valise_group_rules::create_config(
+            suite,
+            self.device.external_sender.clone(),
+            &self.device.user,
+            lifetime,
+        )?;
+        self.make_group(id, name, suite, &config, Some(waiter))
     }
 
     /// The group itself, and the request to register it.

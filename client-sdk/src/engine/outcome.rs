@@ -77,7 +77,7 @@ impl Engine {
                 self.transaction(|engine| engine.build_after_proposal(row.group, proposal))
             }
             // Whether an earlier try is in the log, nobody can say before that is repaired.
-            Reason::LogRegressed => self.transaction(|engine| engine.regress(row.group)),
+            Reason::LogRegressed => self.transaction(|engine| engine.regress(row.group, None)),
             _ => self.transaction(|engine| {
                 engine.fail(&row, &Error::Refused(refusal))?;
                 engine.pump(row.group)
@@ -136,22 +136,29 @@ impl Engine {
         if intent.kind == Operation::Create.kind() {
             live::delete(&mut self.live, &self.db, intent.group)?;
             self.db.delete_group(intent.group)?;
+            self.drop_adds(intent.group, error)?;
         } else if intent.prepared.is_some()
             && let Ok(live) = live::get(&mut self.live, &self.db, intent.group)
         {
             live.mls
                 .clear_pending_commit(&crate::mls::Storage::new(&self.db.connection))?;
         }
+        if self.add_commit_ended(intent, Err(error))? {
+            return Ok(());
+        }
         let waiter = self.waiters.get(&intent.id);
         if waiter.is_some_and(|waiter| !waiter.answer.is_closed()) {
             self.effects.push(Effect::Answer(intent.id, Err(error.clone())));
             return Ok(());
         }
-        let cause = cause(error);
         let at = self.options.clock.unix_millis();
+        let (message, users) = self.subject(intent)?;
         let event = EventKind::OperationFailed {
             operation: intent.kind.clone(),
-            cause,
+            cause: cause(error),
+            what_now: error.what_now(),
+            message,
+            users,
         };
         self.emit(intent.group, Position::NONE, at, &event)
     }

@@ -150,6 +150,7 @@ impl Engine {
             Ok(Built::Done(outcome)) => {
                 self.db.release()?;
                 self.db.delete_intent(intent.id)?;
+                self.add_commit_ended(&intent, Ok(&[]))?;
                 self.effects.push(Effect::Answer(intent.id, Ok(outcome)));
                 Ok(false)
             }

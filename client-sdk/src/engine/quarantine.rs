@@ -1,11 +1,11 @@
 //! Groups with a member whose credential does not stand the test: the commit that brought it in was merged, as refusing what others have
 //! merged would fork the group, and nothing is sent but what takes members out. When all credentials are valid again, the group goes on.
 
+use prost::Message as _;
 use valise_group_rules::{Member, RuleViolation, identify, identify_member};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
-use super::effects::{Chore, Effect};
 use super::inbox::accepted_at;
 use super::intents::Operation;
 use super::{Engine, live};
@@ -30,14 +30,11 @@ impl Engine {
     ) -> Result<(), Error> {
         let (position, rule) = (Position(entry.position), violation.0);
         tracing::error!(%group, rule, "an accepted commit breaks a rule: the group is quarantined");
-        self.effects.push(Effect::Chore(Chore::Report {
-            group,
-            position,
-            fault: wire::CommitFault::Policy,
-        }));
+        self.report(group, position, wire::CommitFault::Policy)?;
         self.stop(group, GroupStatus::Quarantined)?;
         let kind = EventKind::Quarantined {
             rule: rule.to_owned(),
+            evidence: entry.encode_to_vec(),
         };
         self.emit(group, position, accepted_at(entry.accepted_at.as_ref()), &kind)
     }

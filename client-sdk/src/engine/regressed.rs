@@ -18,8 +18,8 @@ use crate::store::{GroupRow, IntentId, IntentRow};
 use crate::{Error, EventKind, GroupStatus};
 
 impl Engine {
-    /// The service says, or has shown, that the group's log went back in time.
-    pub(super) fn regress(&mut self, group: GroupId) -> Result<(), Error> {
+    /// The service says that the group's log went back in time, or has shown it, by another entry in the place of one that this device has.
+    pub(super) fn regress(&mut self, group: GroupId, shown: Option<&wire::Entry>) -> Result<(), Error> {
         let Some(row) = self.db.group(group)?.filter(|row| row.status.is_followed()) else {
             return Ok(());
         };
@@ -31,7 +31,7 @@ impl Engine {
         self.effects.push(Effect::Follow(Follow::Drop(group)));
         self.effects.push(Effect::Chore(Chore::Regressed));
         let at = self.options.clock.unix_millis();
-        self.emit(group, row.position, at, &EventKind::LogRegressed)?;
+        self.emit(group, row.position, at, &regressed(&row, shown))?;
         // One that was reset is over, where its end cannot be read any more.
         self.follow_reset(group)
     }
@@ -50,7 +50,7 @@ impl Engine {
         self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         self.effects.push(Effect::Chore(Chore::Regressed));
         let at = self.options.clock.unix_millis();
-        self.emit(group, row.position, at, &EventKind::LogRegressed)
+        self.emit(group, row.position, at, &regressed(row, None))
     }
 
     /// Its way back goes on, if there is one.
@@ -72,6 +72,7 @@ impl Engine {
     fn suspend(&mut self, intent: &IntentRow) -> Result<(), Error> {
         let stopped = Error::GroupNotActive(GroupStatus::LogRegressed);
         if intent.prepared.is_some() {
+            self.suspend_add(intent, &stopped)?;
             self.effects.push(Effect::Answer(intent.id, Err(stopped)));
             return Ok(());
         }
@@ -120,5 +121,13 @@ impl Engine {
             engine.watch_proposals(group)?;
             Ok(true)
         })
+    }
+}
+
+/// What this device has, and what was shown in its place.
+fn regressed(row: &GroupRow, shown: Option<&wire::Entry>) -> EventKind {
+    EventKind::LogRegressed {
+        entry_id: row.entry_id.clone(),
+        evidence: shown.map(prost::Message::encode_to_vec).unwrap_or_default(),
     }
 }

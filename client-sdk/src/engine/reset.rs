@@ -31,7 +31,7 @@ use super::live;
 use super::outcome::cause;
 use crate::mls::{Provider, build_external_commit, judge_joined_context, proposed_removals};
 use crate::store::{GroupRow, IntentRow, Known, OldGroup, ResetRow, ResetStep};
-use crate::{Error, EventKind, GroupStatus, Peer, kill_point};
+use crate::{Error, EventKind, GroupStatus, Peer, WhatNow, kill_point};
 
 const DOING: &str = "following a reset";
 
@@ -344,13 +344,35 @@ impl Engine {
             let Some(cause) = failed else {
                 return Ok(());
             };
+            let users = engine.absent(&reset)?;
             let at = engine.options.clock.unix_millis();
             let event = EventKind::OperationFailed {
                 operation: "add".to_owned(),
                 cause: cause.to_owned(),
+                what_now: WhatNow::Retry,
+                message: None,
+                users,
             };
             engine.emit(reset.successor, Position::NONE, at, &event)
         })
+    }
+
+    /// Who was in the old group, with a device that is not in its successor.
+    fn absent(&mut self, reset: &ResetRow) -> Result<Vec<UserId>, Error> {
+        let there: HashSet<DeviceId> = match self.db.group(reset.successor)? {
+            Some(_) => self
+                .members(reset.successor)?
+                .iter()
+                .map(|member| member.device)
+                .collect(),
+            None => HashSet::new(),
+        };
+        let members = reset.old.iter().flat_map(|old| &old.members);
+        let absent = members.filter(|(_, device)| !there.contains(device));
+        let mut users: Vec<UserId> = absent.map(|(user, _)| user.clone()).collect();
+        users.sort_unstable();
+        users.dedup();
+        Ok(users)
     }
 
     /// A joiner's check of a group that goes on for another one: by its first commit nobody can have changed what it took over.

@@ -112,7 +112,10 @@ impl Engine {
         let name = match std::str::from_utf8(content.body()) {
             Ok(name) if name.len() <= MAX_GROUP_NAME => name.to_owned(),
             _ => {
-                let kind = EventKind::Unreadable { sender: Some(sender) };
+                let kind = EventKind::Unreadable {
+                    sender: Some(sender),
+                    evidence: entry.encode_to_vec(),
+                };
                 return self.emit(group, position, at, &kind);
             }
         };

@@ -1,5 +1,6 @@
 //! Engines against each other: what one prepares is fed to the others as entries of a log. No service, no network.
 
+mod adds;
 mod delivery_chain;
 mod device_changes;
 mod entries;
@@ -326,10 +327,13 @@ fn another_entry_in_an_applied_place_is_noticed() {
     log.accept_all(&mut alice);
     log.deliver(&mut bob);
     let mut forged = log.entries.last().unwrap().clone();
+    let entry_id = forged.entry_id.to_vec();
     forged.entry_id = vec![0; 8].into();
+    let evidence = prost::Message::encode_to_vec(&forged);
     bob.engine.apply(vec![Arrival::Entry(forged)]).unwrap();
     assert_eq!(bob.state(log.group).status, GroupStatus::LogRegressed);
-    assert_eq!(bob.events().last(), Some(&EventKind::LogRegressed));
+    let told = EventKind::LogRegressed { entry_id, evidence };
+    assert_eq!(bob.events().last(), Some(&told));
 }
 
 #[test]
@@ -580,7 +584,8 @@ fn an_unreadable_message_is_passed_over() {
     log.deliver(&mut bob);
     let kinds = bob.events();
     assert!(kinds.contains(&EventKind::Unreadable {
-        sender: Some(alice.peer())
+        sender: Some(alice.peer()),
+        evidence: prost::Message::encode_to_vec(&log.entries[broken]),
     }));
     assert!(
         matches!(kinds.last(), Some(EventKind::Message { content, .. }) if content.as_text() == Some("whole"))
@@ -737,11 +742,21 @@ fn a_failed_operation_that_nobody_waits_for_any_more_is_an_event() {
     let log = alice.create_group("");
     alice.send(log.group, "x");
     let mut alice = world.reopen(alice.forget(), &store);
+    let pending = alice.engine.pending(log.group).unwrap();
+    let [waiting] = &pending[..] else {
+        panic!("one message waits: {pending:?}");
+    };
+    assert_eq!((waiting.operation.as_str(), waiting.prepared), ("send", true));
+    assert!(waiting.message.is_some());
     let upload = alice.upload();
     alice.refuse(&upload, Refusal::new(Reason::PolicyDenied));
+    assert_eq!(alice.engine.pending(log.group).unwrap(), []);
     let expected = EventKind::OperationFailed {
         operation: "send".to_owned(),
         cause: "POLICY_DENIED".to_owned(),
+        what_now: crate::WhatNow::Denied,
+        message: waiting.message,
+        users: Vec::new(),
     };
     assert_eq!(alice.events(), [expected]);
     assert!(alice.engine.outbox_is_empty().unwrap());

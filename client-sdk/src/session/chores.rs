@@ -10,8 +10,10 @@ use valise_proto::GroupId;
 use valise_proto::delivery::v1::ReportCommitRequest;
 
 use super::Session;
+use crate::Error;
 use crate::engine::Chore;
-use crate::transport::Backoff;
+use crate::store::ReportRow;
+use crate::transport::{Backoff, Failure};
 
 /// How often the service is asked for one GroupInfo.
 const COMPARISON_TRIES: u32 = 5;
@@ -25,6 +27,7 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
             Chore::Rejoin => session.rejoins.notify_one(),
             Chore::Regressed => session.regressed.notify_one(),
             Chore::FollowReset => session.resets.notify_one(),
+            Chore::AddUsers => session.adds.notify_one(),
             Chore::Expire => session.expiring.notify_one(),
             Chore::Scrub => session.scrubbing.notify_one(),
             Chore::CommitProposals { group, epoch, after } => {
@@ -49,28 +52,48 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
                     });
                 }
             }
-            Chore::Report {
-                group,
-                position,
-                fault,
-            } => {
-                let transport = session.transport.clone();
-                session.spawn(async move {
-                    let request = ReportCommitRequest {
-                        group_id: group.to_vec().into(),
-                        position: position.0,
-                        fault: fault.into(),
-                    };
-                    if let Err(error) = transport.report_commit(request).await {
-                        tracing::warn!(%error, %group, %position, "a bad commit could not be reported");
-                    }
-                });
+            Chore::Report(report) => {
+                let session = Arc::clone(&session);
+                session
+                    .clone()
+                    .spawn(async move { session.report_commit(report).await });
             }
         }
     }
 }
 
 impl Session {
+    /// Tells the service of a commit until it has answered: members and administrators must hear of it, and this device may hold the only proof.
+    async fn report_commit(&self, report: ReportRow) {
+        let ReportRow {
+            group,
+            position,
+            fault,
+        } = report;
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+        loop {
+            let request = ReportCommitRequest {
+                group_id: group.to_vec().into(),
+                position: position.0,
+                fault,
+            };
+            let Err(error) = self.transport.report_commit(request).await else {
+                break;
+            };
+            let final_refusal =
+                matches!(&error, Error::Refused(refusal) if !Failure::Refused(refusal.clone()).is_passing());
+            tracing::warn!(%error, %group, %position, "a bad commit could not be reported");
+            if final_refusal {
+                break;
+            }
+            tokio::time::sleep(backoff.step()).await;
+        }
+        let done = self.engine.run(move |engine| engine.reported(&report)).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, %group, %position, "that a bad commit was reported could not be noted");
+        }
+    }
+
     /// What the service gives to those who come into a group, compared with what this device knows.
     async fn compare_group_info(&self, group: GroupId) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use valise_proto::{DeviceId, GroupId};
 
 use super::Session;
+use crate::Error;
 use crate::engine::{Behind, Engine, Operation};
 use crate::kill_point::{self, Step};
 use crate::store::{ResetRow, ResetStep};
 use crate::transport::{Backoff, Failure};
-use crate::{AddFailure, Error};
 
 /// Most devices of one claim, and of one commit.
 const BATCH: usize = 256;
@@ -208,7 +208,7 @@ impl Session {
                 .engine
                 .run(move |engine| engine.sift_claims(successor, claims))
                 .await?;
-            failed = failures.first().map(|(.., failure)| cause(*failure)).or(failed);
+            failed = failures.first().map(|(.., failure)| failure.cause()).or(failed);
             if packages.is_empty() {
                 continue;
             }
@@ -242,18 +242,6 @@ fn or_later(group: GroupId, followed: Result<Next, Error>) -> Result<Next, Error
             Ok(Next::LATER)
         }
         followed => followed,
-    }
-}
-
-const fn cause(failure: AddFailure) -> &'static str {
-    match failure {
-        AddFailure::UnknownUser => "UNKNOWN_USER",
-        AddFailure::NoKeyPackage => "KEY_PACKAGES_EXHAUSTED",
-        AddFailure::Revoked => "DEVICE_REVOKED",
-        AddFailure::RateLimited => "RATE_LIMITED",
-        AddFailure::AlreadyMember => "already_member",
-        AddFailure::BadKeyPackage(rule) => rule,
-        AddFailure::CommitFailed(_) => "commit",
     }
 }
 

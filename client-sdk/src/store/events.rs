@@ -1,5 +1,8 @@
 //! Events that the app has not confirmed.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,8 +12,9 @@ use valise_group_rules::{Policy, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::Database;
+use super::history::StoredWhatNow;
 use crate::content::STORED;
-use crate::{ChainValue, Content, Error, Event, EventId, EventKind, MessageId, Peer};
+use crate::{ChainValue, Content, Error, Event, EventId, EventKind, MessageId, Peer, WhatNow};
 
 /// [`EventKind`] as it is stored. A change of it is a migration.
 #[derive(Serialize, Deserialize)]
@@ -78,7 +82,10 @@ pub(crate) enum StoredEvent {
         rule: String,
     },
     QuarantineEnded,
-    LogRegressed,
+    LogRegressed {
+        #[serde(default)]
+        entry_id: Vec<u8>,
+    },
     LogRestored,
     Lost,
     GroupReset {
@@ -101,6 +108,13 @@ pub(crate) enum StoredEvent {
     OperationFailed {
         operation: String,
         cause: String,
+        // Version 9 of the schema did not have these.
+        #[serde(default)]
+        what_now: Option<StoredWhatNow>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        #[serde(default)]
+        users: Vec<UserId>,
     },
 }
 
@@ -215,10 +229,21 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
         },
         EventKind::Removed { by } => StoredEvent::Removed { by: by.into() },
         EventKind::WelcomeUnusable { cause } => StoredEvent::WelcomeUnusable { cause: cause.clone() },
-        EventKind::HeldByBadCommit { cause } => StoredEvent::HeldByBadCommit { cause: cause.clone() },
-        EventKind::Quarantined { rule } => StoredEvent::Quarantined { rule: rule.clone() },
+        EventKind::HeldByBadCommit { cause, evidence } => {
+            let stored = StoredEvent::HeldByBadCommit { cause: cause.clone() };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
+        EventKind::Quarantined { rule, evidence } => {
+            let stored = StoredEvent::Quarantined { rule: rule.clone() };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
+        EventKind::LogRegressed { entry_id, evidence } => {
+            let stored = StoredEvent::LogRegressed {
+                entry_id: entry_id.clone(),
+            };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
         EventKind::QuarantineEnded => StoredEvent::QuarantineEnded,
-        EventKind::LogRegressed => StoredEvent::LogRegressed,
         EventKind::LogRestored => StoredEvent::LogRestored,
         EventKind::Lost => StoredEvent::Lost,
         EventKind::GroupReset { successor } => StoredEvent::GroupReset {
@@ -233,12 +258,24 @@ fn to_stored(kind: &EventKind) -> Option<(StoredEvent, Option<Cow<'_, [u8]>>)> {
             peer: peer.into(),
             epoch: epoch.0,
         },
-        EventKind::Unreadable { sender } => StoredEvent::Unreadable {
-            sender: sender.as_ref().map(StoredPeer::from),
-        },
-        EventKind::OperationFailed { operation, cause } => StoredEvent::OperationFailed {
+        EventKind::Unreadable { sender, evidence } => {
+            let stored = StoredEvent::Unreadable {
+                sender: sender.as_ref().map(StoredPeer::from),
+            };
+            return Some((stored, Some(Cow::Borrowed(evidence))));
+        }
+        EventKind::OperationFailed {
+            operation,
+            cause,
+            what_now,
+            message,
+            users,
+        } => StoredEvent::OperationFailed {
             operation: operation.clone(),
             cause: cause.clone(),
+            what_now: Some((*what_now).into()),
+            message: message.map(|message| message.to_string()),
+            users: users.clone(),
         },
     };
     Some((stored, None))
@@ -320,10 +357,19 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
         StoredEvent::GroupNamed { name, by } => EventKind::GroupNamed { name, by: by.into() },
         StoredEvent::Removed { by } => EventKind::Removed { by: by.into() },
         StoredEvent::WelcomeUnusable { cause } => EventKind::WelcomeUnusable { cause },
-        StoredEvent::HeldByBadCommit { cause } => EventKind::HeldByBadCommit { cause },
-        StoredEvent::Quarantined { rule } => EventKind::Quarantined { rule },
+        StoredEvent::HeldByBadCommit { cause } => EventKind::HeldByBadCommit {
+            cause,
+            evidence: body.unwrap_or_default(),
+        },
+        StoredEvent::Quarantined { rule } => EventKind::Quarantined {
+            rule,
+            evidence: body.unwrap_or_default(),
+        },
+        StoredEvent::LogRegressed { entry_id } => EventKind::LogRegressed {
+            entry_id,
+            evidence: body.unwrap_or_default(),
+        },
         StoredEvent::QuarantineEnded => EventKind::QuarantineEnded,
-        StoredEvent::LogRegressed => EventKind::LogRegressed,
         StoredEvent::LogRestored => EventKind::LogRestored,
         StoredEvent::Lost => EventKind::Lost,
         StoredEvent::GroupReset { successor } => EventKind::GroupReset {
@@ -342,8 +388,21 @@ fn from_stored(stored: StoredEvent, body: Option<Vec<u8>>) -> Result<EventKind, 
         },
         StoredEvent::Unreadable { sender } => EventKind::Unreadable {
             sender: sender.map(Peer::from),
+            evidence: body.unwrap_or_default(),
         },
-        StoredEvent::OperationFailed { operation, cause } => EventKind::OperationFailed { operation, cause },
+        StoredEvent::OperationFailed {
+            operation,
+            cause,
+            what_now,
+            message,
+            users,
+        } => EventKind::OperationFailed {
+            operation,
+            cause,
+            what_now: what_now.map_or(WhatNow::Denied, WhatNow::from),
+            message: message.map(|message| message.parse()).transpose()?,
+            users,
+        },
     })
 }
 

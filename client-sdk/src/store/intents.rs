@@ -227,7 +227,9 @@ impl Database {
     /// Is nothing under way? What waits for a log to be repaired is not.
     pub(crate) fn outbox_is_empty(&self) -> Result<bool, Error> {
         Ok(self.connection.query_row(
-            "SELECT NOT EXISTS (SELECT 1 FROM intents WHERE group_id NOT IN (SELECT group_id FROM groups WHERE status = ?1))",
+            "WITH stopped AS (SELECT group_id FROM groups WHERE status = ?1)
+             SELECT NOT EXISTS (SELECT 1 FROM intents WHERE group_id NOT IN stopped)
+                AND NOT EXISTS (SELECT 1 FROM adds WHERE group_id NOT IN stopped)",
             [GroupStatus::LogRegressed.as_str()],
             |row| row.get(0),
         )?)

@@ -109,7 +109,7 @@ impl<'a> Scene<'a> {
                 let effect = move |kind: &EventKind| matches!(kind, EventKind::GroupNamed { name: new, .. } if *new == name);
                 (task, Some(by(effect)), 0)
             }
-            "claim_key_packages" | "add" => {
+            "wish_add" | "claim_key_packages" | "add" => {
                 self.with_dora(false).await;
                 let effect = move |kind: &EventKind| matches!(kind, EventKind::MembersChanged { added, .. } if added.iter().any(|peer| peer.device == dora));
                 (Task::Add { group, user }, Some(by(effect)), 1)
@@ -183,6 +183,10 @@ impl<'a> Scene<'a> {
 
         let client = self.device.open().await;
         let group = client.group(self.bobs.id()).await.unwrap().unwrap();
+        if ["wish_add", "claim_key_packages", "add"].contains(&point.operation) {
+            // Key packages are claimed again, which takes its time.
+            soon(client.synced()).await.unwrap();
+        }
         let mark = format!("{point} is over");
         group.send(mark.as_str()).await.unwrap();
         let own = seen_until(&client, &mut client.events(), &mark).await;
@@ -215,10 +219,9 @@ impl<'a> Scene<'a> {
 
 /// Was the operation durable there? What comes from others is so in any case.
 pub(crate) fn is_stored(point: KillPoint) -> bool {
-    let claims = point.operation == "claim_key_packages";
-    // A proposal of others stays in the log until somebody commits it.
-    let anew = point.operation == "commit_proposals";
-    anew || !(claims || point.step == Step::BeforeStored)
+    // A proposal of others stays in the log until somebody commits it; the wish to add somebody was stored before its commits are.
+    let anew = ["commit_proposals", "add"].contains(&point.operation);
+    anew || point.step != Step::BeforeStored
 }
 
 fn by(effect: impl Fn(&EventKind) -> bool + 'static) -> Effect {

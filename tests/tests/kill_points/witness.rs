@@ -36,7 +36,7 @@ pub(crate) fn no_trouble(events: &[Event]) {
                 EventKind::Unreadable { .. }
                     | EventKind::HeldByBadCommit { .. }
                     | EventKind::Quarantined { .. }
-                    | EventKind::LogRegressed
+                    | EventKind::LogRegressed { .. }
                     | EventKind::Lost
                     | EventKind::WelcomeUnusable { .. }
                     | EventKind::RuleBreach { .. }

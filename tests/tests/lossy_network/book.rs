@@ -68,7 +68,7 @@ impl Book {
             EventKind::OperationFailed { operation, .. } => self.failures.push(operation.clone()),
             EventKind::HeldByBadCommit { .. }
             | EventKind::Quarantined { .. }
-            | EventKind::LogRegressed
+            | EventKind::LogRegressed { .. }
             | EventKind::Lost
             | EventKind::Rejoining
             | EventKind::Unreadable { .. }

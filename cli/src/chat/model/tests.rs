@@ -108,7 +108,8 @@ fn what_others_say_elsewhere_is_unread_until_it_is_looked_at() {
         [0, 2, 0],
         "neither one's own messages nor notices count"
     );
-    model.update(event(3, 6, EventKind::LogRegressed));
+    let (entry_id, evidence) = (vec![1], vec![2]);
+    model.update(event(3, 6, EventKind::LogRegressed { entry_id, evidence }));
     assert_eq!(unread(&model), [0, 2, 1], "alarms do");
 
     model.update(Happening::Did(Action::Switch(1)));
@@ -189,7 +190,8 @@ fn nothing_that_others_wrote_steers_the_terminal() {
     };
     model.update(event(1, 3, kind));
     let cause = hostile.to_owned();
-    model.update(event(1, 4, EventKind::HeldByBadCommit { cause }));
+    let evidence = Vec::new();
+    model.update(event(1, 4, EventKind::HeldByBadCommit { cause, evidence }));
     model.update(Happening::Groups(vec![known(
         2,
         hostile,

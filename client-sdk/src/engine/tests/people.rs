@@ -448,7 +448,7 @@ impl Person {
     /// What this device has told the service of a commit.
     pub(super) fn report(&mut self) -> Option<wire::CommitFault> {
         self.chores().into_iter().find_map(|chore| match chore {
-            Chore::Report { fault, .. } => Some(fault),
+            Chore::Report(report) => wire::CommitFault::try_from(report.fault).ok(),
             _ => None,
         })
     }
@@ -461,7 +461,7 @@ impl Person {
     pub(super) fn reported(&mut self) -> bool {
         self.chores()
             .iter()
-            .any(|chore| matches!(chore, Chore::Report { .. }))
+            .any(|chore| matches!(chore, Chore::Report(_)))
     }
 }
 

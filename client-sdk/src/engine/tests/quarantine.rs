@@ -1,8 +1,9 @@
 //! Groups with a member whose certificate does not stand the test.
 
+use prost::Message as _;
 use valise_proto::delivery::v1::CommitFault;
 
-use super::people::Log;
+use super::people::{Log, Person, World};
 use super::*;
 use crate::WhatNow;
 
@@ -44,7 +45,11 @@ fn a_group_with_a_member_of_another_authority_is_quarantined() {
         "who refused what others have merged would fork the group"
     );
     let rule = "certificate_untrusted".to_owned();
-    assert_eq!(bob.events().last(), Some(&EventKind::Quarantined { rule }));
+    let evidence = log.entries.last().unwrap().encode_to_vec();
+    assert_eq!(
+        bob.events().last(),
+        Some(&EventKind::Quarantined { rule, evidence })
+    );
     assert_eq!(bob.report(), Some(CommitFault::Policy));
     for mut refused in [waiting, bob.send(log.group, "nor this")] {
         let error = refused.try_recv().unwrap().unwrap_err();
@@ -140,4 +145,40 @@ fn a_time_that_cannot_be_true_quarantines_no_group() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn a_report_is_kept_until_the_service_has_answered() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::file(directory.path().join("bob.valise"), StoreKey::random());
+    let (mut alice, mut bob) = (world.person("alice"), world.person_in("bob", &store));
+    let mut eve = elsewhere.person("eve");
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    alice.engine.device.bundle = world.bundle_with(&elsewhere);
+    let packages = vec![eve.package(false)];
+    alice.done(&mut log, Operation::Add { packages });
+    log.deliver(&mut bob);
+
+    let reports = |person: &mut Person| -> Vec<_> {
+        let reports = person.chores().into_iter().filter_map(|chore| match chore {
+            Chore::Report(report) => Some(report),
+            _ => None,
+        });
+        reports.collect()
+    };
+    let first = reports(&mut bob);
+    let [report] = first[..] else {
+        panic!("one report: {first:?}");
+    };
+    assert_eq!(
+        (report.group, report.position.0),
+        (log.group, log.entries.len() as u64)
+    );
+    let mut bob = world.reopen(bob.forget(), &store);
+    assert_eq!(reports(&mut bob), [report], "the answer has not come");
+    bob.engine.reported(&report).unwrap();
+    let mut bob = world.reopen(bob.forget(), &store);
+    assert_eq!(reports(&mut bob), []);
 }

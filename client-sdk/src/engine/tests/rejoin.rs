@@ -540,7 +540,7 @@ fn a_frozen_log_makes_what_was_under_way_wait_for_its_repair() {
     let repeat = bob.upload();
     bob.refuse(&repeat, Refusal::new(Reason::LogRegressed));
     assert_eq!(bob.state(log.group).status, GroupStatus::LogRegressed);
-    assert_eq!(bob.events(), [EventKind::LogRegressed]);
+    assert!(matches!(bob.events()[..], [EventKind::LogRegressed { .. }]));
     assert!(bob.chores().iter().any(|chore| matches!(chore, Chore::Regressed)));
 
     // A restart changes nothing.

@@ -144,7 +144,7 @@ fn what_an_entry_would_have_told_is_not_told_if_it_cannot_be_applied() {
             .any(|kind| matches!(kind, EventKind::DeliveryForked { .. }))
     );
     let reports = alice.chores().into_iter().filter_map(|chore| match chore {
-        Chore::Report { fault, .. } => Some(fault),
+        Chore::Report(report) => wire::CommitFault::try_from(report.fault).ok(),
         _ => None,
     });
     assert_eq!(reports.collect::<Vec<_>>(), [wire::CommitFault::Policy]);
@@ -164,6 +164,7 @@ fn a_commit_beyond_the_committers_role_holds_every_honest_member_alike() {
         assert_eq!(breaches(&kinds), [(Some(bob.peer()), "role_add", entry.clone())]);
         let held = EventKind::HeldByBadCommit {
             cause: "role_add".to_owned(),
+            evidence: entry.encode_to_vec(),
         };
         assert_eq!(kinds.last(), Some(&held));
         assert_eq!(person.report(), Some(wire::CommitFault::Policy));
@@ -608,6 +609,7 @@ fn a_proposal_to_remove_another_is_not_taken() {
         message.to_bytes().unwrap(),
     );
     log.accept(&bob, &upload);
+    let evidence = log.entries.last().unwrap().encode_to_vec();
     alice.send(log.group, "go on");
     log.deliver(&mut alice);
     log.accept_all(&mut alice);
@@ -615,7 +617,8 @@ fn a_proposal_to_remove_another_is_not_taken() {
     log.deliver(&mut carol);
     let kinds = carol.events();
     assert!(kinds.contains(&EventKind::Unreadable {
-        sender: Some(bob.peer())
+        sender: Some(bob.peer()),
+        evidence,
     }));
     assert!(
         matches!(kinds.last(), Some(EventKind::Message { .. })),

@@ -500,10 +500,11 @@ impl<'a> Machine<'a> {
                         actor.person.engine.compare_group_info(group, &current).unwrap();
                     }
                 }
-                Chore::Report { position, .. } => panic!("device {by} reports the commit at {position}"),
+                Chore::Report(report) => panic!("device {by} reports the commit at {}", report.position),
                 Chore::Rejoin
                 | Chore::Regressed
                 | Chore::FollowReset
+                | Chore::AddUsers
                 | Chore::TopUp
                 | Chore::Expire
                 | Chore::Scrub => {}

@@ -79,7 +79,7 @@ impl Machine<'_> {
                 | EventKind::HeldByBadCommit { .. }
                 | EventKind::Quarantined { .. }
                 | EventKind::RejoinFailed { .. }
-                | EventKind::LogRegressed => return Err(format!("{:?}", event.kind)),
+                | EventKind::LogRegressed { .. } => return Err(format!("{:?}", event.kind)),
                 _ => {}
             }
         }
