@@ -33,6 +33,7 @@ mod roles;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};

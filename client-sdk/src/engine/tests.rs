@@ -21,6 +21,7 @@ mod reset;
 mod roles;
 mod secrets;
 mod store_faults;
+mod trust;
 mod upkeep;
 mod welcomes;
 

@@ -182,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    fn enrolled(&self) -> Result<Enrolled, Error> {
+    pub(super) fn enrolled(&self) -> Result<Enrolled, Error> {
         self.db
             .device()?
             .and_then(|row| row.enrolled)

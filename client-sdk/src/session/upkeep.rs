@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_mins(15);
 pub(super) async fn run(session: Arc<Session>) {
     loop {
         if let Err(error) = limits::ask(&session).await {
-            tracing::debug!(%error, "what the service takes is asked for again later");
+            tracing::debug!(%error, "what may have changed is asked for again later");
         }
         match tend(&session).await {
             Ok(()) => {}

@@ -37,6 +37,7 @@ macro_rules! calls {
 }
 
 calls! {
+    get_trust_bundle(authentication: auth::GetTrustBundleRequest) -> auth::GetTrustBundleResponse;
     list_devices(authentication: auth::ListDevicesRequest) -> auth::ListDevicesResponse;
     renew_certificate(authentication: auth::RenewCertificateRequest) -> auth::RenewCertificateResponse;
     rename_device(authentication: auth::RenameDeviceRequest) -> auth::RenameDeviceResponse;
