@@ -1,7 +1,11 @@
 //! A delivery service that shows devices different logs (RFC 9750 §8.1, `docs/verifiable-delivery.md`): whatever it drops, adds, reorders or changes, the
 //! devices notice with the next message between them; and what is only badly delivered is repaired and changes nothing.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed set-up is a failed test"
+)]
 
 use std::time::Duration;
 
@@ -287,9 +291,62 @@ async fn another_entry_in_a_place_that_was_read_is_noticed() {
     scene.carol_says(id, &SAID).await;
     let heard = scene
         .bob
-        .until(id, |kind, _| *kind == EventKind::LogRegressed)
+        .until(id, |kind, _| matches!(kind, EventKind::LogRegressed { .. }))
         .await;
     assert_eq!(heard.texts, ["one", "two"]);
+    let Some(EventKind::LogRegressed { entry_id, evidence }) = heard.others.last() else {
+        panic!("{heard:?}");
+    };
+    let shown = wire::Entry::decode(evidence.as_slice()).unwrap();
+    assert_eq!(
+        (&*shown.group_id, shown.position),
+        (id.as_bytes().as_slice(), last + 2)
+    );
+    assert!(!entry_id.is_empty() && shown.entry_id != entry_id.as_slice());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_dropped_leaves_what_comes_after_it_as_evidence() {
+    let mut scene = Scene::set().await;
+    let (id, last) = scene.group().await;
+    scene.to_bob.lie(id, Lie::Drop(last + 1));
+    let hers = scene.alice.group(id).await;
+    hers.self_update().await.unwrap();
+    hers.send("of the next epoch").await.unwrap();
+    let heard = scene
+        .bob
+        .until(id, |kind, _| matches!(kind, EventKind::Unreadable { .. }))
+        .await;
+    let his = scene.bob.group(id).await;
+    let epoch = his.info().await.unwrap().epoch.0;
+    let Some(EventKind::Unreadable { evidence, .. }) = heard.others.last() else {
+        panic!("{heard:?}");
+    };
+    let entry = wire::Entry::decode(evidence.as_slice()).unwrap();
+    assert_eq!(
+        (entry.kind(), entry.epoch),
+        (wire::EntryKind::Application, epoch + 1)
+    );
+    assert_eq!(his.info().await.unwrap().status, GroupStatus::Active);
+
+    // A commit that leads on from the one he was not shown stops him.
+    hers.self_update().await.unwrap();
+    let heard = scene
+        .bob
+        .until(id, |kind, _| matches!(kind, EventKind::HeldByBadCommit { .. }))
+        .await;
+    let Some(EventKind::HeldByBadCommit { evidence, .. }) = heard.others.last() else {
+        panic!("{heard:?}");
+    };
+    let entry = wire::Entry::decode(evidence.as_slice()).unwrap();
+    assert_eq!((entry.kind(), entry.epoch), (wire::EntryKind::Commit, epoch + 1));
+    let state = his.info().await.unwrap();
+    assert_eq!(
+        (state.status, state.epoch.0),
+        (GroupStatus::HeldByBadCommit, epoch)
+    );
+    // The others go on.
+    scene.carol.hears(id, "of the next epoch").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
