@@ -15,9 +15,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut events = alice.events();
     while let Some(event) = events.next().await {
-        alice.confirm(event.id).await?; // until then it comes again after every restart
         if let EventKind::Message { sender, content } = event.kind {
             println!("{}: {}", sender.user, content.as_text().unwrap_or("(not text)"));
+            alice.confirm(event.id).await?; // with all before it; until then they come again after every restart
             break;
         }
     }

@@ -15,6 +15,17 @@ use crate::{
 };
 
 /// An enrolled device: its groups, its events, its connection. Syncs in the background until it is closed or dropped.
+///
+/// ```
+/// # valise_tests::example::with_people(async |alice, bob| {
+/// let group = alice.create_group("Budget 2027").await?;
+/// group.add(&[bob.user()]).await?;
+/// group.send("Bonjour").await?;
+/// alice.synced().await?; // everything so far is done and applied here
+/// assert_eq!(alice.groups().await?.len(), 1);
+/// alice.close().await;
+/// # Ok(()) });
+/// ```
 pub struct Client {
     pub(crate) session: Arc<Session>,
 }
@@ -216,9 +227,9 @@ impl Client {
     /// of_bob.send("Bonjour").await?;
     /// let mut events = alice.events();
     /// while let Some(event) = events.next().await {
-    ///     alice.confirm(event.id).await?; // until then it comes again after every restart
     ///     if let EventKind::Message { sender, content } = event.kind {
     ///         assert_eq!((sender.user.name(), content.as_text()), ("bob", Some("Bonjour")));
+    ///         alice.confirm(event.id).await?; // with all before it; until then they come again after every restart
     ///         break;
     ///     }
     /// }

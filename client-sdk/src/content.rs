@@ -44,8 +44,8 @@ const MAX_EMOJIS: usize = 16;
 ///
 /// Other messages are referred to by their [`MessageId`]: it is in [`crate::Sent`], and of received messages [`Content::id`].
 ///
-/// ```no_run
-/// # async fn example(group: valise_client_sdk::Group) -> Result<(), valise_client_sdk::Error> {
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
 /// use valise_client_sdk::Content;
 ///
 /// let sent = group.send("Let us meat at ten").await?;
@@ -53,8 +53,7 @@ const MAX_EMOJIS: usize = 16;
 /// group.send(Content::reply(sent.id, "Or at eleven?")).await?;
 /// group.send(Content::reaction(sent.id, "👍")).await?;
 /// group.send(Content::delete(sent.id)).await?;
-/// # Ok(())
-/// # }
+/// # Ok(()) });
 /// ```
 #[derive(Clone)]
 pub struct Content {

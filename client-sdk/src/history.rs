@@ -10,15 +10,17 @@ use crate::{Client, Content, Error, Group, MessageId, Peer, WhatNow};
 
 /// The messages of one group, on this device only. Kept unless [`crate::Options::history`] says otherwise.
 ///
-/// ```no_run
-/// # async fn example(group: valise_client_sdk::Group) -> Result<(), valise_client_sdk::Error> {
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// group.send("The budget is ready").await?;
+/// alice.synced().await?;
 /// let history = group.history();
 /// let last = history.page(None, 50).await?;
+/// assert_eq!(last.len(), 1);
 /// let before = last.iter().find_map(|message| message.position());
 /// let earlier = history.page(before, 50).await?;
-/// let found = history.search("budget", 20).await?;
-/// # Ok(())
-/// # }
+/// assert_eq!(earlier, []);
+/// # Ok(()) });
 /// ```
 #[derive(Clone)]
 pub struct History {
@@ -182,6 +184,15 @@ impl History {
 
     /// The messages (at most `limit`, and 1,000) in which all these words are, newest first. Accents and case do not count, and
     /// the last word may be the beginning of one. Any text can be searched for.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// group.send("Le déjeuner est prêt").await?;
+    /// alice.synced().await?;
+    /// let found = group.history().search("dejeuner pre", 20).await?;
+    /// assert_eq!(found[0].as_text(), Some("Le déjeuner est prêt"));
+    /// # Ok(()) });
+    /// ```
     pub async fn search(&self, words: &str, limit: usize) -> Result<Vec<HistoryMessage>, Error> {
         search(&self.session, Some(self.group), words, limit).await
     }
@@ -266,6 +277,16 @@ impl Group {
 
 impl Client {
     /// [`History::search`] in all groups.
+    ///
+    /// ```
+    /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+    /// group.send("The budget is ready").await?;
+    /// alice.synced().await?;
+    /// for message in alice.search("budget", 20).await? {
+    ///     assert_eq!((message.group, message.as_text()), (group.id(), Some("The budget is ready")));
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub async fn search(&self, words: &str, limit: usize) -> Result<Vec<HistoryMessage>, Error> {
         search(&self.session, None, words, limit).await
     }

@@ -1,11 +1,11 @@
 //! The client SDK of Valise: what an app links to talk in end-to-end encrypted groups (MLS, RFC 9420).
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), valise_client_sdk::Error> {
+//! ```
+//! # valise_tests::example::with_server(async |server, code, folder| {
 //! use valise_client_sdk::{Client, EventKind, Store, StoreKey};
 //!
-//! let store = Store::file("alice.valise", StoreKey::random());
-//! let alice = Client::enrol("http://127.0.0.1:7400", "K7QF-2M9X-…", "laptop", store).await?;
+//! let store = Store::file(folder.join("alice.valise"), StoreKey::random());
+//! let alice = Client::enrol(server, code, "laptop", store).await?;
 //! let group = alice.create_group("Budget 2027").await?;
 //! group.add(&["bob@interieur.example"]).await?;
 //! group.send("Bonjour").await?;
@@ -13,11 +13,11 @@
 //! while let Some(event) = events.next().await {
 //!     if let EventKind::Message { sender, content } = &event.kind {
 //!         println!("{}: {}", sender.user, content.as_text().unwrap_or("?"));
+//! #       break;
 //!     }
 //!     alice.confirm(event.id).await?;
 //! }
-//! # Ok(())
-//! # }
+//! # Ok(()) });
 //! ```
 //!
 //! # How it works

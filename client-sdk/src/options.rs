@@ -1,15 +1,17 @@
 //! How a client is set up.
 
+mod cipher_suite;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use openmls::prelude::Ciphersuite;
 use serde::{Deserialize, Serialize};
 use valise_clock::Clock;
 use valise_device_certificate::KeyKind;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use cipher_suite::CipherSuite;
 
 use crate::Error;
 use crate::session::blocking;
@@ -30,6 +32,12 @@ pub struct StoreKey([u8; 32]);
 
 impl StoreKey {
     /// A new random key.
+    ///
+    /// ```
+    /// use valise_client_sdk::StoreKey;
+    ///
+    /// assert_ne!(StoreKey::random().as_bytes(), StoreKey::random().as_bytes());
+    /// ```
     pub fn random() -> Self {
         let mut bytes = [0; 32];
         rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
@@ -37,11 +45,24 @@ impl StoreKey {
     }
 
     /// With these bytes, which must come from a cryptographic random generator or key derivation.
+    ///
+    /// ```
+    /// use valise_client_sdk::StoreKey;
+    ///
+    /// let from_the_key_store = [7; 32];
+    /// assert_eq!(StoreKey::from_bytes(from_the_key_store).as_bytes(), &from_the_key_store);
+    /// ```
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
     /// Its bytes, to be kept in a safe place.
+    ///
+    /// ```
+    /// use valise_client_sdk::StoreKey;
+    ///
+    /// let to_the_key_store: [u8; 32] = *StoreKey::random().as_bytes();
+    /// ```
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -74,6 +95,17 @@ pub(crate) enum Place {
 
 impl Store {
     /// An encrypted file (SQLCipher, AES-256), created if it is not there. One client at a time has it open.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store, StoreKey};
+    ///
+    /// let file = folder.join("alice.valise");
+    /// let store = Store::file(&file, StoreKey::random());
+    /// let alice = Client::enrol(server, code, "laptop", store).await?;
+    /// assert!(file.exists());
+    /// # Ok(()) });
+    /// ```
     pub fn file(path: impl AsRef<Path>, key: StoreKey) -> Self {
         Self {
             place: Place::File(path.as_ref().to_owned(), key),
@@ -81,6 +113,14 @@ impl Store {
     }
 
     /// In memory: gone with the client.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Store};
+    ///
+    /// let for_a_test = Client::enrol(server, code, "test", Store::memory()).await?;
+    /// # Ok(()) });
+    /// ```
     pub fn memory() -> Self {
         Self { place: Place::Memory }
     }
@@ -137,6 +177,14 @@ pub struct Servers {
 
 impl Servers {
     /// One URL, `http(s)://host:port`, for all services.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Servers, Store};
+    ///
+    /// let alice = Client::enrol(Servers::one(server), code, "laptop", Store::memory()).await?;
+    /// # Ok(()) });
+    /// ```
     pub fn one(url: impl Into<String>) -> Self {
         let url = url.into();
         Self {
@@ -148,6 +196,17 @@ impl Servers {
     }
 
     /// The authentication service's, the key-package directory's and the delivery service's URL.
+    ///
+    /// ```
+    /// # valise_tests::example::with_server(async |server, code, folder| {
+    /// use valise_client_sdk::{Client, Servers, Store};
+    ///
+    /// // Here one process is all three.
+    /// let servers = Servers::each(server, server, server);
+    /// assert_eq!(servers, Servers::one(server));
+    /// let alice = Client::enrol(servers, code, "laptop", Store::memory()).await?;
+    /// # Ok(()) });
+    /// ```
     pub fn each(
         authentication: impl Into<String>,
         directory: impl Into<String>,
@@ -162,6 +221,13 @@ impl Servers {
     }
 
     /// The certificate authority (PEM) that the servers' TLS certificates chain to: needed for `https`.
+    ///
+    /// ```
+    /// use valise_client_sdk::Servers;
+    ///
+    /// let pem = "-----BEGIN CERTIFICATE-----\n…"; // comes with the app, not from the network
+    /// let servers = Servers::one("https://chat.interieur.example").with_certificate_authority(pem);
+    /// ```
     pub fn with_certificate_authority(mut self, pem: impl Into<String>) -> Self {
         self.certificate_authority = Some(pem.into());
         self
@@ -183,92 +249,6 @@ impl From<&String> for Servers {
 impl From<String> for Servers {
     fn from(url: String) -> Self {
         Self::one(url)
-    }
-}
-
-/// Cipher suites that groups may have (RFC 9420 §17.1).
-///
-/// A device can be in groups with suites of its key's kind: either [`P256Aes128`](Self::P256Aes128), or all the others, whose
-/// signatures are Ed25519. Which kind it has is settled when it enrols.
-///
-/// ```
-/// use valise_client_sdk::{CipherSuite, Options};
-///
-/// let mut options = Options::default();
-/// // Groups that this device makes are safe from recorded traffic being opened by a quantum computer later…
-/// options.cipher_suite = CipherSuite::MlKem768X25519Aes128;
-/// // …and it can be added to such groups, and to others.
-/// options.key_packages.cipher_suites = vec![CipherSuite::MlKem768X25519Aes128, CipherSuite::X25519Aes128];
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum CipherSuite {
-    /// 0x0001: X25519, AES-128-GCM, SHA-256.
-    #[default]
-    X25519Aes128,
-    /// 0x0002: P-256, AES-128-GCM, SHA-256, ECDSA P-256 signatures.
-    P256Aes128,
-    /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256.
-    X25519ChaCha20,
-    /// 0x004F: hybrid post-quantum, ML-KEM-768 with X25519, AES-128-GCM, SHA-256.
-    MlKem768X25519Aes128,
-}
-
-impl CipherSuite {
-    pub(crate) const fn mls(self) -> Ciphersuite {
-        match self {
-            Self::X25519Aes128 => Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
-            Self::P256Aes128 => Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
-            Self::X25519ChaCha20 => Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
-            Self::MlKem768X25519Aes128 => Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
-        }
-    }
-
-    /// All that there are.
-    pub const ALL: [Self; 4] = [
-        Self::X25519Aes128,
-        Self::P256Aes128,
-        Self::X25519ChaCha20,
-        Self::MlKem768X25519Aes128,
-    ];
-
-    /// Its number (RFC 9420 §17.1).
-    pub fn number(self) -> u32 {
-        u32::from(u16::from(self.mls()))
-    }
-
-    /// The suite with that number, if it is one of these: suites with pure ML-KEM, for example, are not.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|suite| suite.number() == number)
-    }
-
-    pub(crate) const fn key_kind(self) -> KeyKind {
-        match self {
-            Self::P256Aes128 => KeyKind::P256,
-            Self::X25519Aes128 | Self::X25519ChaCha20 | Self::MlKem768X25519Aes128 => KeyKind::Ed25519,
-        }
-    }
-}
-
-/// As RFC 9420 writes numbers of suites: `0x0001`.
-impl fmt::Display for CipherSuite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{:04X}", self.number())
-    }
-}
-
-/// Reads what [`Display`](fmt::Display) writes, also in lower case or without zeros in front.
-impl FromStr for CipherSuite {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
-        digits
-            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-            .and_then(Self::from_number)
-            .ok_or(Error::InvalidInput(
-                "cipher suites are 0x0001, 0x0002, 0x0003 and 0x004F",
-            ))
     }
 }
 
@@ -465,24 +445,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suites_are_read_as_they_are_written_and_pure_ml_kem_is_none() {
-        for suite in CipherSuite::ALL {
-            assert_eq!(suite.to_string().parse::<CipherSuite>().unwrap(), suite);
-            assert!(valise_group_rules::is_allowed_suite(suite.mls()));
-            assert_eq!(valise_group_rules::key_kind(suite.mls()), Some(suite.key_kind()));
-        }
-        assert_eq!(
-            "0x4f".parse::<CipherSuite>().unwrap(),
-            CipherSuite::MlKem768X25519Aes128
-        );
-        for text in [
-            "0x0042", "0x0050", "0x0051", "0x0906", "0x0907", "0xF042", "1", "0x", "0x+1", "", "x25519",
-        ] {
-            assert!(text.parse::<CipherSuite>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn suites_of_one_device_are_of_one_kind_of_key() {

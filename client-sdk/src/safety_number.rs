@@ -70,14 +70,12 @@ pub(crate) struct KnownDevice {
 ///
 /// [`fmt::Display`] writes twelve groups of five digits.
 ///
-/// ```no_run
-/// # async fn example(alice: &valise_client_sdk::Client) -> Result<(), valise_client_sdk::Error> {
-/// let bob = "bob@interieur.example".parse().expect("a user id");
-/// if let Some(number) = alice.safety_number(&bob).await? {
-///     println!("read this to Bob: {number}");
-/// }
-/// # Ok(())
-/// # }
+/// ```
+/// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {
+/// let number = alice.safety_number(bob.user()).await?.ok_or("never seen")?;
+/// println!("read this to Bob: {number}");
+/// assert_eq!(number.to_string().split_whitespace().count(), 12);
+/// # Ok(()) });
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SafetyNumber {

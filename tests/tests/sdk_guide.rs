@@ -19,9 +19,9 @@ async fn first_steps(server: &str, code: &str, file: &Path) -> Result<(), Error>
 
     let mut events = alice.events();
     while let Some(event) = events.next().await {
-        alice.confirm(event.id).await?;
         if let EventKind::Message { sender, content } = event.kind {
             println!("{}: {}", sender.user, content.as_text().unwrap_or("(not text)"));
+            alice.confirm(event.id).await?; // with all before it; until then they come again after every restart
             break;
         }
     }
