@@ -6,8 +6,7 @@ use tokio::sync::mpsc;
 use valise_proto::{GroupId, UserId};
 
 use crate::engine::{AddNews, Adder};
-use crate::progress::Report;
-use crate::session::Session;
+use crate::progress::{ProgressSender, Report};
 use crate::{Added, Error, Work};
 
 /// An add that is waited for.
@@ -41,13 +40,13 @@ impl Ended {
 impl<'a> Adding<'a> {
     /// And the other end, for the engine.
     pub(crate) fn begin(
-        session: &'a Session,
+        progress: &'a ProgressSender,
         group: GroupId,
         users: usize,
         span: tracing::Span,
     ) -> (Self, Adder) {
         let (sender, news) = mpsc::unbounded_channel();
-        let report = session.long_work.begin(Work::Adding(group), Some(users as u64));
+        let report = progress.begin(Work::Adding(group), Some(users as u64));
         let adding = Self { news, report, users };
         (adding, Adder { span, news: sender })
     }
@@ -89,6 +88,92 @@ impl<'a> Adding<'a> {
                     return ended;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use valise_proto::DeviceId;
+
+    use super::*;
+    use crate::AddFailure;
+
+    fn user(name: &str) -> UserId {
+        format!("{name}@a.example").parse().unwrap()
+    }
+
+    fn device(name: &str) -> (UserId, DeviceId) {
+        (user(name), DeviceId::from_uuid(uuid::Uuid::new_v4()))
+    }
+
+    fn begin(progress: &ProgressSender, users: usize) -> (Adding<'_>, Adder) {
+        Adding::begin(
+            progress,
+            GroupId::from_bytes([1; 16]),
+            users,
+            tracing::Span::none(),
+        )
+    }
+
+    #[tokio::test]
+    async fn users_are_counted_as_soon_as_something_is_known_of_them() {
+        let progress = ProgressSender::new();
+        let mut reports = progress.subscribe();
+        let (adding, adder) = begin(&progress, 4);
+        let unknown = (user("carol"), None, AddFailure::UnknownUser);
+        for part in [
+            Added {
+                devices: vec![device("bob")],
+                failed: vec![unknown.clone()],
+            },
+            Added {
+                devices: vec![device("bob"), device("dave")],
+                failed: Vec::new(),
+            },
+        ] {
+            let _ = adder.news.send(AddNews::Part(part));
+        }
+        let _ = adder.news.send(AddNews::Done);
+        let added = adding.end().await.into_result().unwrap();
+        assert_eq!((added.devices.len(), added.failed), (3, vec![unknown]));
+        let mut told = Vec::new();
+        while told.len() < 5 {
+            let report = reports.next().await.unwrap();
+            told.push((report.done, report.finished));
+        }
+        assert_eq!(
+            told,
+            [(0, false), (2, false), (3, false), (4, false), (4, true)],
+            "of the fourth the directory has said nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn it_is_an_error_only_where_nobody_was_added_or_nobody_can_say() {
+        let denied = || AddNews::Failed(Error::Rule("role_add"));
+        let bob = || {
+            AddNews::Part(Added {
+                devices: vec![device("bob")],
+                failed: Vec::new(),
+            })
+        };
+        let stopped = || AddNews::Suspended(Error::Unreachable);
+        for (news, ends_well) in [
+            (vec![AddNews::Done], true),
+            (vec![denied(), AddNews::Done], false),
+            (vec![bob(), denied(), AddNews::Done], true),
+            (vec![bob(), stopped()], false),
+            // The client is closed.
+            (vec![bob()], false),
+        ] {
+            let progress = ProgressSender::new();
+            let (adding, adder) = begin(&progress, 1);
+            for news in news {
+                let _ = adder.news.send(news);
+            }
+            drop(adder);
+            assert_eq!(adding.end().await.into_result().is_ok(), ends_well);
         }
     }
 }

@@ -252,7 +252,7 @@ impl Group {
     pub async fn add(&self, users: &(impl Users + ?Sized)) -> Result<Added, Error> {
         let users = distinct(users.users()?);
         let span = tracing::info_span!("valise.add", group = %self.id, users = users.len());
-        let (adding, adder) = Adding::begin(&self.session, self.id, users.len(), span);
+        let (adding, adder) = Adding::begin(&self.session.long_work, self.id, users.len(), span);
         let id = self.id;
         self.session
             .engine

@@ -73,7 +73,7 @@ impl Client {
         let id = GroupId::random(&mut rand::rng());
         let count = users.len();
         let span = tracing::info_span!("valise.create_group", group = %id, suite = %suite, users = count);
-        let (adding, adder) = Adding::begin(&self.session, id, count, span);
+        let (adding, adder) = Adding::begin(&self.session.long_work, id, count, span);
         self.session
             .engine
             .create_group_with(id, name.to_owned(), suite.mls(), users, adder)

@@ -25,7 +25,8 @@ const KEPT: usize = 64;
 pub enum Work {
     /// Reading what happened while the device was away. Counted in entries of logs and items of the inbox.
     CatchingUp,
-    /// [`crate::Group::add`]. Counted in users.
+    /// [`crate::Group::add`]. Counted in users, each as soon as something is known of one of their devices: with every commit, and every answer of
+    /// the directory.
     Adding(GroupId),
 }
 

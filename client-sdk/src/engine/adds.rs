@@ -157,13 +157,15 @@ impl Engine {
         };
         // Nobody else is added, whatever the directory answers.
         let asked = |claim: &wire::Claim| users.iter().any(|user| user.as_str() == claim.user_id);
-        let claims = claims.into_iter().filter(asked).collect();
-        let sifted = self.check_add(row.group, users).and_then(|()| {
-            self.suite(row.group)?;
+        let claims: Vec<_> = claims.into_iter().filter(asked).collect();
+        let sifted = self.suite(row.group).and_then(|_| {
+            self.check_add(row.group, users)?;
             self.sift_claims(row.group, claims)
         });
         let (packages, failed) = match sifted {
             Ok(sifted) => sifted,
+            // They are claimed for again when it is back.
+            Err(Error::GroupNotActive(GroupStatus::Rejoining)) => return Ok(()),
             Err(error) if error.stops_all() => return Err(error),
             Err(error) => return self.give_up_add(id, &error),
         };

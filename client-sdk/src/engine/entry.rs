@@ -13,7 +13,7 @@ use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
 use super::Engine;
-use super::effects::{Effect, UploadJob};
+use super::effects::{Chore, Effect, UploadJob};
 use super::inbox::{Fault, accepted_at, bad, unprocessable};
 use super::intents::{Operation, Outcome};
 use super::live::{self, digest, peer};

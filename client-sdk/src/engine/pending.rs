@@ -40,7 +40,7 @@ impl Engine {
 
     /// Which message, or whom, an intent is about.
     pub(super) fn subject(&mut self, intent: &IntentRow) -> Result<(Option<MessageId>, Vec<UserId>), Error> {
-        let mut users = match Operation::from_row(intent)? {
+        let mut users: Vec<UserId> = match Operation::from_row(intent)? {
             Operation::Send { payload } => {
                 let user = &self.device.user;
                 let content = Content::from_payload(&payload, user, intent.group, Position::NONE);

@@ -10,7 +10,8 @@ use crate::{AddFailure, Added, Peer, WhatNow};
 
 /// More than one claim has room for; Bob is the first, Carol the last, nobody knows the others.
 fn crowd(bob: &Person, carol: &Person) -> Vec<UserId> {
-    let strangers = (0..298).map(|number| format!("stranger-{number}@a.example").parse().unwrap());
+    let strangers =
+        (0..298).map(|number| -> UserId { format!("stranger-{number}@a.example").parse().unwrap() });
     let (first, last) = (bob.peer().user, carol.peer().user);
     std::iter::once(first)
         .chain(strangers)
