@@ -1,12 +1,13 @@
 //! `valise chat`: a conversation, on the whole screen of a terminal, or line by line where input or output is none.
 //!
 //! On the screen: [`model`] is all that is shown and changes with what happens, without a terminal; [`view`] draws it; [`run`] brings
-//! keys, events and outcomes together. What other people wrote passes [`text`] before it is drawn.
+//! keys, events, what the device remembers and outcomes together. What other people wrote passes [`text`] before it is drawn.
 
 mod command;
 mod history;
 mod input;
 mod keys;
+mod message;
 mod model;
 mod orders;
 mod plain;

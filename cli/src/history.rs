@@ -108,6 +108,19 @@ fn line(message: &HistoryMessage) -> String {
         Some(content) => show::content_of(content).1,
         None => "(deleted)".to_owned(),
     };
+    let reply = message.content.as_ref().and_then(Content::in_reply_to);
+    printable(&format!(
+        "{}  {}  {}: {}{said}{}",
+        timestamp(message.at),
+        short(message.id),
+        message.sender.user,
+        reply.map(|to| format!("(to {}) ", short(to))).unwrap_or_default(),
+        notes(message),
+    ))
+}
+
+/// What became of a message, to stand after what it says: as it came, not fit for a terminal.
+pub(crate) fn notes(message: &HistoryMessage) -> String {
     let mut notes = Vec::new();
     if message.edited {
         notes.push("edited".to_owned());
@@ -123,22 +136,14 @@ fn line(message: &HistoryMessage) -> String {
         let emojis = message.reactions.iter().map(|reaction| reaction.emoji.as_str());
         notes.push(emojis.collect::<Vec<_>>().join(" "));
     }
-    let reply = message.content.as_ref().and_then(Content::in_reply_to);
-    let notes = notes
+    notes
         .iter()
         .flat_map(|note| ["  [", note, "]"])
-        .collect::<String>();
-    printable(&format!(
-        "{}  {}  {}: {}{said}{notes}",
-        timestamp(message.at),
-        short(message.id),
-        message.sender.user,
-        reply.map(|to| format!("(to {}) ", short(to))).unwrap_or_default(),
-    ))
+        .collect::<String>()
 }
 
 /// Enough of an id to tell it from others on a screen: the first byte is the same in all.
-fn short(id: MessageId) -> String {
+pub(crate) fn short(id: MessageId) -> String {
     id.to_string().chars().skip(2).take(8).collect()
 }
 

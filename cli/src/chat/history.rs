@@ -1,11 +1,17 @@
-//! The lines of one group that arrived in this run.
+//! The lines of one group: what its device remembers of what was said, and what else happened in this run.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
+use valise_client_sdk::{MessageId, Position};
+
+use super::message::{Day, Message, State};
 use super::text::wrap;
 
-/// Most lines of a group that are kept.
-const MAX_LINES: usize = 2000;
+/// Most notices of a group that are kept.
+const MAX_NOTICES: usize = 2000;
+/// Messages after which scrolling back reads no more: all that are shown are read again when one changes.
+const MAX_MESSAGES: usize = 5000;
 const INDENT: usize = 2;
 
 /// What a line is, and so how it looks.
@@ -23,16 +29,106 @@ pub(super) enum Tone {
     Pending,
 }
 
-struct Line {
+/// What is no message, and not remembered.
+pub(super) struct Notice {
+    /// [`Position::NONE`] where it comes from no entry of the log.
+    position: Position,
+    at: SystemTime,
+    day: Option<Day>,
     tone: Tone,
-    /// Clean.
     text: String,
+}
+
+impl Notice {
+    /// Something that happened. The text must be clean.
+    pub(super) fn new(position: Position, at: SystemTime, tone: Tone, text: String) -> Self {
+        Self {
+            position,
+            at,
+            day: Some(Day::of(at)),
+            tone,
+            text,
+        }
+    }
+
+    /// A line without a time.
+    pub(super) fn plain(text: String) -> Self {
+        Self {
+            position: Position::NONE,
+            at: SystemTime::UNIX_EPOCH,
+            day: None,
+            tone: Tone::Others,
+            text,
+        }
+    }
+
+    fn is_before(&self, message: &Message) -> bool {
+        match message.position {
+            // What is not in the log stands at the end.
+            None => true,
+            Some(_) if self.position == Position::NONE => self.at < message.at,
+            Some(position) => self.position < position,
+        }
+    }
+}
+
+/// By which a line is found again when others have changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Day(u64),
+    Message(MessageId),
+    Notice(u64),
+}
+
+/// Is what was read what is remembered?
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Freshness {
+    #[default]
+    Outdated,
+    Asked,
+    Fresh,
+}
+
+struct Line<'a> {
+    key: Key,
+    tone: Tone,
+    text: &'a str,
+}
+
+struct Lines<'a> {
+    lines: Vec<Line<'a>>,
+    /// The day of the last one.
+    today: Option<u64>,
+}
+
+impl<'a> Lines<'a> {
+    /// Where another day begins, a line says so.
+    fn put(&mut self, day: Option<&'a Day>, line: Line<'a>) {
+        if let Some(day) = day.filter(|day| self.today != Some(day.number)) {
+            self.today = Some(day.number);
+            self.lines.push(Line {
+                key: Key::Day(day.number),
+                tone: Tone::Notice,
+                text: &day.line,
+            });
+        }
+        self.lines.push(line);
+    }
 }
 
 /// Lines, oldest first, and how far they are scrolled back.
 #[derive(Default)]
 pub(super) struct History {
-    lines: VecDeque<Line>,
+    /// In the log's order; then those that are not in it.
+    messages: Vec<Message>,
+    /// Is nothing remembered that is older than those?
+    whole: bool,
+    /// With their numbers, as they came.
+    notices: VecDeque<(u64, Notice)>,
+    next_notice: u64,
+    freshness: Freshness,
+    /// Older messages will soon be looked at.
+    wants_more: bool,
     /// Rows below the lowest that is shown.
     back: usize,
     /// Columns and rows of where it is shown.
@@ -40,21 +136,59 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The text must be clean.
-    pub(super) fn push(&mut self, tone: Tone, text: String) {
-        if self.back > 0 {
-            // What is being read stays where it is.
-            self.back += wrap(&text, self.pane.0, INDENT).len();
+    /// Something happened.
+    pub(super) fn push(&mut self, notice: Notice) {
+        self.change(|history| {
+            history.notices.push_back((history.next_notice, notice));
+            history.next_notice += 1;
+            if history.notices.len() > MAX_NOTICES {
+                history.notices.pop_front();
+            }
+        });
+    }
+
+    /// The last messages, oldest first, and whether there are no others.
+    pub(super) fn remember(&mut self, messages: Vec<Message>, whole: bool) {
+        self.change(|history| {
+            history.messages = messages;
+            history.whole = whole;
+            if history.freshness == Freshness::Asked {
+                history.freshness = Freshness::Fresh;
+            }
+        });
+    }
+
+    /// What is remembered may have changed.
+    pub(super) fn outdated(&mut self) {
+        self.freshness = Freshness::Outdated;
+    }
+
+    /// What is to be read now, if anything: back to that position, or only the last page; and whether a page more than that. Said once.
+    pub(super) fn next_reading(&mut self) -> Option<(Option<Position>, bool)> {
+        let wants_more = std::mem::take(&mut self.wants_more);
+        let more = wants_more && !self.whole && self.messages.len() < MAX_MESSAGES;
+        if self.freshness != Freshness::Outdated && !more {
+            return None;
         }
-        self.lines.push_back(Line { tone, text });
-        if self.lines.len() > MAX_LINES {
-            self.lines.pop_front();
-        }
-        self.scroll(0);
+        self.freshness = Freshness::Asked;
+        // Where the newest lines are shown, the last page is enough.
+        let first = self.messages.first().filter(|_| more || self.back > 0);
+        Some((first.and_then(|message| message.position), more))
+    }
+
+    /// Those that were read.
+    pub(super) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// May there be an own message that the service has not accepted?
+    pub(super) fn may_have_queued(&self) -> bool {
+        let mut states = self.messages.iter().map(|message| message.state);
+        self.freshness != Freshness::Fresh || states.any(|state| state == State::Queued)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.messages.is_empty() && self.notices.is_empty()
     }
 
     /// Where it is shown.
@@ -72,12 +206,11 @@ impl History {
             self.back = 0;
             return;
         }
-        let all: usize = self
-            .lines
-            .iter()
-            .map(|line| wrap(&line.text, self.pane.0, INDENT).len())
-            .sum();
-        self.back = wanted.min(all.saturating_sub(self.pane.1));
+        let all: usize = self.lines().iter().map(|line| self.height(line)).sum();
+        let most = all.saturating_sub(self.pane.1);
+        self.back = wanted.min(most);
+        // Before the oldest line is reached.
+        self.wants_more |= rows > 0 && most - self.back < self.pane.1.max(1);
     }
 
     /// By a pane, less one row.
@@ -103,10 +236,10 @@ impl History {
         height: usize,
         more: impl DoubleEndedIterator<Item = (Tone, &'a str)>,
     ) -> Vec<(Tone, String)> {
-        let kept = self.lines.iter().map(|line| (line.tone, line.text.as_str()));
+        let lines = self.lines().into_iter().map(|line| (line.tone, line.text));
         let mut rows: Vec<(Tone, String)> = Vec::with_capacity(height);
         let mut below = self.back;
-        for (tone, text) in kept.chain(more).rev() {
+        for (tone, text) in lines.chain(more).rev() {
             for row in wrap(text, columns, INDENT).into_iter().rev() {
                 if below > 0 {
                     below -= 1;
@@ -121,67 +254,89 @@ impl History {
         rows.reverse();
         rows
     }
+
+    /// Messages and notices in one order, with a line where a day begins.
+    fn lines(&self) -> Vec<Line<'_>> {
+        let mut lines = Lines {
+            lines: Vec::with_capacity(self.messages.len() + self.notices.len()),
+            today: None,
+        };
+        // What happened between messages that were not read would look as if it had been just before those that were.
+        let first = self.messages.first().filter(|_| !self.whole);
+        let mut notices = self
+            .notices
+            .iter()
+            .skip_while(|(_, notice)| first.is_some_and(|first| notice.is_before(first)))
+            .peekable();
+        for message in &self.messages {
+            while let Some((number, notice)) = notices.next_if(|(_, notice)| notice.is_before(message)) {
+                lines.put(notice.day.as_ref(), notice_line(*number, notice));
+            }
+            let line = Line {
+                key: Key::Message(message.id),
+                tone: message.tone,
+                text: &message.text,
+            };
+            lines.put(Some(&message.day), line);
+        }
+        for (number, notice) in notices {
+            lines.put(notice.day.as_ref(), notice_line(*number, notice));
+        }
+        lines.lines
+    }
+
+    /// Rows that it takes.
+    fn height(&self, line: &Line<'_>) -> usize {
+        wrap(line.text, self.pane.0, INDENT).len()
+    }
+
+    /// Changes what there is to show. What is being read stays where it is.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        let reading = self.lowest();
+        change(self);
+        if let Some(back) = reading.and_then(|(key, hidden)| self.rows_after(key, hidden)) {
+            self.back = back;
+        }
+        self.scroll(0);
+    }
+
+    /// The lowest line of which something is shown, and the rows of it that are not. `None` where that is the newest line.
+    fn lowest(&self) -> Option<(Key, usize)> {
+        if self.back == 0 {
+            return None;
+        }
+        let mut below = 0;
+        for line in self.lines().iter().rev() {
+            let height = self.height(line);
+            if below + height > self.back {
+                return Some((line.key, self.back - below));
+            }
+            below += height;
+        }
+        None
+    }
+
+    /// Rows that are below that line, and so many of its own.
+    fn rows_after(&self, key: Key, hidden: usize) -> Option<usize> {
+        let mut below = 0;
+        for line in self.lines().iter().rev() {
+            let height = self.height(line);
+            if line.key == key {
+                return Some(below + hidden.min(height.saturating_sub(1)));
+            }
+            below += height;
+        }
+        None
+    }
+}
+
+fn notice_line(number: u64, notice: &Notice) -> Line<'_> {
+    Line {
+        key: Key::Notice(number),
+        tone: notice.tone,
+        text: &notice.text,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(lines: usize) -> History {
-        let mut history = History::default();
-        history.set_pane(20, 3);
-        for number in 0..lines {
-            history.push(Tone::Others, format!("line {number}"));
-        }
-        history
-    }
-
-    fn shown(history: &History) -> Vec<String> {
-        let rows = history.rows(20, 3, [].into_iter());
-        rows.into_iter().map(|(_, row)| row).collect()
-    }
-
-    #[test]
-    fn the_newest_lines_are_shown() {
-        assert_eq!(shown(&history(2)), ["line 0", "line 1"]);
-        assert_eq!(shown(&history(9)), ["line 6", "line 7", "line 8"]);
-        let pending = [(Tone::Pending, "on its way")];
-        let history = history(9);
-        let rows = history.rows(20, 2, pending.into_iter());
-        assert_eq!(rows[1], (Tone::Pending, "on its way".to_owned()));
-    }
-
-    #[test]
-    fn scrolling_stays_within_the_lines() {
-        let mut history = history(9);
-        history.scroll_pages(1);
-        assert_eq!(shown(&history), ["line 4", "line 5", "line 6"]);
-        history.scroll_pages(1000);
-        assert_eq!(shown(&history), ["line 0", "line 1", "line 2"]);
-        history.scroll(-1);
-        assert_eq!(shown(&history), ["line 1", "line 2", "line 3"]);
-        history.scroll_pages(-1000);
-        assert_eq!(shown(&history), ["line 6", "line 7", "line 8"]);
-    }
-
-    #[test]
-    fn what_is_read_stays_when_more_arrives() {
-        let mut history = history(9);
-        history.scroll(2);
-        let before = shown(&history);
-        history.push(
-            Tone::Others,
-            "a line that takes more than one row of the pane".into(),
-        );
-        assert_eq!(shown(&history), before);
-        history.show_newest();
-        assert_ne!(shown(&history), before);
-    }
-
-    #[test]
-    fn old_lines_go() {
-        let history = history(MAX_LINES + 5);
-        assert_eq!(history.lines.len(), MAX_LINES);
-        assert_eq!(history.lines[0].text, "line 5");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use super::input::Edit;
 pub(super) enum Action {
     Edit(Edit),
     Enter,
-    /// Forget the line and the notice.
+    /// Put away what is shown in place of the history; if nothing is, forget the line and the notice.
     Escape,
     /// So many groups further down the list.
     Switch(isize),

@@ -1,20 +1,21 @@
 //! All that the screen shows, and how it changes with what happens. Knows no terminal, no clock and no client.
 
+mod arrived;
+mod enter;
 mod group;
 #[cfg(test)]
 pub(super) mod tests;
 
 use valise_client_sdk::{
-    Connection, DeviceId, Event, EventId, EventKind, GroupId, OfflineReason, Progress, UserId, Work,
+    Connection, Content, DeviceId, Event, EventId, EventKind, GroupId, HistoryMessage, MessageId,
+    OfflineReason, Position, Progress, Role, UserId, Work,
 };
 
-use super::command::{self, Command};
-use super::history::Tone;
+use super::history::{History, Tone};
 use super::input::Input;
 use super::keys::Action;
-use super::text::{clean, clean_line};
-use crate::out::printable;
-use crate::show;
+use super::message;
+use super::text::clean_line;
 
 pub(super) use group::{Known, OpenGroup};
 
@@ -28,7 +29,20 @@ pub(super) enum Happening {
     Open(GroupId),
     Connection(Connection),
     Progress(Progress),
-    /// A message was accepted, or why not.
+    /// What was asked for with [`Model::next_reading`]: the last messages of a group, oldest first.
+    Remembered {
+        group: GroupId,
+        messages: Vec<HistoryMessage>,
+        /// There are no older ones.
+        whole: bool,
+    },
+    /// What has these words, oldest first.
+    Found {
+        group: GroupId,
+        words: String,
+        messages: Vec<HistoryMessage>,
+    },
+    /// A message is queued, or what changes one was accepted; or why not.
     Sent {
         ticket: u64,
         outcome: Result<(), String>,
@@ -45,7 +59,7 @@ pub(super) enum Order {
     Send {
         ticket: u64,
         group: GroupId,
-        text: String,
+        content: Box<Content>,
     },
     Add {
         group: GroupId,
@@ -55,13 +69,50 @@ pub(super) enum Order {
         group: GroupId,
         users: Vec<UserId>,
     },
+    SetRole {
+        group: GroupId,
+        user: UserId,
+        role: Role,
+    },
+    Rename {
+        group: GroupId,
+        name: String,
+    },
     Leave {
         group: GroupId,
+    },
+    Rejoin {
+        group: GroupId,
+    },
+    Search {
+        group: GroupId,
+        words: String,
+    },
+    /// Remove a message here.
+    Forget {
+        group: GroupId,
+        message: MessageId,
     },
     Create {
         name: String,
     },
     Quit,
+}
+
+/// What is to be read of what was said in a group: the last messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reading {
+    pub(super) group: GroupId,
+    /// At least those from here on; `None`: a page.
+    pub(super) back_to: Option<Position>,
+    /// A page more than that.
+    pub(super) more: bool,
+}
+
+/// What is shown in place of a group's history, until it is put away.
+pub(super) struct Aside {
+    pub(super) title: String,
+    pub(super) history: History,
 }
 
 /// A line for the user, until the next one or the next line that is entered.
@@ -71,7 +122,7 @@ pub(super) struct Notice {
     pub(super) is_error: bool,
 }
 
-/// A message that the service has not accepted yet.
+/// A line that was entered, and of which nothing is to be seen yet.
 struct Pending {
     ticket: u64,
     group: GroupId,
@@ -101,6 +152,7 @@ pub(super) struct Model {
     groups: Vec<OpenGroup>,
     selected: usize,
     pub(super) input: Input,
+    aside: Option<Aside>,
     notice: Option<Notice>,
     progress: Vec<Progress>,
     pending: Vec<Pending>,
@@ -120,6 +172,7 @@ impl Model {
             groups: Vec::new(),
             selected: 0,
             input: Input::default(),
+            aside: None,
             notice: None,
             progress: Vec::new(),
             pending: Vec::new(),
@@ -146,23 +199,29 @@ impl Model {
                     self.progress.push(progress);
                 }
             }
-            Happening::Sent { ticket, outcome } => {
-                let index = self.pending.iter().position(|pending| pending.ticket == ticket);
-                let text = index.map(|index| self.pending.remove(index).text);
-                if let Err(why) = outcome {
-                    self.tell_error(&format!("not sent: {why}"));
-                    // To be tried again, unless something else was begun.
-                    if let Some(text) = text.filter(|_| self.input.is_empty()) {
-                        self.input.edit(super::input::Edit::Insert(text));
-                    }
+            Happening::Remembered {
+                group,
+                messages,
+                whole,
+            } => {
+                let messages = message::shown(&messages, &self.user, self.device);
+                if let Some(open) = self.groups.iter_mut().find(|open| open.id == group) {
+                    open.history.remember(messages, whole);
                 }
             }
+            Happening::Found {
+                group,
+                words,
+                messages,
+            } => self.found(group, &words, &messages),
+            Happening::Sent { ticket, outcome } => self.sent_or_not(ticket, outcome),
             Happening::Ended(Ok(text)) => self.tell(&text),
             Happening::Ended(Err(text)) => self.tell_error(&text),
             Happening::Pane(columns, rows) => {
                 self.pane = (columns, rows);
-                for group in &mut self.groups {
-                    group.history.set_pane(columns, rows);
+                let groups = self.groups.iter_mut().map(|group| &mut group.history);
+                for history in groups.chain(self.aside.iter_mut().map(|aside| &mut aside.history)) {
+                    history.set_pane(columns, rows);
                 }
             }
         }
@@ -179,7 +238,29 @@ impl Model {
         Some((self.selected, self.groups.get(self.selected)?))
     }
 
-    /// What the user wrote in that group and the service has not accepted yet.
+    /// What is shown in place of the group's history.
+    pub(super) fn aside(&self) -> Option<&Aside> {
+        self.aside.as_ref()
+    }
+
+    /// What is to be read for the group that is shown, if anything. Said once.
+    pub(super) fn next_reading(&mut self) -> Option<Reading> {
+        let open = self.groups.get_mut(self.selected)?;
+        let (back_to, more) = open.history.next_reading()?;
+        Some(Reading {
+            group: open.id,
+            back_to,
+            more,
+        })
+    }
+
+    /// May something that was said in this run not be accepted yet?
+    pub(super) fn may_have_queued(&self) -> bool {
+        let mut said = self.groups.iter().filter(|group| group.said);
+        said.any(|group| group.history.may_have_queued())
+    }
+
+    /// What the user entered in that group, and of which nothing is to be seen yet.
     pub(super) fn pending(&self, group: GroupId) -> impl DoubleEndedIterator<Item = (Tone, &str)> {
         let of_group = self.pending.iter().filter(move |pending| pending.group == group);
         of_group.map(|pending| (Tone::Pending, pending.text.as_str()))
@@ -209,6 +290,7 @@ impl Model {
         match action {
             Action::Edit(edit) => self.input.edit(edit),
             Action::Enter => return self.enter(),
+            Action::Escape if self.aside.is_some() => self.aside = None,
             Action::Escape => {
                 self.input.take();
                 self.notice = None;
@@ -218,67 +300,70 @@ impl Model {
                 let next = (self.selected.cast_signed() + by).rem_euclid(count);
                 self.select(next.cast_unsigned());
             }
-            Action::Scroll(rows) => self.scroll(|group| group.history.scroll(rows)),
-            Action::ScrollPages(pages) => self.scroll(|group| group.history.scroll_pages(pages)),
+            Action::Scroll(rows) => self.scroll(|history| history.scroll(rows)),
+            Action::ScrollPages(pages) => self.scroll(|history| history.scroll_pages(pages)),
             Action::Quit => return Some(Order::Quit),
         }
         None
     }
 
-    fn scroll(&mut self, scroll: impl FnOnce(&mut OpenGroup)) {
-        if let Some(group) = self.groups.get_mut(self.selected) {
-            scroll(group);
-        }
-    }
-
-    fn enter(&mut self) -> Option<Order> {
-        self.notice = None;
-        let command = command::read(&self.input.take(), self.user.domain());
-        let group = self.groups.get_mut(self.selected);
-        match (command, group) {
-            (Command::Nothing, _) => None,
-            (Command::Quit, _) => Some(Order::Quit),
-            (Command::New(name), _) => Some(Order::Create { name }),
-            (Command::Help, _) => {
-                self.tell(command::HELP);
-                None
-            }
-            (Command::Wrong(why), _) => {
-                self.tell_error(&why);
-                None
-            }
-            (_, None) => {
-                self.tell_error("there is no group yet: /new NAME makes one");
-                None
-            }
-            (Command::Say(text), Some(group)) => {
-                group.history.show_newest();
-                let (group, ticket) = (group.id, self.next_ticket);
-                self.next_ticket += 1;
-                self.pending.push(Pending {
-                    ticket,
-                    group,
-                    text: text.clone(),
-                });
-                Some(Order::Send { ticket, group, text })
-            }
-            (Command::Add(users), Some(group)) => Some(Order::Add {
-                group: group.id,
-                users,
-            }),
-            (Command::Remove(users), Some(group)) => Some(Order::Remove {
-                group: group.id,
-                users,
-            }),
-            (Command::Leave, Some(group)) => Some(Order::Leave { group: group.id }),
+    fn scroll(&mut self, scroll: impl FnOnce(&mut History)) {
+        if let Some(aside) = &mut self.aside {
+            scroll(&mut aside.history);
+        } else if let Some(group) = self.groups.get_mut(self.selected) {
+            scroll(&mut group.history);
         }
     }
 
     fn select(&mut self, index: usize) {
         self.selected = index;
+        self.aside = None;
         if let Some(group) = self.groups.get_mut(index) {
             group.open();
         }
+    }
+
+    fn sent_or_not(&mut self, ticket: u64, outcome: Result<(), String>) {
+        let index = self.pending.iter().position(|pending| pending.ticket == ticket);
+        let Some(index) = index else { return };
+        let Pending { group, text, .. } = self.pending.remove(index);
+        match outcome {
+            Ok(()) => {
+                if let Some(open) = self.groups.iter_mut().find(|open| open.id == group) {
+                    open.history.outdated();
+                }
+            }
+            Err(why) => {
+                self.tell_error(&format!("not sent: {why}"));
+                // To be tried again, unless something else was begun.
+                if self.input.is_empty() {
+                    self.input.edit(super::input::Edit::Insert(text));
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, group: GroupId, words: &str, messages: &[HistoryMessage]) {
+        let open = self.groups.get(self.selected);
+        let Some(open) = open.filter(|open| open.id == group) else {
+            return;
+        };
+        if messages.is_empty() {
+            self.tell(&format!("nothing found here: {words}"));
+            return;
+        }
+        let title = format!(
+            "{} found in {} (Esc: back): {words}",
+            messages.len(),
+            open.title()
+        );
+        let mut history = History::default();
+        history.set_pane(self.pane.0, self.pane.1);
+        history.remember(message::shown(messages, &self.user, self.device), true);
+        self.aside = Some(Aside {
+            title: clean_line(&title),
+            history,
+        });
     }
 
     fn know(&mut self, known: Vec<Known>) {
@@ -294,62 +379,16 @@ impl Model {
                 }
             }
         }
+        // What has expired is gone without an event.
+        if let Some(open) = self.groups.get_mut(self.selected) {
+            open.history.outdated();
+        }
     }
 
     fn new_group(&self, id: GroupId) -> OpenGroup {
         let mut group = OpenGroup::new(id);
         group.history.set_pane(self.pane.0, self.pane.1);
         group
-    }
-
-    fn arrived(&mut self, event: &Event) {
-        self.newest = self.newest.max(event.id);
-        let known = self.groups.iter().position(|group| group.id == event.group);
-        let index = known.unwrap_or(self.groups.len());
-        if known.is_none() {
-            self.groups.push(self.new_group(event.group));
-        }
-        let is_open = index == self.selected;
-        let (tone, text) = self.line(event);
-        let counts = matches!(tone, Tone::Others | Tone::Alarm);
-        if let Some(group) = self.groups.get_mut(index) {
-            if let EventKind::GroupNamed { name, .. } = &event.kind {
-                group.name = clean_line(name);
-            }
-            group.history.push(tone, text);
-            group.arrived(event.id, is_open, counts);
-        }
-    }
-
-    /// How an event looks.
-    fn line(&self, event: &Event) -> (Tone, String) {
-        let time = crate::when::timestamp(event.at);
-        let time = time.get(11..16).unwrap_or_default();
-        let (sender, text) = show::who_and_what(event);
-        let text = clean(&text);
-        match (&event.kind, sender) {
-            (EventKind::Message { .. } | EventKind::Ephemeral { .. }, Some(sender)) => {
-                let tone = if sender.user == self.user {
-                    Tone::Own
-                } else {
-                    Tone::Others
-                };
-                let other_device = if tone == Tone::Own && sender.device != self.device {
-                    " (another device)"
-                } else {
-                    ""
-                };
-                (
-                    tone,
-                    format!("{time} {}{other_device}: {text}", printable(sender.user.as_str())),
-                )
-            }
-            (kind, Some(sender)) => (
-                tone_of(kind),
-                format!("{time} * {} {text}", printable(sender.user.as_str())),
-            ),
-            (kind, None) => (tone_of(kind), format!("{time} * {text}")),
-        }
     }
 
     fn tell(&mut self, text: &str) {
@@ -364,17 +403,6 @@ impl Model {
             text: clean_line(text),
             is_error: true,
         });
-    }
-}
-
-/// What is not known to be usual is to be looked at.
-fn tone_of(kind: &EventKind) -> Tone {
-    match kind {
-        EventKind::Joined { .. }
-        | EventKind::MembersChanged { .. }
-        | EventKind::GroupNamed { .. }
-        | EventKind::Removed { .. } => Tone::Notice,
-        _ => Tone::Alarm,
     }
 }
 

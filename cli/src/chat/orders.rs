@@ -2,9 +2,17 @@
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use valise_client_sdk::{AddFailure, Added, Client, Error, Group, GroupId, UserId};
+use valise_client_sdk::{
+    AddFailure, Added, Client, Content, Error, Group, GroupId, History, HistoryMessage, Kind, MessageId,
+    Position, Role, UserId,
+};
 
-use super::model::{Happening, Known};
+use super::model::{Happening, Known, Reading};
+
+/// Messages that are read at once.
+const PAGE: usize = 200;
+/// Most messages that a search shows.
+const MAX_FOUND: usize = 200;
 
 /// Something that is being done; what has happened when it is.
 pub(super) type Work<'a> = LocalBoxFuture<'a, Vec<Happening>>;
@@ -44,19 +52,107 @@ pub(super) fn find(client: &Client, text: String) -> Work<'_> {
     .boxed_local()
 }
 
-pub(super) fn send<'a>(ticket: u64, group: Option<Group>, text: String) -> Work<'a> {
+/// What is remembered of what was said in a group.
+pub(super) fn read(client: &Client, reading: Reading) -> Work<'_> {
+    async move {
+        vec![match remembered(client, &reading).await {
+            Ok((messages, whole)) => Happening::Remembered {
+                group: reading.group,
+                messages,
+                whole,
+            },
+            Err(error) => Happening::Ended(Err(error.to_string())),
+        }]
+    }
+    .boxed_local()
+}
+
+/// The last messages, oldest first, and whether there are no others.
+async fn remembered(client: &Client, reading: &Reading) -> Result<(Vec<HistoryMessage>, bool), Error> {
+    let history = group(client, reading.group).await?.history();
+    let (mut messages, mut whole) = page(&history, None).await?;
+    let mut more = reading.more;
+    while !whole && let Some(first) = messages.iter().find_map(HistoryMessage::position) {
+        if reading.back_to.is_none_or(|back_to| first <= back_to) {
+            if !more {
+                break;
+            }
+            more = false;
+        }
+        let (mut earlier, is_first) = page(&history, Some(first)).await?;
+        earlier.append(&mut messages);
+        (messages, whole) = (earlier, is_first);
+    }
+    if let Some(back_to) = reading.back_to.filter(|_| !reading.more) {
+        // Pages end elsewhere than before: what was not asked for would become more each time.
+        let before = messages
+            .iter()
+            .take_while(|message| message.position().is_some_and(|position| position < back_to))
+            .count();
+        messages.drain(..before);
+        whole &= before == 0;
+    }
+    Ok((messages, whole))
+}
+
+/// A page, and whether there is nothing before it.
+async fn page(history: &History, before: Option<Position>) -> Result<(Vec<HistoryMessage>, bool), Error> {
+    let page = history.page(before, PAGE).await?;
+    let in_log = page.iter().filter(|message| message.position().is_some()).count();
+    Ok((page, in_log < PAGE))
+}
+
+pub(super) fn search(client: &Client, group: GroupId, words: String) -> Work<'_> {
+    async move {
+        vec![match found(client, group, &words).await {
+            Ok(mut messages) => {
+                messages.reverse();
+                Happening::Found {
+                    group,
+                    words,
+                    messages,
+                }
+            }
+            Err(error) => Happening::Ended(Err(error.to_string())),
+        }]
+    }
+    .boxed_local()
+}
+
+/// Newest first.
+async fn found(client: &Client, group: GroupId, words: &str) -> Result<Vec<HistoryMessage>, Error> {
+    let history = self::group(client, group).await?.history();
+    history.search(words, MAX_FOUND).await
+}
+
+pub(super) fn send<'a>(ticket: u64, group: Option<Group>, content: Content) -> Work<'a> {
     async move {
         let outcome = match group {
-            Some(group) => group
-                .send(text)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string()),
+            Some(group) => post(&group, content).await.map_err(|error| error.to_string()),
             None => Err("the group is gone".to_owned()),
         };
         vec![Happening::Sent { ticket, outcome }]
     }
     .boxed_local()
+}
+
+/// What is said is remembered, and shown, as soon as it is queued. Of what changes other messages nothing is seen before it is accepted.
+async fn post(group: &Group, content: Content) -> Result<(), Error> {
+    let is_said = matches!(content.kind(), Kind::Text(_) | Kind::Reply { .. });
+    if is_said {
+        group.queue(content).await.map(drop)
+    } else {
+        group.send(content).await.map(drop)
+    }
+}
+
+/// Removes a message that was not sent.
+pub(super) fn forget(client: &Client, group: GroupId, message: MessageId) -> Work<'_> {
+    ended(async move {
+        let history = self::group(client, group).await?.history();
+        history.remove(message).await?;
+        Ok(Ok("removed from this device".into()))
+    })
 }
 
 pub(super) fn add(client: &Client, group: GroupId, users: Vec<UserId>) -> Work<'_> {
@@ -87,6 +183,30 @@ pub(super) fn leave(client: &Client, group: GroupId) -> Work<'_> {
         Ok(Ok(
             "asked to leave: it takes effect when another member's device commits it".into(),
         ))
+    })
+}
+
+pub(super) fn rejoin(client: &Client, group: GroupId) -> Work<'_> {
+    ended(async move {
+        let group = self::group(client, group).await?;
+        group.rejoin().await?;
+        let position = group.info().await?.position;
+        Ok(Ok(format!("back in the group, from position {position} on")))
+    })
+}
+
+pub(super) fn rename(client: &Client, group: GroupId, name: String) -> Work<'_> {
+    ended(async move {
+        self::group(client, group).await?.rename(&name).await?;
+        Ok(Ok("renamed".into()))
+    })
+}
+
+pub(super) fn set_role(client: &Client, group: GroupId, user: UserId, role: Role) -> Work<'_> {
+    ended(async move {
+        let group = self::group(client, group).await?;
+        group.set_role(&user, role).await?;
+        Ok(Ok(format!("{user}: {role} now")))
     })
 }
 

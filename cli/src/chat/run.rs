@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossterm::event::EventStream;
 use futures::StreamExt;
-use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use ratatui::layout::Rect;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -55,12 +55,14 @@ struct Talk<'a> {
     client: &'a Client,
     feed: Feed<'a>,
     model: Model,
-    /// In the order in which they were typed.
-    sending: FuturesOrdered<Work<'a>>,
+    /// Begun, and so stored, in the order in which they were typed.
+    sending: FuturesUnordered<Work<'a>>,
     working: FuturesUnordered<Work<'a>>,
     /// How the groups stand may have changed.
     stale: bool,
     refreshing: FuturesUnordered<Work<'a>>,
+    /// What was said, one group at a time.
+    reading: FuturesUnordered<Work<'a>>,
     confirmed: ReadMarks,
 }
 
@@ -72,10 +74,11 @@ impl<'a> Talk<'a> {
             client,
             feed: Feed::new(client, None, &profile.shown_file())?,
             model,
-            sending: FuturesOrdered::new(),
+            sending: FuturesUnordered::new(),
             working: FuturesUnordered::new(),
             stale: false,
             refreshing: FuturesUnordered::new(),
+            reading: FuturesUnordered::new(),
             confirmed: ReadMarks::NOTHING,
         })
     }
@@ -92,7 +95,13 @@ impl<'a> Talk<'a> {
             () = ended.cancelled() => Ok(()),
         };
         // The terminal is given back by now. What was said is heard, if it does not take long.
-        let said = async { while self.sending.next().await.is_some() {} };
+        let on_its_way = !self.sending.is_empty() || self.model.may_have_queued();
+        let said = async {
+            while self.sending.next().await.is_some() {}
+            if on_its_way {
+                let _ = self.client.synced().await;
+            }
+        };
         let _ = tokio::time::timeout(LAST_WORDS, said).await;
         outcome
     }
@@ -110,6 +119,11 @@ impl<'a> Talk<'a> {
             if self.stale && self.refreshing.is_empty() {
                 self.stale = false;
                 self.refreshing.push(orders::refresh(self.client));
+            }
+            if self.reading.is_empty()
+                && let Some(reading) = self.model.next_reading()
+            {
+                self.reading.push(orders::read(self.client, reading));
             }
             let happenings: Vec<Happening> = tokio::select! {
                 key = keys.next() => {
@@ -142,6 +156,7 @@ impl<'a> Talk<'a> {
                     happenings
                 }
                 Some(happenings) = self.refreshing.next() => happenings,
+                Some(happenings) = self.reading.next() => happenings,
                 _ = look_again.tick() => {
                     self.stale = true;
                     Vec::new()
@@ -181,15 +196,24 @@ impl<'a> Talk<'a> {
     async fn obey(&mut self, order: Order) -> Result<(), CliError> {
         let client = self.client;
         let work = match order {
-            Order::Send { ticket, group, text } => {
+            Order::Send {
+                ticket,
+                group,
+                content,
+            } => {
                 // Looked up before it is queued: so messages are stored in the order in which they were typed.
                 let group = client.group(group).await?;
-                self.sending.push_back(orders::send(ticket, group, text));
+                self.sending.push(orders::send(ticket, group, *content));
                 return Ok(());
             }
             Order::Add { group, users } => orders::add(client, group, users),
             Order::Remove { group, users } => orders::remove(client, group, users),
+            Order::SetRole { group, user, role } => orders::set_role(client, group, user, role),
+            Order::Rename { group, name } => orders::rename(client, group, name),
             Order::Leave { group } => orders::leave(client, group),
+            Order::Rejoin { group } => orders::rejoin(client, group),
+            Order::Search { group, words } => orders::search(client, group, words),
+            Order::Forget { group, message } => orders::forget(client, group, message),
             Order::Create { name } => orders::create(client, name),
             Order::Quit => return Ok(()),
         };

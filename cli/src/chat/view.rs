@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Valise  alice@a.example  live
-//! groups      | history of the group that is shown | members, with roles
+//! groups      | history of the group that is shown, | members, with roles
+//!             | or what was found, or the commands   |
 //! what went wrong, or how far something has come
 //! > what is being typed
 //! keys
@@ -18,7 +19,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph};
 use valise_client_sdk::{Connection, GroupStatus};
 
-use super::history::Tone;
+use super::history::{History, Tone};
 use super::keys;
 use super::model::{Model, OpenGroup, connection_in_words};
 use super::text::{cut, width};
@@ -160,40 +161,57 @@ fn has_trouble(group: &OpenGroup) -> bool {
 }
 
 fn draw_history(model: &Model, frame: &mut Frame<'_>, area: Rect) -> Rect {
+    let borders = Borders::TOP | Borders::LEFT;
+    if let Some(aside) = model.aside() {
+        let title = format!("{}{}", aside.title, more_below(&aside.history));
+        let inner = boxed(frame, area, borders, &title);
+        draw_lines(&aside.history, std::iter::empty(), frame, inner);
+        return inner;
+    }
     let Some((_, group)) = model.selected() else {
-        let inner = boxed(frame, area, Borders::TOP | Borders::LEFT, "");
+        let inner = boxed(frame, area, borders, "");
         put(frame, inner, dim(), "no group yet: /new NAME makes one");
         return inner;
     };
-    let inner = boxed(
-        frame,
-        area,
-        Borders::TOP | Borders::LEFT,
-        &history_title(group, area.width.into()),
-    );
-    let (columns, height) = (usize::from(inner.width), usize::from(inner.height));
-    let rows = group.history.rows(columns, height, model.pending(group.id));
-    let empty = height.saturating_sub(rows.len());
-    let lines: Vec<Line<'_>> = std::iter::repeat_n(Line::default(), empty)
+    let inner = boxed(frame, area, borders, &history_title(group, area.width.into()));
+    let shown = draw_lines(&group.history, model.pending(group.id), frame, inner);
+    if group.history.is_empty() && shown == 0 {
+        put(frame, inner, dim(), "nothing is remembered here");
+    }
+    inner
+}
+
+/// The newest at the bottom. Returns how many rows there are.
+fn draw_lines<'a>(
+    history: &'a History,
+    more: impl DoubleEndedIterator<Item = (Tone, &'a str)>,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) -> usize {
+    let (columns, height) = (usize::from(area.width), usize::from(area.height));
+    let rows = history.rows(columns, height, more);
+    let shown = rows.len();
+    let lines: Vec<Line<'_>> = std::iter::repeat_n(Line::default(), height.saturating_sub(shown))
         .chain(
             rows.into_iter()
                 .map(|(tone, row)| Line::styled(row, tone_style(tone))),
         )
         .collect();
-    frame.render_widget(Paragraph::new(lines), inner);
-    if group.history.is_empty() && empty == height {
-        put(frame, inner, dim(), "nothing has arrived since the start");
+    frame.render_widget(Paragraph::new(lines), area);
+    shown
+}
+
+fn more_below(history: &History) -> String {
+    match history.rows_below() {
+        0 => String::new(),
+        below => format!(", {below} more below"),
     }
-    inner
 }
 
 /// The name gives way to how the group stands.
 fn history_title(group: &OpenGroup, columns: usize) -> String {
     let status = group.status.map_or_else(|| "…".to_owned(), status_in_words);
-    let below = match group.history.rows_below() {
-        0 => String::new(),
-        below => format!(", {below} more below"),
-    };
+    let below = more_below(&group.history);
     let forked = if group.forked {
         ", members saw different histories"
     } else {

@@ -33,6 +33,8 @@ pub(in crate::chat) struct OpenGroup {
     pub(in crate::chat) forked: bool,
     pub(in crate::chat) people: Vec<Person>,
     pub(in crate::chat) history: History,
+    /// The user has sent something in this run.
+    pub(super) said: bool,
     /// Messages and alarms since it was last looked at.
     pub(in crate::chat) unread: u64,
     /// The first event since then, of any kind.
@@ -52,6 +54,7 @@ impl OpenGroup {
             forked: false,
             people: Vec::new(),
             history: History::default(),
+            said: false,
             unread: 0,
             first_unread: None,
             read: EventId::NONE,

@@ -1,9 +1,12 @@
+mod messages;
+
 use std::time::{Duration, SystemTime};
 
-use valise_client_sdk::{Content, Epoch, GroupState, GroupStatus, Member, Peer, Position, Role};
+use valise_client_sdk::{Epoch, GroupState, GroupStatus, Member, Peer, Reaction, SendStatus};
 
 use super::group::Person;
 use super::*;
+use crate::chat::command;
 use crate::chat::input::Edit;
 
 pub(in crate::chat) const ME: &str = "alice@a.example";
@@ -35,6 +38,39 @@ pub(in crate::chat) fn message(group: u8, id: u64, from: &str, text: &str) -> Ha
         content: Content::text(text),
     };
     event(group, id, kind)
+}
+
+pub(in crate::chat) fn id(number: u64) -> MessageId {
+    let mut bytes = [0; 32];
+    bytes[0] = 1;
+    bytes[1..9].copy_from_slice(&number.to_le_bytes());
+    MessageId::from_bytes(bytes).unwrap()
+}
+
+/// What is remembered of a message with the id of that number, at that position of the log.
+pub(in crate::chat) fn said(position: u64, from: &str, text: &str) -> HistoryMessage {
+    HistoryMessage {
+        id: id(position),
+        group: group_id(1),
+        sender: peer(from),
+        status: SendStatus::Accepted {
+            position: Position(position),
+        },
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        content: Some(Content::text(text)),
+        edited: false,
+        expires_at: None,
+        reactions: Vec::new(),
+        read_by: Vec::new(),
+    }
+}
+
+pub(in crate::chat) fn remember(model: &mut Model, group: u8, messages: Vec<HistoryMessage>) {
+    model.update(Happening::Remembered {
+        group: group_id(group),
+        messages,
+        whole: true,
+    });
 }
 
 pub(in crate::chat) fn known(group: u8, name: &str, status: GroupStatus, members: &[(&str, Role)]) -> Known {
@@ -115,11 +151,14 @@ fn what_others_say_elsewhere_is_unread_until_it_is_looked_at() {
     model.update(Happening::Did(Action::Switch(1)));
     assert_eq!(unread(&model), [0, 0, 1]);
     assert_eq!(model.selected().unwrap().1.title(), "Budget 2");
+    let bobs = [(2, "there"), (3, "again")].map(|(number, text)| said(number, "bob@a.example", text));
+    remember(&mut model, 2, bobs.into());
     assert_eq!(
         lines(&model),
         [
-            "22:13 bob@a.example: there",
-            "22:13 bob@a.example: again",
+            "— 2023-11-14 —",
+            "22:13 #2 bob@a.example: there",
+            "22:13 #3 bob@a.example: again",
             "22:13 * bob@a.example named the group Budget 2"
         ]
     );
@@ -180,15 +219,25 @@ fn only_what_was_looked_at_is_confirmed() {
 fn nothing_that_others_wrote_steers_the_terminal() {
     let hostile = "\x1b[2J\u{9b}1m\x07\u{202e}gnp\u{2069}\r\nbob@a.example: forged";
     let mut model = model();
-    model.update(message(1, 1, "bob@a.example", hostile));
+    let mut other = said(2, "bob@a.example", "");
+    other.content = Some(Content::new(format!("text/{hostile}"), *b"x"));
+    other.reactions.push(Reaction {
+        id: id(3),
+        user: ME.parse().unwrap(),
+        emoji: hostile.to_owned(),
+    });
+    let mut failed = said(3, ME, hostile);
+    failed.status = SendStatus::Failed {
+        cause: hostile.to_owned(),
+        what_now: valise_client_sdk::WhatNow::Retry,
+    };
+    let messages = vec![said(1, "bob@a.example", hostile), other, failed];
+    remember(&mut model, 1, messages.clone());
     let by = peer("bob@a.example");
     let name = hostile.to_owned();
     model.update(event(1, 2, EventKind::GroupNamed { name, by: by.clone() }));
-    let kind = EventKind::Message {
-        sender: by,
-        content: Content::new(format!("text/{hostile}"), *b"x"),
-    };
-    model.update(event(1, 3, kind));
+    let content = Content::text(hostile);
+    model.update(event(1, 0, EventKind::Ephemeral { sender: by, content }));
     let cause = hostile.to_owned();
     let evidence = Vec::new();
     model.update(event(1, 4, EventKind::HeldByBadCommit { cause, evidence }));
@@ -200,6 +249,14 @@ fn nothing_that_others_wrote_steers_the_terminal() {
     )]));
     model.update(Happening::Ended(Err(hostile.into())));
     let mut shown = lines(&model);
+    assert!(shown.len() > 9, "{shown:?}");
+    let (group, words) = (group_id(1), hostile.to_owned());
+    model.update(Happening::Found {
+        group,
+        words,
+        messages,
+    });
+    shown.push(model.aside().unwrap().title.clone());
     shown.extend(model.groups().iter().map(OpenGroup::title));
     shown.push(model.notice().unwrap().text.clone());
     for line in &shown {
@@ -212,29 +269,37 @@ fn nothing_that_others_wrote_steers_the_terminal() {
 fn what_is_entered_is_sent_and_waits_until_it_is_accepted() {
     let mut model = model();
     let order = enter(&mut model, "  bonjour ");
-    let text = "bonjour".to_owned();
     let group = group_id(1);
+    let content = Box::new(Content::text("bonjour"));
     assert_eq!(
         order,
         Some(Order::Send {
             ticket: 0,
             group,
-            text
+            content
         })
     );
     assert_eq!(lines(&model), ["bonjour"]);
     let outcome = Ok(());
     model.update(Happening::Sent { ticket: 0, outcome });
-    model.update(message(1, 1, ME, "bonjour"));
-    assert_eq!(lines(&model), ["22:13 alice@a.example: bonjour"]);
+    let mut queued = said(1, ME, "bonjour");
+    queued.status = SendStatus::Queued;
+    remember(&mut model, 1, vec![queued]);
+    assert_eq!(
+        lines(&model)[1..],
+        ["22:13 01000000 alice@a.example: bonjour  [queued]"]
+    );
+    remember(&mut model, 1, vec![said(1, ME, "bonjour")]);
+    assert_eq!(lines(&model)[1..], ["22:13 #1 alice@a.example: bonjour"]);
     assert!(model.notice().is_none());
 
-    enter(&mut model, "too much");
+    enter(&mut model, "/reply 1 too much");
+    assert_eq!(lines(&model)[2..], ["/reply 1 too much"]);
     let outcome = Err("refused".to_owned());
     model.update(Happening::Sent { ticket: 1, outcome });
     assert_eq!(model.notice().unwrap().text, "not sent: refused");
-    assert_eq!(model.input.window(40).0, "too much", "to be tried again");
-    assert_eq!(lines(&model).len(), 1);
+    assert_eq!(model.input.window(40).0, "/reply 1 too much", "to be tried again");
+    assert_eq!(lines(&model).len(), 2);
 }
 
 #[test]
@@ -255,17 +320,33 @@ fn commands_are_orders_for_the_group_that_is_shown() {
         enter(&mut model, "/remove carol@a.example"),
         Some(Order::Remove { group, users })
     );
+    let (user, role) = ("carol@a.example".parse().unwrap(), Role::Moderator);
+    assert_eq!(
+        enter(&mut model, "/role carol moderator"),
+        Some(Order::SetRole { group, user, role })
+    );
     assert_eq!(enter(&mut model, "/leave"), Some(Order::Leave { group }));
+    assert_eq!(enter(&mut model, "/rejoin"), Some(Order::Rejoin { group }));
     let name = "Tea".to_owned();
+    assert_eq!(
+        enter(&mut model, "/rename Tea"),
+        Some(Order::Rename {
+            group,
+            name: name.clone()
+        })
+    );
     assert_eq!(enter(&mut model, "/new Tea"), Some(Order::Create { name }));
     assert_eq!(enter(&mut model, "/quit"), Some(Order::Quit));
     assert_eq!(model.update(Happening::Did(Action::Quit)), Some(Order::Quit));
     assert_eq!(enter(&mut model, "/dance"), None);
     assert!(model.notice().unwrap().is_error);
-    assert_eq!(enter(&mut model, "/help"), None);
-    assert!(!model.notice().unwrap().is_error);
     model.update(Happening::Did(Action::Escape));
     assert!(model.notice().is_none());
+    assert_eq!(enter(&mut model, "/help"), None);
+    let help = model.aside().unwrap().history.rows(200, 50, [].into_iter());
+    assert_eq!(help.len(), command::HELP.len());
+    model.update(Happening::Did(Action::Escape));
+    assert!(model.aside().is_none());
 }
 
 #[test]
@@ -341,6 +422,6 @@ fn a_device_that_nobody_expected_is_an_alarm() {
     model.update(Happening::Did(Action::Switch(1)));
     let (_, group) = model.selected().unwrap();
     let rows = group.history.rows(200, 9, [].into_iter());
-    assert_eq!(rows[0].0, Tone::Alarm);
-    assert!(rows[0].1.contains("bob@a.example") && rows[0].1.contains("carol@a.example"));
+    assert_eq!(rows[1].0, Tone::Alarm);
+    assert!(rows[1].1.contains("bob@a.example") && rows[1].1.contains("carol@a.example"));
 }

@@ -1,12 +1,12 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use valise_client_sdk::{OfflineReason, Position, Progress, Role, Work};
+use valise_client_sdk::{Content, HistoryMessage, OfflineReason, Position, Progress, Role, SendStatus, Work};
 
 use super::*;
 use crate::chat::input::Edit;
 use crate::chat::keys::Action;
 use crate::chat::model::Happening;
-use crate::chat::model::tests::{ME, enter, group_id, known, message, model};
+use crate::chat::model::tests::{ME, enter, group_id, known, message, model, remember, said};
 
 /// What a terminal of that size shows, row by row.
 fn drawn(model: &mut Model, columns: u16, rows: u16) -> Vec<String> {
@@ -39,8 +39,11 @@ fn drawn(model: &mut Model, columns: u16, rows: u16) -> Vec<String> {
 fn the_screen_shows_groups_history_members_and_the_input() {
     let mut model = model();
     model.update(Happening::Connection(Connection::Live));
-    model.update(message(1, 1, "bob@a.example", "Où mange-t-on ?"));
-    model.update(message(1, 2, ME, "日本の店"));
+    let messages = vec![
+        said(1, "bob@a.example", "Où mange-t-on ?"),
+        said(2, ME, "日本の店"),
+    ];
+    remember(&mut model, 1, messages);
     model.update(message(2, 3, "bob@a.example", "unread"));
     model.update(Happening::Did(Action::Edit(Edit::Insert("Chez Marcel".into()))));
     let rows = drawn(&mut model, 90, 9);
@@ -50,9 +53,9 @@ fn the_screen_shows_groups_history_members_and_the_input() {
             "Valise  alice@a.example  live",
             "Groups────────────────┌Lunch (01010101) active, epoch 7───────┌Members: 2─────────────────",
             "Lunch                 │                                       │alice@a.example owner",
-            "Budget               1│                                       │bob@a.example ×2 member",
-            "Night shift           │22:13 bob@a.example: Où mange-t-on ?   │",
-            "                      │22:13 alice@a.example: 日本の店        │",
+            "Budget               1│— 2023-11-14 —                         │bob@a.example ×2 member",
+            "Night shift           │22:13 #1 bob@a.example: Où mange-t-on ?│",
+            "                      │22:13 #2 alice@a.example: 日本の店     │",
             "",
             "> Chez Marcel",
             "Tab: next group  PgUp/PgDn: scroll  /help: commands  Ctrl-C: quit",
@@ -123,7 +126,9 @@ fn what_is_hostile_stays_in_its_place() {
     );
     let by = crate::chat::model::tests::peer("bob@a.example");
     let name = hostile.clone();
-    model.update(message(1, 1, "bob@a.example", &hostile));
+    let mut other = said(2, "bob@a.example", &hostile);
+    other.edited = true;
+    remember(&mut model, 1, vec![said(1, "bob@a.example", &hostile), other]);
     model.update(crate::chat::model::tests::event(
         1,
         2,
@@ -148,10 +153,14 @@ fn what_is_hostile_stays_in_its_place() {
 #[test]
 fn narrow_terminals_show_the_conversation() {
     let mut model = model();
-    model.update(message(1, 1, "bob@a.example", "one two three four"));
+    remember(
+        &mut model,
+        1,
+        vec![said(1, "bob@a.example", "one two three four")],
+    );
     let rows = drawn(&mut model, 30, 8);
-    assert_eq!(rows[3], "│22:13 bob@a.example: one two");
-    assert_eq!(rows[4], "│  three four");
+    assert_eq!(rows[3], "│22:13 #1 bob@a.example: one");
+    assert_eq!(rows[4], "│  two three four");
     assert!(!rows.iter().any(|row| row.contains("Night shift")));
 }
 
@@ -179,16 +188,72 @@ fn long_lists_keep_what_matters_in_sight() {
 #[test]
 fn scrolling_shows_older_lines() {
     let mut model = model();
-    for number in 1..=50 {
-        model.update(message(1, number, "bob@a.example", &format!("line {number}")));
-    }
+    let bobs = |number| said(number, "bob@a.example", &format!("line {number}"));
+    let mut messages: Vec<HistoryMessage> = (1..=50).map(bobs).collect();
+    remember(&mut model, 1, messages.clone());
     drawn(&mut model, 100, 10);
     model.update(Happening::Did(Action::ScrollPages(1)));
     let rows = drawn(&mut model, 100, 10);
     assert!(rows[1].contains("4 more below"), "{}", rows[1]);
     assert!(rows[6].contains("line 46 "), "{}", rows[6]);
-    model.update(message(1, 51, "bob@a.example", "line 51"));
+    messages.push(bobs(51));
+    remember(&mut model, 1, messages);
     assert!(drawn(&mut model, 100, 10)[6].contains("line 46 "));
     enter(&mut model, "so");
     assert!(drawn(&mut model, 100, 10)[6].contains("so"));
+}
+
+#[test]
+fn what_became_of_messages_is_shown_where_they_stand() {
+    let mut model = model();
+    assert!(drawn(&mut model, 100, 9)[2].contains("nothing is remembered here"));
+    let mut queued = said(9, ME, "now");
+    queued.status = SendStatus::Queued;
+    remember(&mut model, 1, vec![said(1, "bob@a.example", "soon"), queued]);
+    let rows = drawn(&mut model, 100, 9);
+    assert!(rows[4].contains("#1 bob@a.example: soon "), "{rows:?}");
+    assert!(rows[5].contains("now  [queued]"), "{rows:?}");
+    let mut edited = said(1, "bob@a.example", "later");
+    edited.edited = true;
+    let mut accepted = said(9, ME, "");
+    accepted.content = Some(Content::reply(edited.id, "now"));
+    remember(&mut model, 1, vec![edited, accepted]);
+    let rows = drawn(&mut model, 100, 9);
+    assert!(rows[4].contains("#1 bob@a.example: later  [edited]"), "{rows:?}");
+    assert!(rows[5].contains("#9 alice@a.example: (to #1) now"), "{rows:?}");
+    assert!(!rows[5].contains("queued"), "{rows:?}");
+}
+
+#[test]
+fn what_was_found_takes_the_place_of_the_history() {
+    let mut model = model();
+    remember(&mut model, 1, vec![said(1, "bob@a.example", "something else")]);
+    let bobs = |number| said(number, "bob@a.example", &format!("budget {number}"));
+    model.update(Happening::Found {
+        group: group_id(1),
+        words: "budget".into(),
+        messages: (1..=9).map(bobs).collect(),
+    });
+    let rows = drawn(&mut model, 120, 9);
+    assert!(
+        rows[1].contains("9 found in Lunch (Esc: back): budget"),
+        "{rows:?}"
+    );
+    assert!(rows[5].contains("#9 bob@a.example: budget 9"), "{rows:?}");
+    model.update(Happening::Did(Action::ScrollPages(1)));
+    let rows = drawn(&mut model, 120, 9);
+    assert!(rows[1].contains("budget, 3 more below"), "{rows:?}");
+    assert!(rows[5].contains("#6 bob@a.example: budget 6"), "{rows:?}");
+    model.update(Happening::Did(Action::Escape));
+    assert!(drawn(&mut model, 120, 9)[5].contains("something else"));
+}
+
+#[test]
+fn help_lists_the_commands() {
+    let mut model = model();
+    enter(&mut model, "/help");
+    let rows = drawn(&mut model, 120, 30);
+    for command in ["/reply N TEXT", "/search WORDS", "/role USER ROLE", "/quit"] {
+        assert!(rows.iter().any(|row| row.contains(command)), "{rows:?}");
+    }
 }
