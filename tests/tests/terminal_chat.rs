@@ -18,7 +18,7 @@ use valise_tests::homes::Homes;
 use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
 
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 120;
 const ROWS: usize = 24;
 
 /// A program on a pseudo-terminal.
@@ -88,6 +88,17 @@ impl Terminal {
         let found = until(what, async || {
             let rows = screen(&self.text());
             rows.iter().any(|row| row.contains(what)).then_some(rows)
+        });
+        found.await
+    }
+
+    /// Waits until the screen shows a message with that text; its number.
+    async fn number_of(&self, text: &str) -> String {
+        let found = until(text, async || {
+            let rows = screen(&self.text());
+            let row = rows.iter().find(|row| row.contains(text))?;
+            let number = row.split_whitespace().find(|word| word.starts_with('#'));
+            number.map(str::to_owned)
         });
         found.await
     }
@@ -237,5 +248,56 @@ async fn somebody_talks_on_the_screen_and_gets_the_terminal_back() {
         .args(["-HUP", &process])
         .status();
     assert!(kill.unwrap().success());
+    anna.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_is_there_at_the_next_start_and_is_changed_where_it_stands() {
+    let service = Service::start().await;
+    let homes = Homes::of(&service).await;
+    homes.enrol("anna").await;
+    homes.enrol("ben").await;
+    let lunch = homes.new_group("anna", "Lunch").await;
+    homes.new_group("anna", "Tea").await;
+    homes.add("anna", &lunch, &["ben"]).await;
+    run(homes.command("anna", &["send", "Lunch", "On mange ou ?"]))
+        .await
+        .ok();
+    run(homes.command("ben", &["send", "Lunch", "Chez Marcel"]))
+        .await
+        .ok();
+
+    // What was not looked at is counted, again at each start.
+    for _ in 0..2 {
+        let mut anna = Terminal::run(homes.command("anna", &["chat", "Tea"]));
+        anna.shows("Lunch                1").await;
+        anna.press("/quit\r");
+        anna.ends().await;
+    }
+
+    // Messages are shown as they are now, and named by their numbers.
+    let mut anna = Terminal::run(homes.command("anna", &["chat", "Lunch"]));
+    let question = anna.number_of(": On mange ou ?").await;
+    let answer = anna.number_of(": Chez Marcel").await;
+    anna.press(&format!("/edit {question} On mange où ?\r"));
+    anna.shows(": On mange où ?  [edited]").await;
+    anna.press(&format!("/react {answer} 👍\r"));
+    anna.shows(": Chez Marcel  [👍").await;
+    anna.press(&format!("/reply {answer} Bien\r"));
+    anna.shows(&format!(": (to {answer}) Bien")).await;
+    anna.press(&format!("/delete {answer}\r"));
+    anna.shows(&format!("{answer} is not yours")).await;
+    // The line is still there, to be mended: Ctrl-U.
+    anna.press("\x15/search marcel\r");
+    anna.shows("1 found in Lunch").await;
+    anna.press("\x1b");
+    anna.shows(": (to ").await;
+
+    // The group, too.
+    anna.press("/rename Dinner\r");
+    anna.shows("Dinner (").await;
+    anna.press("/role ben moderator\r");
+    anna.shows(&format!("{}: moderator now", homes.user("ben"))).await;
+    anna.press("/quit\r");
     anna.ends().await;
 }
