@@ -1,11 +1,7 @@
 //! A delivery service that shows devices different logs (RFC 9750 §8.1, `docs/verifiable-delivery.md`): whatever it drops, adds, reorders or changes, the
 //! devices notice with the next message between them; and what is only badly delivered is repaired and changes nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failed set-up is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! A device's store as a file: one process has it at a time, and what was deleted does not stay beside it.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use valise_client_sdk::{Store, StoreKey};
 use valise_tests::command::{Running, run};
 use valise_tests::homes::Homes;

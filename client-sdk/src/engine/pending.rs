@@ -57,6 +57,7 @@ impl Engine {
                 // The group's keys are gone.
                 Err(_) => Vec::new(),
             },
+            Operation::RemoveUsers { users } => users,
             Operation::SetRole { user, .. } => vec![user],
             Operation::Create
             | Operation::SelfUpdate

@@ -124,7 +124,7 @@ fn messages_and_what_else_happened_are_in_one_order() {
     );
     // What was before the oldest that was read has its place there, not here.
     remember(&mut history, &messages[1..], false);
-    assert!(rows(&history, 20)[1].ends_with("e"));
+    assert!(rows(&history, 20)[1].ends_with('e'));
 }
 
 #[test]

@@ -317,7 +317,9 @@ impl<'a> Machine<'a> {
                 ..Change::default()
             },
             Operation::SelfUpdate | Operation::CommitProposals => Change::default(),
-            Operation::Create | Operation::SetPolicy { .. } => return Err("not asked for".to_owned()),
+            Operation::Create | Operation::RemoveUsers { .. } | Operation::SetPolicy { .. } => {
+                return Err("not asked for".to_owned());
+            }
         };
         Ok(Request::Commit(change))
     }
