@@ -261,7 +261,9 @@ pub async fn run(
     let (ready, verifier) = (readiness.clone(), feed.verifier.clone());
     let becoming_ready = async {
         verifier.current().await;
-        ready.follow(GRPC_SERVICES, || service.reachable()).await
+        // A replica that cannot judge tokens refuses every call.
+        let reachable = || async { verifier.is_current() && service.reachable().await };
+        ready.follow(GRPC_SERVICES, reachable).await
     };
     let delivery = Arc::clone(&service.delivery);
     let told = shutdown.clone();

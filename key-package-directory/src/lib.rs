@@ -247,7 +247,9 @@ pub async fn run(
     );
     let follow = async {
         feed.verifier.current().await;
-        readiness.follow(GRPC_SERVICES, || service.reachable()).await
+        // A replica that cannot judge tokens refuses every call.
+        let reachable = || async { feed.verifier.is_current() && service.reachable().await };
+        readiness.follow(GRPC_SERVICES, reachable).await
     };
     let served = tokio::select! {
         served = serving => served,

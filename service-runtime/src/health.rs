@@ -54,7 +54,7 @@ impl Readiness {
         self.set(service, false).await;
     }
 
-    /// The services are ready for as long as `reachable` says that their store is, which is asked every 2 s. No answer
+    /// The services are ready for as long as `reachable` says that what they need is, such as their store, which is asked every 2 s. No answer
     /// within 5 s is a no. Goes on until it is dropped.
     pub async fn follow<F>(&self, services: &[&str], reachable: impl Fn() -> F) -> Infallible
     where
@@ -68,8 +68,8 @@ impl Readiness {
                     self.set(service, ready).await;
                 }
                 match before {
-                    _ if !ready => tracing::warn!("the store cannot be reached: not ready"),
-                    Some(_) => tracing::info!("the store can be reached again: ready"),
+                    _ if !ready => tracing::warn!("what the service needs cannot be reached: not ready"),
+                    Some(_) => tracing::info!("what the service needs can be reached again: ready"),
                     None => {}
                 }
                 before = Some(ready);

@@ -76,17 +76,28 @@ async fn services_say_so_and_recover_by_themselves() {
     stack.standalone_redis().resume();
     is(stack.delivery(0), true).await;
 
-    // The log goes on without PostgreSQL, for as long as what waits for the archive has room; the others do not.
+    // Without PostgreSQL nobody knows who was revoked meanwhile: nobody is let in anywhere, though the log would go on.
     stack.postgres_mut().stop().await;
     is(stack.authentication(0), false).await;
     is(stack.directory(0), false).await;
-    assert!(stack.delivery(0).is_serving().await);
+    is(stack.delivery(0), false).await;
     stack.postgres_mut().restart().await;
     is(stack.authentication(0), true).await;
     is(stack.directory(0), true).await;
-    assert!(stack.delivery(0).is_serving().await);
+    is(stack.delivery(0), true).await;
 
     assert_eq!(processes(&stack).await, before, "none has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_do_not_hear_who_is_revoked_are_not_ready() {
+    let stack = start().await;
+    stack.authentication(0).pause().await;
+    is(stack.directory(0), false).await;
+    is(stack.delivery(0), false).await;
+    stack.authentication(0).resume().await;
+    is(stack.directory(0), true).await;
+    is(stack.delivery(0), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
