@@ -314,6 +314,17 @@ impl Window {
     }
 }
 
+/// What a device that goes on reading a group has to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Where the group stands; `None` where there is no such group.
+    pub head: Option<Head>,
+    /// What the device may read of it, oldest first; empty for one that was never a member.
+    pub windows: Vec<Window>,
+    /// The id of the entry that was asked for; `None` where it is not at hand, which does not mean that it is not kept.
+    pub id: Option<EntryId>,
+}
+
 /// A device's place in a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Membership {
@@ -416,6 +427,14 @@ pub trait OrderedLog: Send + Sync + 'static {
 
     /// What a device may read of a group, oldest first; empty for one that was never a member.
     async fn windows(&self, group: GroupId, device: DeviceId) -> Result<Vec<Window>, StoreError>;
+
+    /// Where a device stands in groups, in their order: a device that connects asks for all of its groups at once. Each comes with the
+    /// position of an entry whose id is asked for; [`Position::NONE`] for none. The newest entry is always at hand.
+    async fn standings(
+        &self,
+        device: DeviceId,
+        asked: Vec<(GroupId, Position)>,
+    ) -> Result<Vec<Standing>, StoreError>;
 
     /// The groups that a device or another one of its user is a member of, after a group id, by group id.
     async fn memberships(

@@ -30,6 +30,7 @@ use crate::log::sqlite::OpenError;
 use crate::log::{OrderedLog, StoreError};
 use crate::stores::Stores;
 use crate::subscribe::fan_out::FanOut;
+use crate::subscribe::pages::Pages;
 use crate::subscribe::stuck::StuckEntries;
 use crate::suites::Suites;
 
@@ -108,6 +109,7 @@ pub(crate) struct Delivery {
     pub(crate) log: Arc<dyn OrderedLog>,
     pub(crate) states: GroupStates,
     pub(crate) fan_out: FanOut,
+    pub(crate) pages: Pages,
     pub(crate) stuck_entries: StuckEntries,
     pub(crate) verifier: Verifier,
     pub(crate) certificates: Arc<CertificateVerdicts>,
@@ -158,6 +160,7 @@ impl Service {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
             log,
             fan_out: FanOut::default(),
+            pages: Pages::default(),
             stuck_entries: StuckEntries::default(),
             verifier,
             certificates: Arc::new(CertificateVerdicts::new()),

@@ -2,6 +2,7 @@
 //!
 //! - [`fan_out`]: takes the log's news and puts each item into the mailboxes of the streams that want it.
 //! - [`stream`]: one task and one struct for each stream: replay out of the log, then live out of the mailbox.
+//! - [`pages`]: parts of the log that several streams read together.
 //! - [`window`]: what a device has been sent and has not acknowledged, bounded.
 //! - [`stuck`]: what devices keep failing on, counted over their streams.
 //!
@@ -10,6 +11,7 @@
 
 pub(crate) mod fan_out;
 mod follow;
+pub(crate) mod pages;
 mod stream;
 pub(crate) mod stuck;
 mod window;

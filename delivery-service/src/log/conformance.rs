@@ -36,6 +36,7 @@ pub(crate) async fn all(mut backend: impl Backend) {
     the_service_proposes_on_what_it_has_seen(&*backend.log()).await;
     reading_is_bounded_and_ordered(&*backend.log()).await;
     members::windows_and_memberships(&*backend.log()).await;
+    members::standings_are_what_is_known_of_each_group(&*backend.log()).await;
     members::memberships_come_in_pages(&*backend.log()).await;
     members::a_device_that_rejoins_has_two_windows(&*backend.log()).await;
     members::welcomes_and_notices(&*backend.log()).await;

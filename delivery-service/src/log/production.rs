@@ -36,7 +36,7 @@ use super::redis::{RedisLog, Settings};
 use super::regression::{self, Regression};
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
-    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, Standing, StoreError, Window,
 };
 use crate::config::ArchiveConfig;
 use crate::fingerprint::Fingerprint;
@@ -369,6 +369,26 @@ impl OrderedLog for ProductionLog {
             return self.archive.windows(group, device).await;
         }
         self.hot.windows(group, device).await
+    }
+
+    async fn standings(
+        &self,
+        device: DeviceId,
+        asked: Vec<(GroupId, Position)>,
+    ) -> Result<Vec<Standing>, StoreError> {
+        let mut standings = self.hot.standings(device, &asked).await?;
+        for ((group, _), standing) in asked.into_iter().zip(&mut standings) {
+            let open = standing.head.is_some_and(|head| !head.frozen);
+            if !open || self.watch.is_regressed(group) {
+                // What Redis says of it is not what counts.
+                *standing = Standing {
+                    head: self.head(group).await?,
+                    windows: self.windows(group, device).await?,
+                    id: None,
+                };
+            }
+        }
+        Ok(standings)
     }
 
     async fn memberships(

@@ -5,7 +5,7 @@
 //!
 //! - `append`: batches, and the script that checks, numbers, writes and publishes them in one step.
 //! - `relay`: from the partition of a group to those of its joiners.
-//! - `inbox`, `memberships`, `read`: what is asked for.
+//! - `inbox`, `memberships`, `read`, `standings`: what is asked for.
 //! - `news`: what other replicas, and this one, have appended.
 //! - `upkeep`: for the archiver.
 //! - `links`: connections, the fence before every answer, repeats.
@@ -25,6 +25,7 @@ mod read;
 mod relay;
 mod reset;
 mod scripts;
+mod standings;
 #[cfg(test)]
 mod tests;
 mod upkeep;

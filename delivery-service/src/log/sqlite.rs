@@ -25,7 +25,7 @@ use valise_sql_database::{ended_cleanly, note_clean_end};
 
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
-    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, Standing, StoreError, Window,
 };
 use writer::{Job, Writer};
 
@@ -316,6 +316,20 @@ impl OrderedLog for SqliteLog {
     async fn windows(&self, group: GroupId, device: DeviceId) -> Result<Vec<Window>, StoreError> {
         self.read_with(move |connection| read::windows(connection, group, device))
             .await
+    }
+
+    async fn standings(
+        &self,
+        device: DeviceId,
+        asked: Vec<(GroupId, Position)>,
+    ) -> Result<Vec<Standing>, StoreError> {
+        self.read_with(move |connection| {
+            asked
+                .iter()
+                .map(|&(group, position)| read::standing(connection, group, device, position))
+                .collect()
+        })
+        .await
     }
 
     async fn memberships(

@@ -96,9 +96,16 @@ impl Mailbox {
     }
 }
 
+/// Who follows a group.
+struct Followers {
+    mailboxes: Vec<Arc<Mailbox>>,
+    /// Another number after each news of the group. None comes twice.
+    news: u64,
+}
+
 #[derive(Default)]
 struct Table {
-    groups: HashMap<GroupId, Vec<Arc<Mailbox>>>,
+    groups: HashMap<GroupId, Followers>,
     devices: HashMap<DeviceId, Arc<Mailbox>>,
 }
 
@@ -113,7 +120,7 @@ impl FanOut {
     /// A mailbox for a device's new stream; an older stream is told that it is displaced.
     pub(crate) fn open(&self, device: DeviceId) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox {
-            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            number: self.number(),
             device,
             letters: Mutex::default(),
             arrived: Notify::new(),
@@ -126,20 +133,50 @@ impl FanOut {
         mailbox
     }
 
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) fn follow(&self, mailbox: &Arc<Mailbox>, group: GroupId) {
-        self.table
-            .lock()
-            .groups
-            .entry(group)
-            .or_default()
-            .push(Arc::clone(mailbox));
+        let mut table = self.table.lock();
+        let followers = table.groups.entry(group).or_insert_with(|| Followers {
+            mailboxes: Vec::new(),
+            news: self.number(),
+        });
+        followers.mailboxes.push(Arc::clone(mailbox));
+    }
+
+    /// A number that changes with whatever is heard of a group, before any stream is told: what was read under another one may be
+    /// out of date.
+    pub(crate) fn news_of(&self, group: GroupId) -> u64 {
+        let table = self.table.lock();
+        let followers = table.groups.get(&group);
+        followers.map_or_else(|| self.number(), |followers| followers.news)
+    }
+
+    /// Whoever follows a group of which there is news.
+    fn with_news<'a>(&self, table: &'a mut Table, group: GroupId) -> &'a [Arc<Mailbox>] {
+        let Some(followers) = table.groups.get_mut(&group) else {
+            return &[];
+        };
+        followers.news = self.number();
+        &followers.mailboxes
+    }
+
+    /// All streams: there may be news of anything.
+    fn all_with_news(&self) -> Vec<Arc<Mailbox>> {
+        let mut table = self.table.lock();
+        for followers in table.groups.values_mut() {
+            followers.news = self.number();
+        }
+        table.devices.values().cloned().collect()
     }
 
     pub(crate) fn unfollow(&self, mailbox: &Mailbox, group: GroupId) {
         let mut table = self.table.lock();
         if let Some(followers) = table.groups.get_mut(&group) {
-            followers.retain(|other| other.number != mailbox.number);
-            if followers.is_empty() {
+            followers.mailboxes.retain(|other| other.number != mailbox.number);
+            if followers.mailboxes.is_empty() {
                 table.groups.remove(&group);
             }
         }
@@ -158,8 +195,8 @@ impl FanOut {
 
     /// A group's log is found to be another one, or was repaired: whoever follows it is to look where they stand.
     pub(crate) fn other_log(&self, group: GroupId) {
-        let table = self.table.lock();
-        for mailbox in table.groups.get(&group).into_iter().flatten() {
+        let mut table = self.table.lock();
+        for mailbox in self.with_news(&mut table, group) {
             mailbox.tell_other_log(group);
         }
     }
@@ -178,15 +215,15 @@ impl FanOut {
         };
         match news {
             News::Entry { entry, left } => {
-                let table = self.table.lock();
-                for mailbox in table.groups.get(&entry.group).into_iter().flatten() {
+                let mut table = self.table.lock();
+                for mailbox in self.with_news(&mut table, entry.group) {
                     let (entry, left) = (Arc::clone(&entry), Arc::clone(&left));
                     put(mailbox, Letter::Entry { entry, left });
                 }
             }
             News::Behind(group) => {
-                let table = self.table.lock();
-                for mailbox in table.groups.get(&group).into_iter().flatten() {
+                let mut table = self.table.lock();
+                for mailbox in self.with_news(&mut table, group) {
                     put(mailbox, Letter::Behind(group));
                 }
             }
@@ -203,7 +240,8 @@ impl FanOut {
                 bytes,
             } => {
                 let table = self.table.lock();
-                for mailbox in table.groups.get(&group).into_iter().flatten() {
+                let followers = table.groups.get(&group);
+                for mailbox in followers.iter().flat_map(|followers| &followers.mailboxes) {
                     if mailbox.device != sender {
                         let bytes = bytes.clone();
                         put(mailbox, Letter::Ephemeral { group, epoch, bytes });
@@ -226,8 +264,7 @@ impl FanOut {
                     Ok(item) => self.deliver(item, &mut to_tell),
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(missed, "live news were dropped: streams read the log");
-                        let mailboxes: Vec<_> = self.table.lock().devices.values().cloned().collect();
-                        for mailbox in mailboxes {
+                        for mailbox in self.all_with_news() {
                             mailbox.miss();
                         }
                     }

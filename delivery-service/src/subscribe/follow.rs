@@ -5,6 +5,7 @@ use valise_proto::{DeviceId, EntryId, GroupId, Position, Reason, Refusal};
 
 use super::window::Unacknowledged;
 use crate::door;
+use crate::log::Standing;
 use crate::read_entries::window_after;
 use crate::service::Delivery;
 
@@ -15,6 +16,8 @@ pub(crate) struct Followed {
     pub(crate) sent: Position,
     /// Its id, where it is known.
     pub(crate) sent_id: Option<EntryId>,
+    /// The log has entries up to there at least.
+    pub(crate) known: Position,
     /// The last entry that the device has applied.
     pub(crate) acknowledged: Position,
     /// The last entry that it may see, once it is known.
@@ -54,18 +57,33 @@ impl Start {
     }
 }
 
+/// Where a device goes on in a group, with the last position that it may read now; or why it cannot follow it, and from where on.
+pub(crate) type Verdict = Result<(Followed, Position), (Reason, Position)>;
+
 impl Delivery {
-    /// Where the device goes on, or why it cannot follow the group; with the position at which the group stands now.
+    /// Where the device goes on in groups, in their order.
     pub(crate) async fn start_following(
         &self,
         device: DeviceId,
-        start: &Start,
-    ) -> Result<Result<(Followed, Position), (Reason, Position)>, Refusal> {
-        let Some(head) = self.log.head(start.group).await? else {
+        starts: &[Start],
+    ) -> Result<Vec<Verdict>, Refusal> {
+        let asked = starts.iter().map(|start| {
+            let with_id = start.id.map(|_| start.position);
+            (start.group, with_id.unwrap_or(Position::NONE))
+        });
+        let standings = self.log.standings(device, asked.collect()).await?;
+        let mut verdicts = Vec::with_capacity(starts.len());
+        for (start, standing) in starts.iter().zip(standings) {
+            verdicts.push(self.judge_start(start, standing).await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn judge_start(&self, start: &Start, standing: Standing) -> Result<Verdict, Refusal> {
+        let Some(head) = standing.head else {
             return Ok(Err((Reason::GroupNotFound, Position::NONE)));
         };
-        let windows = self.log.windows(start.group, device).await?;
-        let Some(window) = window_after(&windows, start.position) else {
+        let Some(window) = window_after(&standing.windows, start.position) else {
             return Ok(Err((Reason::NotAMember, Position::NONE)));
         };
         if let Some(until) = window.until
@@ -77,7 +95,11 @@ impl Delivery {
             // The device knows more than the log.
             return Ok(Err((Reason::LogRegressed, head.position)));
         }
-        if !self.holds(start.group, &head, start.position, start.id).await? {
+        let holds = match standing.id {
+            Some(id) => start.id == Some(id),
+            None => self.holds(start.group, &head, start.position, start.id).await?,
+        };
+        if !holds {
             return Ok(Err((Reason::LogRegressed, start.position)));
         }
         let from = start.position.max(window.after);
@@ -85,6 +107,7 @@ impl Delivery {
         let followed = Followed {
             sent: from,
             sent_id: start.id.filter(|_| from == start.position),
+            known: head.position,
             acknowledged: from,
             until: window.until,
             behind: from < target,

@@ -7,7 +7,7 @@ mod say;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -185,25 +185,37 @@ impl DeviceStream {
 
     /// Follow first, then read: what comes in between is in the mailbox, and dropped if it was read.
     async fn add_groups(&mut self, cursors: &[wire::GroupCursor]) -> Result<(), Refusal> {
-        let starts = cursors.iter().map(Start::read).collect::<Result<Vec<_>, _>>()?;
-        let added: HashSet<GroupId> = starts
-            .iter()
-            .map(|start| start.group)
-            .filter(|group| !self.groups.contains_key(group))
-            .collect();
+        // Each once, however often it is named: where it was named last.
+        let mut starts = BTreeMap::new();
+        for cursor in cursors {
+            let start = Start::read(cursor)?;
+            starts.insert(start.group, start);
+        }
+        let added = starts.keys().filter(|group| !self.groups.contains_key(*group));
         let most = self.delivery.limits.groups_per_device;
-        if cursors.len() > most || self.groups.len() + added.len() > most {
+        if cursors.len() > most || self.groups.len() + added.count() > most {
             return Err(Refusal::too_large("groups", most));
         }
+        let starts: Vec<Start> = starts.into_values().collect();
         let mut target = self.target.take().unwrap_or_default();
-        for start in starts {
+        for start in &starts {
             self.drop_group(start.group);
+            target.groups.remove(&start.group);
             self.delivery.fan_out.follow(&self.mailbox, start.group);
-            match self
-                .delivery
-                .start_following(self.subscriber.device, &start)
-                .await?
-            {
+        }
+        let device = self.subscriber.device;
+        let verdicts = match self.delivery.start_following(device, &starts).await {
+            Ok(verdicts) => verdicts,
+            Err(refusal) => {
+                for start in &starts {
+                    self.delivery.fan_out.unfollow(&self.mailbox, start.group);
+                }
+                return Err(refusal);
+            }
+        };
+        let mut ended = Vec::new();
+        for (start, verdict) in starts.iter().zip(verdicts) {
+            match verdict {
                 Ok((followed, up_to)) => {
                     if followed.acknowledged < up_to {
                         target.groups.insert(start.group, up_to);
@@ -212,11 +224,14 @@ impl DeviceStream {
                 }
                 Err((reason, position)) => {
                     self.delivery.fan_out.unfollow(&self.mailbox, start.group);
-                    self.say(grpc::group_ended(start.group, reason, position)).await?;
+                    ended.push(grpc::group_ended(start.group, reason, position));
                 }
             }
         }
-        let newest = self.delivery.log.newest_inbox(self.subscriber.device).await?;
+        for message in ended {
+            self.say(message).await?;
+        }
+        let newest = self.delivery.log.newest_inbox(device).await?;
         target.inbox = target.inbox.max(newest);
         self.target = Some(target);
         self.judge_target().await
@@ -319,6 +334,7 @@ impl DeviceStream {
         let Some(followed) = self.groups.get_mut(&entry.group) else {
             return Ok(());
         };
+        followed.known = followed.known.max(entry.position);
         if left.contains(&self.subscriber.device) && entry.position > followed.sent {
             followed.until = Some(entry.position);
         }

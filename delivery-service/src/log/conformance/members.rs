@@ -4,7 +4,7 @@ use bytes::Bytes;
 use valise_proto::{DeviceId, Epoch, GroupId, Position, UserId};
 
 use super::{accept, commit, device, effects, eventually, group, inbox_of, message, new_group, user};
-use crate::log::{Created, InboxContent, Membership, NewGroup, Notice, OrderedLog, Window};
+use crate::log::{Created, InboxContent, Membership, NewGroup, Notice, OrderedLog, Standing, Window};
 
 /// The groups of a user, once there are so many.
 async fn groups_of(log: &dyn OrderedLog, user: &UserId, device: DeviceId, count: usize) -> Vec<Membership> {
@@ -62,6 +62,42 @@ pub(super) async fn windows_and_memberships(log: &dyn OrderedLog) {
     assert!(back[0].device_is_member && back[0].epoch == Epoch(3));
     let last = log.memberships(&user(&name), bob, Some(group), 10).await.unwrap();
     assert!(last.is_empty(), "pages go on after a group");
+}
+
+pub(super) async fn standings_are_what_is_known_of_each_group(log: &dyn OrderedLog) {
+    let (alice, bob) = (device(), device());
+    let (mut asked, mut expected) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let id = group(log, alice).await;
+        let first = accept(log, message(id, alice, 0, "first")).await;
+        if number % 2 == 0 {
+            let mut add = commit(id, alice, 0);
+            effects(&mut add).joined = vec![(user("bob"), bob)];
+            accept(log, add).await;
+        }
+        // The id is asked for of every third one.
+        let wanted = number % 3 == 0;
+        asked.push((id, if wanted { first.position } else { Position::NONE }));
+        expected.push(Standing {
+            head: log.head(id).await.unwrap(),
+            windows: log.windows(id, bob).await.unwrap(),
+            id: wanted.then_some(first.id),
+        });
+    }
+    let (nowhere, beyond) = (GroupId::random(&mut rand::rng()), asked[0].0);
+    asked.extend([(nowhere, Position(1)), (beyond, Position(u64::MAX))]);
+    expected.push(Standing {
+        head: None,
+        windows: Vec::new(),
+        id: None,
+    });
+    expected.push(Standing {
+        id: None,
+        ..expected[0].clone()
+    });
+    assert_eq!(expected[0].windows[0].after, Position(2));
+    assert_eq!(log.standings(bob, asked).await.unwrap(), expected);
+    assert_eq!(log.standings(bob, Vec::new()).await.unwrap(), []);
 }
 
 pub(super) async fn memberships_come_in_pages(log: &dyn OrderedLog) {

@@ -24,6 +24,7 @@ script!(USER_GROUP, "user_group");
 script!(REPEAT, "repeat");
 script!(HANDSHAKES, "handshakes");
 script!(FLOOR, "floor");
+script!(STANDINGS, "standings");
 script!(TRIM, "trim");
 script!(FREEZE, "freeze");
 script!(RESTORE, "common" "restore");

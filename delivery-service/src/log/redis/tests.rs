@@ -4,6 +4,7 @@ mod append;
 mod faults;
 mod read;
 mod relay;
+mod standings;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use crate::log::conformance::{self, Backend};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
-    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, StoreError, Window,
+    OrderedLog, Refused, ReportedCommit, Reset, Snapshot, Standing, StoreError, Window,
 };
 
 const SETTINGS: Settings = Settings {
@@ -126,6 +127,14 @@ impl OrderedLog for Hot {
 
     async fn windows(&self, group: GroupId, device: DeviceId) -> Result<Vec<Window>, StoreError> {
         self.log.windows(group, device).await
+    }
+
+    async fn standings(
+        &self,
+        device: DeviceId,
+        asked: Vec<(GroupId, Position)>,
+    ) -> Result<Vec<Standing>, StoreError> {
+        self.log.standings(device, &asked).await
     }
 
     async fn memberships(

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 
 use crate::log::{
-    Appended, Entry, EntryKind, Head, InboxContent, InboxItem, Membership, Reset, Snapshot, Window,
+    Appended, Entry, EntryKind, Head, InboxContent, InboxItem, Membership, Reset, Snapshot, Standing, Window,
 };
 
 pub(super) fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
@@ -183,6 +183,23 @@ pub(super) fn entries(
         entries.push(entry);
     }
     Ok(entries)
+}
+
+pub(super) fn standing(
+    connection: &Connection,
+    group: GroupId,
+    device: DeviceId,
+    position: Position,
+) -> rusqlite::Result<Standing> {
+    let head = head(connection, group)?;
+    let windows = windows(connection, group, device)?;
+    let mut id = None;
+    if position > Position::NONE {
+        let entries = entries(connection, group, Position(position.0 - 1), 1, 0)?;
+        let entry = entries.first().filter(|entry| entry.position == position);
+        id = entry.map(|entry| entry.id);
+    }
+    Ok(Standing { head, windows, id })
 }
 
 pub(super) fn handshakes(

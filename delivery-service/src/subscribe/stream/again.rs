@@ -1,6 +1,6 @@
 //! A group whose log is found to be another one, or was repaired: is what was sent of it in there?
 
-use valise_proto::{GroupId, Refusal};
+use valise_proto::{GroupId, Position, Reason, Refusal};
 
 use super::DeviceStream;
 use crate::grpc;
@@ -13,14 +13,13 @@ impl DeviceStream {
             return Ok(());
         };
         let start = Start::at(group, followed.sent, followed.sent_id);
-        match self
-            .delivery
-            .start_following(self.subscriber.device, &start)
-            .await?
-        {
+        let device = self.subscriber.device;
+        let verdict = self.delivery.start_following(device, &[start]).await?.pop();
+        match verdict.unwrap_or(Err((Reason::GroupNotFound, Position::NONE))) {
             Ok((fresh, _)) => {
                 if let Some(followed) = self.groups.get_mut(&group) {
                     followed.until = fresh.until;
+                    followed.known = fresh.known;
                     followed.behind = true;
                 }
                 Ok(())

@@ -19,10 +19,11 @@ use crate::audit::AuditLink;
 use crate::certificate_verdicts::CertificateVerdicts;
 use crate::config::{Config, Limits};
 use crate::group_state::GroupStates;
-use crate::log::conformance::{accept, device, group, message, user};
+use crate::log::conformance::{accept, commit, device, effects, group, message, user};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{News, Notice, OrderedLog};
 use crate::subscribe::fan_out::FanOut;
+use crate::subscribe::pages::Pages;
 use crate::subscribe::stuck::{REDELIVERIES, StuckEntries};
 use crate::suites::Suites;
 
@@ -62,6 +63,28 @@ fn open(
         DeviceStream::open(Arc::clone(delivery), subscriber, outgoing),
         said,
     )
+}
+
+fn from_the_beginning(group: GroupId) -> wire::GroupCursor {
+    let cursor = wire::Cursor {
+        position: 0,
+        entry_id: Bytes::new(),
+    };
+    wire::GroupCursor {
+        group_id: group.to_vec().into(),
+        cursor: Some(cursor),
+    }
+}
+
+/// The positions of the entries that were said since it was asked last.
+fn entries_of(said: &mut mpsc::Receiver<wire::SubscribeResponse>) -> Vec<u64> {
+    let mut positions = Vec::new();
+    while let Ok(said) = said.try_recv() {
+        if let Some(subscribe_response::Message::Entry(entry)) = said.message {
+            positions.push(entry.position);
+        }
+    }
+    positions
 }
 
 /// The device is revoked, and the feed says so.
@@ -111,6 +134,7 @@ impl Scene {
             states: GroupStates::new(Arc::clone(&log), config.cached_groups),
             log,
             fan_out: FanOut::default(),
+            pages: Pages::default(),
             stuck_entries: StuckEntries::default(),
             verifier,
             certificates: Arc::new(CertificateVerdicts::new()),
@@ -140,15 +164,7 @@ impl Scene {
 
     /// The stream follows that group from the beginning.
     async fn follow(&mut self, group: GroupId) -> Result<(), Refusal> {
-        let cursor = wire::Cursor {
-            position: 0,
-            entry_id: Bytes::new(),
-        };
-        let from_the_beginning = wire::GroupCursor {
-            group_id: group.to_vec().into(),
-            cursor: Some(cursor),
-        };
-        self.stream.add_groups(&[from_the_beginning]).await
+        self.stream.add_groups(&[from_the_beginning(group)]).await
     }
 
     /// The device comes back without having acknowledged anything.
@@ -193,13 +209,7 @@ impl Scene {
 
     /// The positions of the entries that were said since it was asked last.
     fn entries(&mut self) -> Vec<u64> {
-        let mut positions = Vec::new();
-        while let Ok(said) = self.said.try_recv() {
-            if let Some(subscribe_response::Message::Entry(entry)) = said.message {
-                positions.push(entry.position);
-            }
-        }
-        positions
+        entries_of(&mut self.said)
     }
 
     /// Puts something into the device's inbox.
@@ -401,4 +411,55 @@ async fn a_group_counts_once_however_often_it_is_named() {
     assert_eq!(refused, Refusal::too_large("groups", 1));
     scene.stream.drop_group(scene.group);
     scene.follow(other).await.unwrap();
+}
+
+#[tokio::test]
+async fn devices_that_come_back_together_read_a_group_together() {
+    let scene = Scene::new(Clock::system()).await;
+    let others: Vec<DeviceId> = (0..50).map(|_| device()).collect();
+    let mut add = commit(scene.group, scene.alice, 0);
+    effects(&mut add).joined = others.iter().map(|other| (user("bob"), *other)).collect();
+    accept(&*scene.delivery.log, add).await;
+    for text in ["two", "three"] {
+        accept(&*scene.delivery.log, message(scene.group, scene.alice, 1, text)).await;
+    }
+    scene.feed.heard(0).unwrap();
+    let mut streams = Vec::new();
+    for other in others {
+        let (mut stream, mut said) = open(&scene.delivery, other, 64);
+        stream
+            .add_groups(&[from_the_beginning(scene.group)])
+            .await
+            .unwrap();
+        scene.feed.heard(0).unwrap();
+        stream.pump().await.unwrap();
+        assert_eq!(entries_of(&mut said), [2, 3]);
+        streams.push(stream);
+    }
+    let read = scene.delivery.pages.count().await;
+    assert_eq!(read, 2, "what they missed, and that there is no more");
+}
+
+#[tokio::test]
+async fn what_others_have_read_before_hides_nothing() {
+    let mut scene = Scene::new(Clock::system()).await;
+    // Somebody follows the group all the time, and there are no news of it.
+    let mailbox = scene.delivery.fan_out.open(device());
+    scene.delivery.fan_out.follow(&mailbox, scene.group);
+    scene.overflow().await;
+    scene.stream.open_mailbox().await.unwrap();
+    scene.pump().await.unwrap();
+    assert_eq!(scene.delivery.pages.count().await, 1, "that there is nothing");
+    scene.behind(&["one"]).await;
+    scene.pump().await.unwrap();
+    assert_eq!(scene.entries(), [1]);
+    // Nor where they are told to read.
+    accept(&*scene.delivery.log, message(scene.group, scene.alice, 0, "two")).await;
+    let (news, heard) = broadcast::channel(1);
+    news.send(News::Behind(scene.group)).unwrap();
+    drop(news);
+    scene.delivery.fan_out.run(heard, CancellationToken::new()).await;
+    scene.stream.open_mailbox().await.unwrap();
+    scene.pump().await.unwrap();
+    assert_eq!(scene.entries(), [2]);
 }

@@ -33,7 +33,7 @@ async fn told_of_inbox(news: &mut broadcast::Receiver<News>, device: DeviceId) {
 }
 
 /// A log whose sweeps come too late for a test.
-async fn without_sweeps(server: &Redis) -> Arc<Hot> {
+pub(super) async fn without_sweeps(server: &Redis) -> Arc<Hot> {
     let urls = vec![server.url().parse().unwrap()];
     let links = Links::open(&RedisConfig::new(RedisMode::Standalone, urls))
         .await
