@@ -363,6 +363,13 @@ pub enum News {
     Behind(GroupId),
     /// A device's inbox has a new item.
     Inbox(DeviceId),
+    /// A device has a new stream, here or elsewhere, which is newer than all that were told before.
+    Stream {
+        /// Which device.
+        device: DeviceId,
+        /// Names the stream.
+        stream: u64,
+    },
     /// An ephemeral message, never stored.
     Ephemeral {
         /// Which group.
@@ -550,6 +557,12 @@ pub trait OrderedLog: Send + Sync + 'static {
 
     /// Tells everybody who listens now; never stored.
     fn publish_ephemeral(&self, group: GroupId, epoch: Epoch, sender: DeviceId, bytes: Bytes);
+
+    /// Tells all replicas, this one as well, that a device has a new stream ([`News::Stream`]): all of them in the same order. It may be
+    /// lost. A backend of one process has nobody to tell.
+    fn announce_stream(&self, device: DeviceId, stream: u64) {
+        let _ = (device, stream);
+    }
 
     /// What happens from now on.
     fn news(&self) -> broadcast::Receiver<News>;

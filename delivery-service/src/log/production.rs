@@ -523,6 +523,10 @@ impl OrderedLog for ProductionLog {
         self.hot.publish_ephemeral(group, epoch, sender, &bytes);
     }
 
+    fn announce_stream(&self, device: DeviceId, stream: u64) {
+        self.hot.announce_stream(device, stream);
+    }
+
     fn news(&self) -> broadcast::Receiver<News> {
         self.hot.news()
     }

@@ -136,6 +136,12 @@ impl RedisLog {
         self.store.0.publish(Partition::of_group(&group), message);
     }
 
+    /// See [`OrderedLog::announce_stream`](super::OrderedLog::announce_stream). On the channel that also tells of the device's inbox.
+    pub(crate) fn announce_stream(&self, device: DeviceId, stream: u64) {
+        let message = news::pack_stream(device, stream);
+        self.store.0.publish(Partition::of_device(&device), message);
+    }
+
     /// See [`OrderedLog::news`](super::OrderedLog::news).
     pub(crate) fn news(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()

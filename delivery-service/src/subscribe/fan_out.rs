@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -51,6 +51,10 @@ pub(crate) struct Mailbox {
     device: DeviceId,
     letters: Mutex<Letters>,
     arrived: Notify,
+    /// Names the stream among those that the device has on all replicas.
+    pub(crate) stream: u64,
+    /// All replicas were told of it.
+    announced: AtomicBool,
     /// Another stream of the same device took over.
     pub(crate) displaced: CancellationToken,
 }
@@ -79,6 +83,20 @@ impl Mailbox {
             letters.queue.push_back(letter);
         }
         first
+    }
+
+    /// Were all replicas told of the stream?
+    pub(crate) fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// All replicas hear of a device's streams in the same order. What comes after its own displaces this one; what comes before it is older.
+    fn heard_of(&self, stream: u64) {
+        if stream == self.stream {
+            self.announced.store(true, Ordering::Relaxed);
+        } else if self.is_announced() {
+            self.displaced.cancel();
+        }
     }
 
     fn ring(&self) {
@@ -124,6 +142,8 @@ impl FanOut {
             device,
             letters: Mutex::default(),
             arrived: Notify::new(),
+            stream: rand::random(),
+            announced: AtomicBool::new(false),
             displaced: CancellationToken::new(),
         });
         let older = self.table.lock().devices.insert(device, Arc::clone(&mailbox));
@@ -231,6 +251,12 @@ impl FanOut {
                 let mailbox = self.table.lock().devices.get(&device).cloned();
                 if let Some(mailbox) = mailbox {
                     put(&mailbox, Letter::Inbox);
+                }
+            }
+            News::Stream { device, stream } => {
+                let mailbox = self.table.lock().devices.get(&device).cloned();
+                if let Some(mailbox) = mailbox {
+                    mailbox.heard_of(stream);
                 }
             }
             News::Ephemeral {
@@ -357,6 +383,26 @@ mod tests {
             self.stop.cancel();
             self.running.await.unwrap();
         }
+    }
+
+    #[test]
+    fn a_stream_is_displaced_by_one_that_was_told_of_after_it() {
+        let (fan_out, mut to_tell) = (FanOut::default(), Vec::new());
+        let mailbox = fan_out.open(device(1));
+        let other = fan_out.open(device(2));
+        let mut hear = |stream| {
+            let device = device(1);
+            fan_out.deliver(News::Stream { device, stream }, &mut to_tell);
+        };
+        // Older than its own, for so long as that was not heard of.
+        hear(mailbox.stream.wrapping_add(1));
+        assert!(!mailbox.is_announced() && !mailbox.displaced.is_cancelled());
+        hear(mailbox.stream);
+        hear(mailbox.stream);
+        assert!(mailbox.is_announced() && !mailbox.displaced.is_cancelled());
+        hear(mailbox.stream.wrapping_add(2));
+        assert!(mailbox.displaced.is_cancelled());
+        assert!(!other.displaced.is_cancelled(), "another device's");
     }
 
     #[tokio::test]

@@ -71,6 +71,8 @@ pub(super) struct DeviceStream {
     /// Acknowledged and not yet kept.
     unkept: HashMap<GroupId, Position>,
     unkept_inbox: u64,
+    /// The device has not said anything since it opened the stream.
+    silent: bool,
     last_progress: Instant,
     last_heard: Instant,
     last_said: Instant,
@@ -103,6 +105,7 @@ impl DeviceStream {
             target: None,
             unkept: HashMap::new(),
             unkept_inbox: 0,
+            silent: true,
             last_progress: now,
             last_heard: now,
             last_said: now,
@@ -161,7 +164,11 @@ impl DeviceStream {
     /// What a device says.
     async fn hear(&mut self, request: wire::SubscribeRequest) -> Result<(), Refusal> {
         self.last_heard = Instant::now();
-        match request.message.ok_or_else(|| Refusal::malformed("message"))? {
+        let message = request.message.ok_or_else(|| Refusal::malformed("message"))?;
+        if std::mem::take(&mut self.silent) || matches!(message, subscribe_request::Message::Heartbeat(_)) {
+            self.announce();
+        }
+        match message {
             subscribe_request::Message::Start(_) => Err(Refusal::malformed("start")),
             subscribe_request::Message::Heartbeat(_) => Ok(()),
             subscribe_request::Message::Ack(ack) => self.acknowledge(&ack).await,
@@ -180,6 +187,16 @@ impl DeviceStream {
                 self.subscriber.expires_at = renewed.expires_at;
                 Ok(())
             }
+        }
+    }
+
+    /// Tells the other replicas of this stream, until it is known that they were told. Only now that the device has answered: one that
+    /// waited for this replica in vain may be on another one by now, and keeps its stream there.
+    fn announce(&self) {
+        if !self.mailbox.is_announced() && !self.mailbox.displaced.is_cancelled() {
+            self.delivery
+                .log
+                .announce_stream(self.subscriber.device, self.mailbox.stream);
         }
     }
 

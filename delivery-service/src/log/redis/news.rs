@@ -34,7 +34,7 @@ enum Record {
     /// A change, with what to tell of it: nothing, where nobody can be waiting.
     Change(u64, Option<News>),
     /// No change.
-    Ephemeral(News),
+    Passing(News),
 }
 
 /// An ephemeral message as it goes over the channel.
@@ -45,6 +45,14 @@ pub(super) fn pack_ephemeral(group: GroupId, epoch: Epoch, sender: DeviceId, byt
     packed.extend_from_slice(sender.as_uuid().as_bytes());
     packed.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
     packed.extend_from_slice(bytes);
+    Bytes::from(packed)
+}
+
+/// A device's new stream as it goes over the channel.
+pub(super) fn pack_stream(device: DeviceId, stream: u64) -> Bytes {
+    let mut packed = vec![6];
+    packed.extend_from_slice(device.as_uuid().as_bytes());
+    packed.extend_from_slice(&stream.to_be_bytes());
     Bytes::from(packed)
 }
 
@@ -60,11 +68,15 @@ fn read_message(payload: &Bytes) -> Result<Vec<Record>, StoreError> {
             2 => Record::Change(reader.long()?, Some(News::Behind(reader.group()?))),
             3 => Record::Change(reader.long()?, Some(News::Inbox(reader.device()?))),
             4 => Record::Change(reader.long()?, None),
-            5 => Record::Ephemeral(News::Ephemeral {
+            5 => Record::Passing(News::Ephemeral {
                 group: reader.group()?,
                 epoch: reader.epoch()?,
                 sender: reader.device()?,
                 bytes: read_bytes(payload, &mut reader)?,
+            }),
+            6 => Record::Passing(News::Stream {
+                device: reader.device()?,
+                stream: reader.long()?,
             }),
             _ => return Err(damaged("message")),
         });
@@ -204,7 +216,7 @@ impl Follower {
         };
         for record in records {
             match record {
-                Record::Ephemeral(news) => self.tell(news),
+                Record::Passing(news) => self.tell(news),
                 Record::Change(sequence, news) => {
                     let before = self.partitions[partition.index()].heard;
                     if sequence > before + 1 {

@@ -227,6 +227,10 @@ impl OrderedLog for Hot {
         self.log.publish_ephemeral(group, epoch, sender, &bytes);
     }
 
+    fn announce_stream(&self, device: DeviceId, stream: u64) {
+        self.log.announce_stream(device, stream);
+    }
+
     fn news(&self) -> broadcast::Receiver<News> {
         self.log.news()
     }

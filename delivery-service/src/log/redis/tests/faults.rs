@@ -46,6 +46,30 @@ pub(super) async fn without_sweeps(server: &Redis) -> Arc<Hot> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_replicas_hear_of_streams_in_one_order() {
+    let server = Redis::start().await;
+    let (here, there) = (Hot::new(open(&server).await), Hot::new(open(&server).await));
+    let mut heard = [here.news(), there.news()];
+    let of = device();
+    for stream in 0..20 {
+        here.announce_stream(of, stream);
+        there.announce_stream(of, 100 + stream);
+    }
+    let mut orders = Vec::new();
+    for news in &mut heard {
+        let mut order = Vec::new();
+        while order.len() < 40 {
+            if let News::Stream { device, stream } = next(news).await {
+                assert_eq!(device, of);
+                order.push(stream);
+            }
+        }
+        orders.push(order);
+    }
+    assert_eq!(orders[0], orders[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_see_each_others_news() {
     let server = Redis::start().await;
     let (here, there) = (Hot::new(open(&server).await), Hot::new(open(&server).await));
