@@ -177,10 +177,13 @@ impl Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ArchiveConfig {
-    /// Newest entries of a group that stay in Redis.
+    /// Newest entries of a group that stay in Redis, unless they are older than `max_hot_seconds`.
     pub hot_entries: u64,
     /// Entries that are younger, in seconds, stay in Redis, too; 10 or more.
     pub hot_seconds: u64,
+    /// Archived entries that are older, in seconds, leave Redis, all but a group's newest: of a group in which nothing happens that one
+    /// stays; `hot_seconds` or more.
+    pub max_hot_seconds: u64,
     /// A replica that does not say that it is alive for so many seconds gives up its part of the archiving; 2 to 300.
     pub lease_seconds: u64,
     /// Milliseconds between two looks at what has changed; 10 to 60,000.
@@ -199,6 +202,7 @@ impl Default for ArchiveConfig {
         Self {
             hot_entries: 1000,
             hot_seconds: 3600,
+            max_hot_seconds: 86_400,
             lease_seconds: 10,
             sweep_milliseconds: 2000,
             max_unarchived_entries: 1_000_000,
@@ -224,6 +228,12 @@ impl ArchiveConfig {
                 10..=most,
                 "archive.hot_seconds",
                 "must be 10 or more",
+            ),
+            (
+                self.max_hot_seconds,
+                self.hot_seconds..=most,
+                "archive.max_hot_seconds",
+                "must be archive.hot_seconds or more",
             ),
             (
                 self.lease_seconds,
@@ -422,6 +432,10 @@ mod tests {
         assert_eq!(
             wrong(|config| config.archive.hot_seconds = 9),
             "archive.hot_seconds"
+        );
+        assert_eq!(
+            wrong(|config| config.archive.max_hot_seconds = config.archive.hot_seconds - 1),
+            "archive.max_hot_seconds"
         );
         assert_eq!(
             wrong(|config| config.archive.lease_seconds = 0),

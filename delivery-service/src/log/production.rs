@@ -78,7 +78,7 @@ impl ProductionLog {
         let archive = PostgresArchive::open(database).await?;
         let links = Arc::new(Links::open(redis).await?);
         let hot_settings = Settings {
-            welcome_kept: retention,
+            inbox_kept: retention,
             sweep: settings.sweep(),
         };
         let hot = RedisLog::open(links, hot_settings)

@@ -61,8 +61,8 @@ const NEWS: usize = 8192;
 /// How the log works.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// How long a Welcome waits for its joiners.
-    pub(crate) welcome_kept: Duration,
+    /// How long a Welcome waits for its joiners, and any item of an inbox for its device.
+    pub(crate) inbox_kept: Duration,
     /// How often all partitions are searched for changes that no message told of, and for hand-offs that were left behind.
     pub(crate) sweep: Duration,
 }
@@ -72,6 +72,7 @@ pub(crate) struct RedisLog {
     store: Store,
     appender: Arc<Appender>,
     relay: Arc<Relay>,
+    inbox_kept: Duration,
     news: broadcast::Sender<News>,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -87,13 +88,18 @@ impl RedisLog {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (news, _) = broadcast::channel(NEWS);
-        let relay = Relay::new(store.clone(), stopping.clone(), tasks.clone());
+        let relay = Relay::new(
+            store.clone(),
+            settings.inbox_kept,
+            stopping.clone(),
+            tasks.clone(),
+        );
         let follower = Follower::start(store.clone(), Arc::clone(&relay), news.clone()).await?;
         tasks.spawn(follower.run(heard, settings.sweep, stopping.clone()));
         let appender = Appender::new(
             store.clone(),
             Arc::clone(&relay),
-            settings.welcome_kept,
+            settings.inbox_kept,
             stopping.clone(),
             tasks.clone(),
         );
@@ -101,6 +107,7 @@ impl RedisLog {
             store,
             appender,
             relay,
+            inbox_kept: settings.inbox_kept,
             news,
             stopping,
             tasks,

@@ -352,6 +352,7 @@ impl Archiver {
         Upkeep {
             hot_entries: self.settings.hot_entries,
             trim_at: now.saturating_add(self.settings.hot_seconds.saturating_mul(1000)),
+            old_at: now.saturating_add(self.settings.max_hot_seconds.saturating_mul(1000)),
             sweep_at: now.saturating_add(self.settings.retention_sweep_seconds.saturating_mul(1000)),
         }
     }

@@ -1,5 +1,5 @@
-//! What need not stay: in Redis, what is archived and neither among a group's newest entries nor young; in the archive, what
-//! every member has acknowledged or what is older than the retention time.
+//! What need not stay: in Redis, what is archived and neither among a group's newest entries nor young, and what is old; in the archive,
+//! what every member has acknowledged or what is older than the retention time.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::{AT_ONCE, Archiver};
 use crate::log::StoreError;
 use crate::log::postgres::lease::{Lease, WriteError};
 use crate::log::postgres::retention::Sweepable;
-use crate::log::postgres::trim::Trimmable;
+use crate::log::postgres::trim::{AgainAt, Trimmable};
 
 /// Groups that one round looks at.
 const GROUPS: usize = 1000;
-/// While a group is written to, it is looked at so many times in the time that its entries stay in Redis.
+/// A group is looked at so many times at most in the time that its entries stay in Redis.
 const LOOKS: u64 = 20;
 
 impl Archiver {
@@ -34,11 +34,10 @@ impl Archiver {
 
     /// Safe whoever does it: what is archived stays so.
     async fn trim_group(&self, group: Trimmable, now: u64) -> Result<(), StoreError> {
-        let hot_millis = self.settings.hot_seconds.saturating_mul(1000);
-        let oldest = now.saturating_sub(hot_millis);
+        let hot = self.settings.hot_seconds.saturating_mul(1000);
         let young = self
             .archive
-            .first_younger(group.number, group.trimmed, oldest)
+            .first_younger(group.number, group.trimmed, now.saturating_sub(hot))
             .await?;
         // At least one stays: by the newest archived entry it is seen whether the log is still the same.
         let by_number = group.archived.0.saturating_sub(self.settings.hot_entries.max(1));
@@ -47,11 +46,29 @@ impl Archiver {
         let mut trimmed = group.trimmed;
         if up_to > trimmed {
             self.hot.trim(group.group, up_to).await?;
-            self.measures.trimmed(up_to.0 - trimmed.0);
             trimmed = up_to;
         }
-        let due = young.map_or(0, |(_, accepted_at)| accepted_at.saturating_add(hot_millis));
-        let again_at = due.max(now + hot_millis / LOOKS);
+        // What is old goes, however few there are. How old, Redis knows alone: what nobody needs any more is not in the archive.
+        let longest = self.settings.max_hot_seconds.saturating_mul(1000);
+        let all_but_one = Position(group.archived.0.saturating_sub(1));
+        let oldest = self
+            .hot
+            .trim_old(group.group, all_but_one, now.saturating_sub(longest))
+            .await?;
+        if let Some((oldest, _)) = oldest {
+            trimmed = trimmed.max(all_but_one.min(Position(oldest.0 - 1)));
+        }
+        if trimmed > group.trimmed {
+            self.measures.trimmed(trimmed.0 - group.trimmed.0);
+        }
+        let again = |first: Option<(Position, u64)>, stay: u64| {
+            let due = first.map_or(0, |(_, accepted_at)| accepted_at.saturating_add(stay));
+            due.max(now.saturating_add(stay / LOOKS))
+        };
+        let again_at = AgainAt {
+            too_many: again(young, hot),
+            old: again(oldest, longest),
+        };
         self.archive
             .trimmed(group.number, trimmed, self.settings.hot_entries, again_at)
             .await

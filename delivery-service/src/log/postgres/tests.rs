@@ -13,6 +13,7 @@ use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, 
 
 use super::lease::{Lease, WriteError, fence};
 use super::retention::Sweepable;
+use super::trim::AgainAt;
 use super::write::{Part, Upkeep};
 use super::{ArchivedGroup, PostgresArchive, Registration, migrate};
 use crate::log::conformance::{device, eventually, key, user};
@@ -23,6 +24,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const UPKEEP: Upkeep = Upkeep {
     hot_entries: 3,
     trim_at: 0,
+    old_at: 88,
     sweep_at: 0,
 };
 
@@ -500,8 +502,13 @@ async fn groups_are_trimmed_when_their_time_has_come() {
     let (archive, group) = (&scene.archive, scene.group);
     scene.write(five(group)[..3].to_vec()).await.unwrap();
     assert!(
-        archive.trimmable(&[7], 9, 9).await.unwrap().is_empty(),
+        archive.trimmable(&[7], 87, 9).await.unwrap().is_empty(),
         "no more than stay"
+    );
+    assert_eq!(
+        archive.trimmable(&[7], 88, 9).await.unwrap().len(),
+        1,
+        "until they are old"
     );
     scene.write(five(group)[3..].to_vec()).await.unwrap();
     let due = archive.trimmable(&[7], 9, 9).await.unwrap();
@@ -519,20 +526,34 @@ async fn groups_are_trimmed_when_their_time_has_come() {
     assert_eq!(younger(0, 2000).await, Some((Position(3), 3000)));
     assert_eq!(younger(4, 0).await, Some((Position(5), 5000)));
     assert_eq!(younger(0, 5000).await, None);
-    archive.trimmed(number, Position(1), 3, 77).await.unwrap();
+    let again_at = AgainAt {
+        too_many: 77,
+        old: 99,
+    };
+    archive.trimmed(number, Position(1), 3, again_at).await.unwrap();
     assert!(archive.trimmable(&[7], 76, 9).await.unwrap().is_empty());
     assert_eq!(
         archive.trimmable(&[7], 77, 9).await.unwrap()[0].trimmed,
         Position(1)
     );
-    archive.trimmed(number, Position(2), 3, 77).await.unwrap();
+    archive.trimmed(number, Position(2), 3, again_at).await.unwrap();
+    assert!(
+        archive.trimmable(&[7], 98, 9).await.unwrap().is_empty(),
+        "3 are left"
+    );
+    assert_eq!(
+        archive.trimmable(&[7], 99, 9).await.unwrap().len(),
+        1,
+        "and old by now"
+    );
+    archive.trimmed(number, Position(4), 3, again_at).await.unwrap();
     assert!(
         archive
             .trimmable(&[7], u64::MAX >> 1, 9)
             .await
             .unwrap()
             .is_empty(),
-        "3 are left"
+        "one is left"
     );
 }
 

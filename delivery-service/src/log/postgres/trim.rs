@@ -1,4 +1,4 @@
-//! What of a group may leave Redis: only what is archived, and neither among its newest entries nor young.
+//! What of a group may leave Redis: only what is archived, and neither among its newest entries nor young; or what is old.
 
 use sqlx::{Row, query};
 use valise_proto::{GroupId, Position};
@@ -15,6 +15,15 @@ pub(crate) struct Trimmable {
     pub(crate) archived: Position,
     /// Up to here (inclusive) it is trimmed already.
     pub(crate) trimmed: Position,
+}
+
+/// When a group is to be looked at again, in milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgainAt {
+    /// Where it has more than its newest entries in Redis.
+    pub(crate) too_many: u64,
+    /// Where it has only these, and more than one: they get old.
+    pub(crate) old: u64,
 }
 
 impl PostgresArchive {
@@ -69,24 +78,26 @@ impl PostgresArchive {
         .await
     }
 
-    /// Keeps how far a group is trimmed, and when to look again, unless it has no more than its newest entries by now.
+    /// Keeps how far a group is trimmed, and when to look again, unless it has no more than one entry in Redis by now.
     pub(crate) async fn trimmed(
         &self,
         group: i64,
         up_to: Position,
         hot_entries: u64,
-        again_at: u64,
+        again_at: AgainAt,
     ) -> Result<(), StoreError> {
         within(async {
             query(
                 "UPDATE groups SET trimmed = greatest(trimmed, $2),
-                     trim_at = CASE WHEN position - greatest(trimmed, $2) > $3 THEN $4::bigint END
+                     trim_at = CASE WHEN position - greatest(trimmed, $2) > $3 THEN $4::bigint
+                         WHEN position - greatest(trimmed, $2) > 1 THEN $5::bigint END
                  WHERE number = $1",
             )
             .bind(group)
             .bind(up_to.0.cast_signed())
             .bind(hot_entries.cast_signed())
-            .bind(again_at.cast_signed())
+            .bind(again_at.too_many.cast_signed())
+            .bind(again_at.old.cast_signed())
             .execute(&self.pool)
             .await
         })

@@ -35,9 +35,10 @@ pub(super) struct After {
 /// When a group that gets entries is looked at again, in milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Upkeep {
-    /// Only groups with more entries than that need trimming.
+    /// Where a group has more entries than that in Redis, it is trimmed at `trim_at`; else, where it has more than one, at `old_at`.
     pub(crate) hot_entries: u64,
     pub(crate) trim_at: u64,
+    pub(crate) old_at: u64,
     pub(crate) sweep_at: u64,
 }
 
@@ -233,8 +234,9 @@ async fn move_groups(
     let result = query(
         "UPDATE groups g SET position = a.position, entry_id = a.entry_id, epoch = a.epoch,
              commit_position = a.commit_position, proposal_position = a.proposal_position, accepted_at = a.accepted_at,
-             trim_at = CASE WHEN a.position - g.trimmed > $9 THEN coalesce(g.trim_at, $10) END,
-             sweep_at = coalesce(g.sweep_at, $11)
+             trim_at = CASE WHEN a.position - g.trimmed > $9 THEN least(g.trim_at, $10)
+                 WHEN a.position - g.trimmed > 1 THEN coalesce(g.trim_at, $11) END,
+             sweep_at = coalesce(g.sweep_at, $12)
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[],
              $7::bigint[], $8::bigint[])
              AS a (number, before, position, entry_id, epoch, commit_position, proposal_position, accepted_at)
@@ -250,6 +252,7 @@ async fn move_groups(
     .bind(numbers(|_, after| after.accepted_at))
     .bind(upkeep.hot_entries.cast_signed())
     .bind(upkeep.trim_at.cast_signed())
+    .bind(upkeep.old_at.cast_signed())
     .bind(upkeep.sweep_at.cast_signed())
     .execute(transaction)
     .await?;

@@ -1,6 +1,7 @@
 //! Devices' inboxes, and the lists of users' groups: what is kept apart from the groups, in partitions of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -26,8 +27,8 @@ pub(super) struct Delivery {
     pub(super) content: Vec<u8>,
 }
 
-/// Puts items into inboxes, each once.
-pub(super) async fn put(store: &Store, deliveries: Vec<Delivery>) -> Result<(), StoreError> {
+/// Puts items into inboxes, each once. Whoever does not take them within the time for which they are `kept` misses them.
+pub(super) async fn put(store: &Store, kept: Duration, deliveries: Vec<Delivery>) -> Result<(), StoreError> {
     let mut by_partition: BTreeMap<Partition, Vec<Delivery>> = BTreeMap::new();
     for delivery in deliveries {
         by_partition
@@ -36,17 +37,23 @@ pub(super) async fn put(store: &Store, deliveries: Vec<Delivery>) -> Result<(), 
             .push(delivery);
     }
     stream::iter(by_partition)
-        .map(|(partition, deliveries)| put_into(store, partition, deliveries))
+        .map(|(partition, deliveries)| put_into(store, kept, partition, deliveries))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
 }
 
-async fn put_into(store: &Store, partition: Partition, deliveries: Vec<Delivery>) -> Result<(), StoreError> {
+async fn put_into(
+    store: &Store,
+    kept: Duration,
+    partition: Partition,
+    deliveries: Vec<Delivery>,
+) -> Result<(), StoreError> {
     let keys = Keys::of(partition);
     let mut names = keys.numbering();
     names.extend([keys.channel(), keys.inbox_heads()]);
-    let mut arguments = Vec::with_capacity(deliveries.len() * 4);
+    let mut arguments = Vec::with_capacity(1 + deliveries.len() * 4);
+    arguments.push(text(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)));
     for delivery in deliveries {
         names.push(keys.inbox(&delivery.device));
         names.push(match delivery.at {
@@ -77,7 +84,9 @@ impl RedisLog {
                 content: row.pack(notice.at),
             }
         });
-        put(&self.store, deliveries.collect()).await.map_err(unknown)
+        put(&self.store, self.inbox_kept, deliveries.collect())
+            .await
+            .map_err(unknown)
     }
 
     /// See [`OrderedLog::newest_inbox`](crate::log::OrderedLog::newest_inbox).

@@ -39,15 +39,22 @@ enum Known {
 
 pub(super) struct Relay {
     store: Store,
+    inbox_kept: Duration,
     known: Mutex<HashMap<(Partition, StreamId), Known>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Relay {
-    pub(super) fn new(store: Store, stopping: CancellationToken, tasks: TaskTracker) -> Arc<Self> {
+    pub(super) fn new(
+        store: Store,
+        inbox_kept: Duration,
+        stopping: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
+            inbox_kept,
             known: Mutex::default(),
             stopping,
             tasks,
@@ -78,8 +85,8 @@ impl Relay {
 
     async fn finish(&self, from: Partition, id: StreamId, record: &Record) -> Result<(), StoreError> {
         match record {
-            Record::Joined(hand_off) => deliver(&self.store, hand_off).await?,
-            Record::Reset(notice) => tell_reset(&self.store, notice).await?,
+            Record::Joined(hand_off) => deliver(&self.store, self.inbox_kept, hand_off).await?,
+            Record::Reset(notice) => tell_reset(&self.store, self.inbox_kept, notice).await?,
         }
         let command = redis::cmd("XDEL")
             .arg(Keys::of(from).out())
@@ -150,7 +157,7 @@ pub(super) fn records(partition: Partition) -> redis::Cmd {
 }
 
 /// Gives all joiners what is theirs; each once, however often it is called.
-pub(super) async fn deliver(store: &Store, hand_off: &HandOff) -> Result<(), StoreError> {
+pub(super) async fn deliver(store: &Store, kept: Duration, hand_off: &HandOff) -> Result<(), StoreError> {
     let mut users: Vec<UserId> = hand_off.joined.iter().map(|(user, _)| user.clone()).collect();
     users.sort_unstable();
     users.dedup();
@@ -161,7 +168,7 @@ pub(super) async fn deliver(store: &Store, hand_off: &HandOff) -> Result<(), Sto
     let welcomes = async {
         if hand_off.welcome {
             let devices = hand_off.joined.iter().map(|(_, device)| *device);
-            inbox::put(store, deliveries(hand_off, devices)).await
+            inbox::put(store, kept, deliveries(hand_off, devices)).await
         } else {
             Ok(())
         }
@@ -190,7 +197,7 @@ fn deliveries(hand_off: &HandOff, devices: impl Iterator<Item = DeviceId>) -> Ve
 }
 
 /// Tells all members of a reset; each once.
-async fn tell_reset(store: &Store, notice: &ResetNotice) -> Result<(), StoreError> {
+async fn tell_reset(store: &Store, kept: Duration, notice: &ResetNotice) -> Result<(), StoreError> {
     let content = InboxRow::GroupReset(notice.reset).pack(notice.at);
     let mut mark = notice.reset.group.to_vec();
     mark.extend_from_slice(notice.reset.successor.as_bytes());
@@ -200,7 +207,7 @@ async fn tell_reset(store: &Store, notice: &ResetNotice) -> Result<(), StoreErro
         at: None,
         content: content.clone(),
     });
-    inbox::put(store, deliveries.collect()).await
+    inbox::put(store, kept, deliveries.collect()).await
 }
 
 async fn list_group(store: &Store, user: UserId, hand_off: &HandOff) -> Result<(), StoreError> {

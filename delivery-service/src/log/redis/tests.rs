@@ -29,7 +29,7 @@ use crate::log::{
 };
 
 const SETTINGS: Settings = Settings {
-    welcome_kept: Duration::from_secs(3600),
+    inbox_kept: Duration::from_secs(3600),
     sweep: Duration::from_millis(500),
 };
 

@@ -7,7 +7,7 @@ use super::RedisLog;
 use super::keys::Keys;
 use super::partition::Partition;
 use super::scripts::{FREEZE, RESTORE, TRIM, text, unknown};
-use super::value::{damaged, number, number_or_zero, pairs, scores};
+use super::value::{damaged, list, number, number_or_zero, pairs, scores, tuple};
 use super::wire::{
     HandOff, HeadRow, Reader, device_field, pack_group_info, pack_windows, read_windows, user_field,
 };
@@ -60,6 +60,17 @@ impl RedisLog {
 
     /// Deletes entries up to a position (inclusive), with their keys and index members. Heads, windows and GroupInfo stay.
     pub(crate) async fn trim(&self, group: GroupId, up_to: Position) -> Result<(), StoreError> {
+        self.trim_old(group, up_to, u64::MAX).await.map(drop)
+    }
+
+    /// The same of those alone that were accepted up to a time (inclusive), in milliseconds since 1970-01-01 UTC. Says which one is the oldest
+    /// then, and when that was accepted, if any is left.
+    pub(crate) async fn trim_old(
+        &self,
+        group: GroupId,
+        up_to: Position,
+        accepted_until: u64,
+    ) -> Result<Option<(Position, u64)>, StoreError> {
         let partition = Partition::of_group(&group);
         let keys = Keys::of(partition);
         loop {
@@ -69,10 +80,12 @@ impl RedisLog {
                 keys.handshakes(&group),
                 keys.commits(&group),
             ];
-            let arguments = vec![text(up_to.0), text(TRIM_STEP)];
-            let gone = number(self.store.run(partition, &TRIM, names, arguments).await?)?;
-            if gone < TRIM_STEP {
-                return Ok(());
+            let arguments = vec![text(up_to.0), text(TRIM_STEP), text(accepted_until)];
+            let trimmed = self.store.run(partition, &TRIM, names, arguments).await?;
+            let [gone, oldest, accepted_at] = tuple(list(trimmed)?)?;
+            if number(gone)? < TRIM_STEP {
+                let oldest = Position(number(oldest)?);
+                return Ok((oldest > Position::NONE).then_some((oldest, number(accepted_at)?)));
             }
         }
     }

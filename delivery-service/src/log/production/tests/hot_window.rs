@@ -127,6 +127,73 @@ async fn what_is_young_stays_however_much_there_is() {
     replica.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_groups_in_which_nothing_happens_one_entry_stays() {
+    let servers = Servers::start().await;
+    let config = ArchiveConfig {
+        hot_entries: 1000,
+        hot_seconds: 3600,
+        max_hot_seconds: 86_400,
+        ..settings()
+    };
+    let replica = servers.replica(&config).await;
+    let (clock, hand) = Clock::movable();
+    let archiver = replica.log.archiver(
+        RETENTION,
+        clock.clone(),
+        Arc::new(|_: &UserId, _: DeviceId| false),
+    );
+    archiver.renew().await.unwrap();
+    let log = &*replica.log;
+    let alice = device();
+    let at = |append: Append| Append {
+        at: clock.unix_millis(),
+        ..append
+    };
+    let mut groups = Vec::new();
+    for _ in 0..5 {
+        let group = group(log, alice).await;
+        accept(log, at(commit(group, alice, 0))).await;
+        for _ in 2..=20 {
+            accept(log, at(message(group, alice, 1, "x"))).await;
+        }
+        groups.push(group);
+    }
+    let floors = async || {
+        let mut floors = Vec::new();
+        for group in &groups {
+            floors.push(log.hot.floor(*group).await.unwrap().unwrap().0);
+        }
+        floors
+    };
+    archiver.round().await.unwrap();
+    hand.advance(Duration::from_hours(23));
+    // In one of them something happens.
+    accept(log, at(message(groups[0], alice, 1, "x"))).await;
+    archiver.round().await.unwrap();
+    assert_eq!(floors().await, [1; 5]);
+
+    hand.advance(Duration::from_mins(61));
+    archiver.round().await.unwrap();
+    assert_eq!(floors().await, [21, 20, 20, 20, 20]);
+    for (group, last) in groups.iter().zip([21, 20, 20, 20, 20]) {
+        let all = read_all(log, *group, Position::NONE).await;
+        assert_eq!(positions(&all), (1..=last).collect::<Vec<_>>());
+        let next = accept(log, at(message(*group, alice, 1, "next"))).await;
+        assert_eq!(next.position, Position(last + 1));
+    }
+    let winner = log.winner(groups[1], valise_proto::Epoch(0)).await.unwrap();
+    assert_eq!(winner, Some(Position(1)));
+
+    // They count as any others: again, a day later.
+    archiver.round().await.unwrap();
+    hand.advance(Duration::from_hours(25));
+    archiver.round().await.unwrap();
+    assert_eq!(floors().await, [22, 21, 21, 21, 21]);
+    drop(archiver);
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn there_is_no_seam_while_entries_move() {
     let servers = Servers::start().await;

@@ -6,6 +6,7 @@ use super::{Servers, settings};
 use crate::log::conformance::{accept, device, eventually, group, inbox_of, message, refuse};
 use crate::log::offers::Restoration;
 use crate::log::postgres::reset::KeptReset;
+use crate::log::postgres::trim::AgainAt;
 use crate::log::redis::Restored;
 use crate::log::{InboxContent, OrderedLog, Refused, Reset, Window};
 
@@ -71,7 +72,8 @@ async fn what_redis_forgot_is_done_again_and_nobody_is_told_twice() {
     };
     // Its entry is no longer looked for in Redis.
     let number = log.archive.group(group).await.unwrap().unwrap().number;
-    log.archive.trimmed(number, Position(1), 0, 0).await.unwrap();
+    let never = AgainAt { too_many: 0, old: 0 };
+    log.archive.trimmed(number, Position(1), 0, never).await.unwrap();
     assert!(log.hot.restore(forgotten, Some(&before)).await.unwrap());
     eventually("it is closed again", async || {
         log.head(group).await.unwrap().unwrap().reset.then_some(())

@@ -22,7 +22,7 @@ async fn two_groups(log: &Hot, alice: DeviceId) -> (GroupId, GroupId, Partition,
 
 async fn send(log: &Hot, partition: Partition, batch: &[Append]) -> Vec<Result<Appended, Refused>> {
     let batch: Vec<&Append> = batch.iter().collect();
-    let outcomes = append_batch(&log.log.store, partition, &batch, SETTINGS.welcome_kept).await;
+    let outcomes = append_batch(&log.log.store, partition, &batch, SETTINGS.inbox_kept).await;
     outcomes
         .unwrap()
         .into_iter()

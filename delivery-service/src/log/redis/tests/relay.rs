@@ -7,7 +7,7 @@ use crate::log::redis::append::append_batch;
 use crate::log::redis::keys::Keys;
 use crate::log::redis::partition::Partition;
 use crate::log::redis::relay::deliver;
-use crate::log::redis::wire::HandOff;
+use crate::log::redis::wire::{HandOff, InboxRow};
 
 fn welcome(group: GroupId, alice: DeviceId, joined: &[DeviceId]) -> Append {
     let mut add = commit(group, alice, 0);
@@ -52,7 +52,7 @@ async fn all_have_one(server: &Redis, log: &Hot, group: GroupId, joined: &[Devic
 async fn append_and_die(log: &Hot, add: &Append) -> HandOff {
     let store = &log.log.store;
     let partition = Partition::of_group(&add.group);
-    let outcomes = append_batch(store, partition, &[add], SETTINGS.welcome_kept)
+    let outcomes = append_batch(store, partition, &[add], SETTINGS.inbox_kept)
         .await
         .unwrap();
     let appended = outcomes[0].0.unwrap();
@@ -81,7 +81,9 @@ async fn another_replica_completes_what_a_crash_between_two_joiners_left() {
     log.log.stopping.cancel();
     let mut hand_off = append_and_die(&log, &welcome(group, alice, &[bob, carol])).await;
     hand_off.joined.truncate(1);
-    deliver(&log.log.store, &hand_off).await.unwrap();
+    deliver(&log.log.store, SETTINGS.inbox_kept, &hand_off)
+        .await
+        .unwrap();
     assert_eq!(log.read_inbox(bob, 0, 9).await.unwrap().len(), 1);
     assert_eq!(log.newest_inbox(carol).await.unwrap(), 0);
     assert_eq!(records(&server, group).await, "1");
@@ -174,7 +176,9 @@ async fn many_relays_at_work_hand_over_once() {
     let group = group(&*logs[0], alice).await;
     let joined: Vec<_> = (0..20).map(|_| device()).collect();
     let hand_off = append_and_die(&logs[0], &welcome(group, alice, &joined)).await;
-    let deliveries = logs.iter().map(|log| deliver(&log.log.store, &hand_off));
+    let deliveries = logs
+        .iter()
+        .map(|log| deliver(&log.log.store, SETTINGS.inbox_kept, &hand_off));
     for log in &logs {
         log.log.relay.look_at_once(Partition::of_group(&group));
     }
@@ -185,7 +189,9 @@ async fn many_relays_at_work_hand_over_once() {
     // One that was slow comes after all is done and even applied.
     let newest = logs[0].newest_inbox(joined[0]).await.unwrap();
     logs[0].acknowledge(joined[0], Vec::new(), newest).await.unwrap();
-    deliver(&logs[2].log.store, &hand_off).await.unwrap();
+    deliver(&logs[2].log.store, SETTINGS.inbox_kept, &hand_off)
+        .await
+        .unwrap();
     assert_eq!(logs[0].newest_inbox(joined[0]).await.unwrap(), newest);
 }
 
@@ -246,6 +252,52 @@ async fn a_welcome_that_is_gone_is_passed_over() {
     let items = log.read_inbox(bob, 0, 1).await.unwrap();
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].number, log.newest_inbox(bob).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_that_nobody_takes_go_with_time() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let bob = device();
+    let partition = Partition::of_device(&bob);
+    let inbox = Keys::of(partition).inbox(&bob);
+    let kept = u64::try_from(SETTINGS.inbox_kept.as_millis()).unwrap();
+    let now = valise_clock::Clock::system().unix_millis();
+    let row = InboxRow::LowStock {
+        cipher_suite: 1,
+        one_time: 3,
+    };
+    for age in [kept + 60_000, kept - 60_000] {
+        let command = redis::cmd("XADD")
+            .arg(&inbox)
+            .arg(format!("{}-0", now - age))
+            .arg("i")
+            .arg(row.pack(3000))
+            .take();
+        log.log.store.ask(partition, command).await.unwrap();
+    }
+    assert_eq!(log.read_inbox(bob, 0, 9).await.unwrap().len(), 2);
+    let notice = Notice {
+        device: bob,
+        deduplication_key: "low".to_owned(),
+        cipher_suite: 2,
+        one_time: 3,
+        at: 3000,
+    };
+    log.notify(vec![notice]).await.unwrap();
+    let numbers: Vec<u64> = log
+        .read_inbox(bob, 0, 9)
+        .await
+        .unwrap()
+        .iter()
+        .map(|item| item.number)
+        .collect();
+    assert_eq!(numbers.len(), 2, "the oldest is gone");
+    assert_eq!(numbers[0], now - kept + 60_000);
+    // Without another item they all go.
+    let command = redis::cmd("PTTL").arg(&inbox).take();
+    let left = log.log.store.ask(partition, command).await.unwrap();
+    assert!(matches!(left, redis::Value::Int(1..=3_600_000)), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

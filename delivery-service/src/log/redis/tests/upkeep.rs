@@ -105,6 +105,38 @@ async fn trimming_takes_entries_with_all_that_is_theirs_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_young_is_not_trimmed_for_its_age() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    let mut appends = Vec::new();
+    for number in 1..=200 {
+        let append = Append {
+            at: number * 10,
+            ..message(group, alice, 0, "x")
+        };
+        accept(&*log, append.clone()).await;
+        appends.push(append);
+    }
+    let trim = async |up_to, accepted_until| {
+        log.log
+            .trim_old(group, Position(up_to), accepted_until)
+            .await
+            .unwrap()
+    };
+    assert_eq!(trim(199, 1205).await, Some((Position(121), 1210)));
+    assert_eq!(positions(&log, group, 0).await, (121..=200).collect::<Vec<_>>());
+    for (gone, append) in [(true, &appends[119]), (false, &appends[120])] {
+        let repeat = log.repeat(group, append.key, Some(alice)).await.unwrap();
+        assert_eq!(repeat.is_none(), gone);
+    }
+    assert_eq!(trim(199, 1205).await, Some((Position(121), 1210)), "again");
+    assert_eq!(trim(199, 9000).await, Some((Position(200), 2000)));
+    assert_eq!(trim(200, 9000).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_group_goes_on_from_what_the_archive_knows() {
     let server = Redis::start().await;
     let log = Hot::new(open(&server).await);
