@@ -8,6 +8,7 @@ use valise_group_rules::GroupLimits;
 use valise_service_runtime::{ServerConfig, TelemetryConfig};
 use valise_sql_database::{Database, PostgresUrl};
 
+use crate::group_state::GROUP_WEIGHT;
 use crate::log::redis::config::RedisConfig;
 use crate::offer_entries;
 
@@ -60,9 +61,10 @@ pub struct Config {
     /// embedded store never deletes entries: there it is only what clients are told, and how long key packages must live.
     #[serde(default = "default_retention")]
     pub retention_seconds: u64,
-    /// Groups whose state is kept in memory.
-    #[serde(default = "default_cached_groups")]
-    pub cached_groups: u64,
+    /// Groups whose state is kept in memory: how many members (devices) they have in all, each group counted as 8 more; at least
+    /// as many as one group may have, with these. Each takes about 3 KB.
+    #[serde(default = "default_cached_members")]
+    pub cached_members: u64,
 }
 
 fn default_authentication_url() -> String {
@@ -77,8 +79,8 @@ const fn default_retention() -> u64 {
     30 * 24 * 3600
 }
 
-const fn default_cached_groups() -> u64 {
-    10_000
+const fn default_cached_members() -> u64 {
+    250_000
 }
 
 impl Config {
@@ -100,7 +102,7 @@ impl Config {
             telemetry: TelemetryConfig::default(),
             limits: Limits::default(),
             retention_seconds: default_retention(),
-            cached_groups: default_cached_groups(),
+            cached_members: default_cached_members(),
         }
     }
 }
@@ -140,6 +142,9 @@ impl Config {
         }
         if !(2..=GroupLimits::default().members).contains(&self.limits.members) {
             return wrong("limits.members", "must be 2 to 10000");
+        }
+        if self.cached_members < (self.limits.members as u64).saturating_add(u64::from(GROUP_WEIGHT)) {
+            return wrong("cached_members", "must be limits.members and 8 or more");
         }
         match (&self.database, &self.redis) {
             (Database::Sqlite(file), None) => Ok(StoreConfig::Embedded(file)),
@@ -425,6 +430,7 @@ mod tests {
         assert_eq!(wrong(|config| config.retention_seconds = 60), "retention_seconds");
         // What devices would refuse is not accepted.
         assert_eq!(wrong(|config| config.limits.members = 10_001), "limits.members");
+        assert_eq!(wrong(|config| config.cached_members = 10_007), "cached_members");
         assert_eq!(
             wrong(|config| config.archive.hot_entries = 0),
             "archive.hot_entries"

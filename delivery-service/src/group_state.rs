@@ -12,6 +12,7 @@ mod group_info;
 pub(crate) mod snapshot;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ const FOLD_BATCH: usize = 64;
 const SNAPSHOT_INTERVAL: u64 = 64;
 /// Snapshots that are tried before a group counts as unloadable.
 const SNAPSHOT_TRIES: usize = 8;
+/// What a group takes in the cache besides its members, in members.
+pub(crate) const GROUP_WEIGHT: u32 = 8;
 
 /// What sending needs to know of an epoch.
 #[derive(Clone, Debug)]
@@ -140,12 +143,20 @@ impl From<StoreError> for Refusal {
 pub(crate) struct Slot {
     state: Arc<Mutex<Option<GroupState>>>,
     view: RwLock<Option<EpochView>>,
+    /// How many members the state has.
+    members: AtomicU32,
+    /// What is known here is of another log: it must not come back into the cache.
+    forgotten: AtomicBool,
 }
+
+type Slots = Cache<GroupId, Arc<Slot>>;
 
 /// The state of one group, held while a commit or proposal is verified and appended: those of one group go one after the other.
 pub(crate) struct Held {
     pub(crate) guard: OwnedMutexGuard<Option<GroupState>>,
     slot: Arc<Slot>,
+    group: GroupId,
+    slots: Slots,
 }
 
 impl Held {
@@ -156,20 +167,45 @@ impl Held {
 
     /// Lets senders see the epoch reached.
     pub(crate) fn show(&self) {
-        *self.slot.view.write() = self.guard.as_ref().map(GroupState::view);
+        let view = self.guard.as_ref().map(GroupState::view);
+        let members = view.as_ref().map_or(0, |view| view.roster.len());
+        *self.slot.view.write() = view;
+        weigh(&self.slots, self.group, &self.slot, members);
+    }
+}
+
+/// Tells the cache how many members a group has now.
+fn weigh(slots: &Slots, group: GroupId, slot: &Arc<Slot>, members: usize) {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    if slot.members.swap(members, Ordering::Relaxed) == members {
+        return;
+    }
+    // The cache weighs what is put into it. A place that was lost to other groups is not taken back.
+    if slots.get(&group).is_some_and(|kept| Arc::ptr_eq(&kept, slot)) {
+        slots.insert(group, Arc::clone(slot));
+        // Forgotten since it was looked up: then it goes again.
+        if slot.forgotten.load(Ordering::SeqCst) {
+            slots.invalidate(&group);
+        }
     }
 }
 
 /// The states of all active groups.
 pub(crate) struct GroupStates {
     log: Arc<dyn OrderedLog>,
-    slots: Cache<GroupId, Arc<Slot>>,
+    slots: Slots,
 }
 
 impl GroupStates {
-    pub(crate) fn new(log: Arc<dyn OrderedLog>, capacity: u64) -> Self {
+    /// Keeps groups with so many members in all, each of them counted as [`GROUP_WEIGHT`] more.
+    pub(crate) fn new(log: Arc<dyn OrderedLog>, cached_members: u64) -> Self {
+        let weight = |_: &GroupId, slot: &Arc<Slot>| {
+            let members = slot.members.load(Ordering::Relaxed);
+            members.saturating_add(GROUP_WEIGHT)
+        };
         let slots = Cache::builder()
-            .max_capacity(capacity)
+            .max_capacity(cached_members)
+            .weigher(weight)
             .time_to_idle(Duration::from_secs(3600))
             .build();
         Self { log, slots }
@@ -215,7 +251,12 @@ impl GroupStates {
             None => self.slots.get_with(group, Arc::default),
         };
         let guard = Arc::clone(&slot.state).lock_owned().await;
-        Ok(Held { guard, slot })
+        Ok(Held {
+            guard,
+            slot,
+            group,
+            slots: self.slots.clone(),
+        })
     }
 
     /// Folds what the log has more than the state, and says whether that was anything.
@@ -238,6 +279,9 @@ impl GroupStates {
 
     /// What is known of a group is of a log that was lost, or is no more: it is read anew.
     pub(crate) fn forget(&self, group: GroupId) {
+        if let Some(slot) = self.slots.get(&group) {
+            slot.forgotten.store(true, Ordering::SeqCst);
+        }
         self.slots.invalidate(&group);
     }
 
@@ -343,5 +387,64 @@ impl GroupStates {
             state,
         };
         Ok(self.log.put_snapshot(group, snapshot).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::sqlite::SqliteLog;
+
+    fn states(folder: &tempfile::TempDir, cached_members: u64) -> GroupStates {
+        let log = SqliteLog::open(&folder.path().join("delivery.db")).unwrap();
+        GroupStates::new(Arc::new(log), cached_members)
+    }
+
+    /// Takes a place, as a group that is loaded does.
+    fn load(states: &GroupStates, members: usize) -> (GroupId, Arc<Slot>) {
+        let group = GroupId::random(&mut rand::rng());
+        let slot = states.slots.get_with(group, Arc::default);
+        weigh(&states.slots, group, &slot, members);
+        (group, slot)
+    }
+
+    fn cached(states: &GroupStates) -> (u64, u64) {
+        states.slots.run_pending_tasks();
+        (states.slots.entry_count(), states.slots.weighted_size())
+    }
+
+    #[test]
+    fn the_cache_is_bounded_by_the_members_of_its_groups() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(&folder, 1000);
+        let (first, slot) = load(&states, 92);
+        for _ in 1..10 {
+            load(&states, 92);
+        }
+        assert_eq!(cached(&states), (10, 1000));
+        // It grows: others make room.
+        assert!(states.slots.contains_key(&first));
+        weigh(&states.slots, first, &slot, 492);
+        let (groups, members) = cached(&states);
+        assert!(groups < 10 && members <= 1000, "{groups} groups, {members}");
+        // And shrinks.
+        assert!(states.slots.contains_key(&first));
+        weigh(&states.slots, first, &slot, 0);
+        assert_eq!(cached(&states), (groups, members - 492));
+    }
+
+    #[test]
+    fn what_was_forgotten_or_replaced_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(&folder, 1000);
+        let (group, slot) = load(&states, 2);
+        states.forget(group);
+        weigh(&states.slots, group, &slot, 3);
+        assert!(!states.slots.contains_key(&group));
+
+        let other = states.slots.get_with(group, Arc::default);
+        weigh(&states.slots, group, &slot, 4);
+        let kept = states.slots.get(&group).unwrap();
+        assert!(Arc::ptr_eq(&kept, &other));
     }
 }

@@ -157,7 +157,7 @@ impl Service {
         let log = Arc::clone(&stores.log);
         let weigh = |_: &(GroupId, Epoch), tree: &Bytes| u32::try_from(tree.len()).unwrap_or(u32::MAX);
         let delivery = Arc::new(Delivery {
-            states: GroupStates::new(Arc::clone(&log), config.cached_groups),
+            states: GroupStates::new(Arc::clone(&log), config.cached_members),
             log,
             fan_out: FanOut::default(),
             pages: Pages::default(),

@@ -1,6 +1,7 @@
 """Numbers that must go together: replicas, disruptions, seconds."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,11 @@ from ..network import matches
 # What a service's background tasks may take to end after its requests have (GRACE in the services' sources).
 BACKGROUND_SECONDS = 10
 DEFAULT_GRACEFUL_SHUTDOWN = 20
+# What the delivery service keeps in memory of groups, and what it needs beside that.
+DEFAULT_CACHED_MEMBERS = 250_000
+MEMBER_BYTES = 3000
+OTHER_BYTES = 1 << 30
+BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 def autoscalers_can_scale(context: Context) -> Iterator[Problem]:
@@ -95,10 +101,22 @@ def migrations_end(context: Context) -> Iterator[Problem]:
                 yield Problem(workload.title, "does not run `migrate`")
 
 
+def memory_holds_the_cache(context: Context) -> Iterator[Problem]:
+    """Else the kernel ends the pod once it knows enough groups."""
+    for configured in context.serving:
+        if configured.configuration.service.name != "delivery-service":
+            continue
+        limit = re.fullmatch(r"(\d+)(\D*)", str(at(configured.container, "resources", "limits", "memory")))
+        members = configured.configuration.number(DEFAULT_CACHED_MEMBERS, "cached_members")
+        if limit and int(limit[1]) * BYTES.get(limit[2], 0) < members * MEMBER_BYTES + OTHER_BYTES:
+            yield Problem(configured.title, f"memory {limit[0]} does not hold {members:.0f} cached_members")
+
+
 RULES = [
     autoscalers_can_scale,
     budgets_allow_an_eviction,
     shutdown_has_time,
     rollouts_lose_nothing,
     migrations_end,
+    memory_holds_the_cache,
 ]

@@ -79,6 +79,16 @@ class LimitsTest(Scene):
 
         self.refused("preStop runs a program", change)
 
+    def test_memory_for_fewer_groups_than_are_kept(self) -> None:
+        def change(overlay: Overlay) -> None:
+            container(overlay)["resources"]["limits"]["memory"] = "1500Mi"
+
+        self.refused("memory 1500Mi does not hold 250000 cached_members", change)
+        self.refused(
+            "memory 2Gi does not hold 400000 cached_members",
+            lambda overlay: configure(overlay, "delivery-service", "key_file", "cached_members = 400000\nkey_file"),
+        )
+
     def test_a_rollout_with_fewer_replicas(self) -> None:
         def change(overlay: Overlay) -> None:
             spec = resource(overlay, "Deployment", "delivery-service")["spec"]

@@ -131,7 +131,7 @@ impl Scene {
         let alice = device();
         let group = group(&*log, alice).await;
         let delivery = Arc::new(Delivery {
-            states: GroupStates::new(Arc::clone(&log), config.cached_groups),
+            states: GroupStates::new(Arc::clone(&log), config.cached_members),
             log,
             fan_out: FanOut::default(),
             pages: Pages::default(),
