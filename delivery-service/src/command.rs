@@ -56,8 +56,8 @@ impl Arguments {
 
 /// Brings the schema of a PostgreSQL database up to date. An SQLite file needs none of it: the service itself does that
 /// at its start.
-pub async fn migrate(config: &Config) -> Result<(), StartError> {
-    let done = match &config.database {
+pub async fn migrate(database: &Database) -> Result<(), StartError> {
+    let done = match database {
         Database::Sqlite(_) => {
             "nothing to migrate: an SQLite file is brought up to date when the service starts"
         }

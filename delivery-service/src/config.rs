@@ -67,6 +67,13 @@ pub struct Config {
     pub cached_members: u64,
 }
 
+/// All that the command `migrate` needs of the [`Config`]: it looks at nothing else, so that nobody has to give it other secrets.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DatabaseConfig {
+    /// As in [`Config`].
+    pub database: Database,
+}
+
 fn default_authentication_url() -> String {
     format!("http://{}", ServerConfig::default().listen)
 }

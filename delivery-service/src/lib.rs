@@ -43,6 +43,6 @@ mod suites;
 
 pub use audit::AuditLink;
 pub use command::{Arguments, Command, migrate, replace_identity};
-pub use config::{ArchiveConfig, Config, Limits, SettingError};
+pub use config::{ArchiveConfig, Config, DatabaseConfig, Limits, SettingError};
 pub use fingerprint::Fingerprint;
 pub use service::{GRPC_SERVICES, Service, StartError, run};

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use valise_delivery_service::{Arguments, Command, Config, migrate, replace_identity, run};
+use valise_delivery_service::{Arguments, Command, Config, DatabaseConfig, migrate, replace_identity, run};
 use valise_service_runtime::{Telemetry, bind, config, termination};
 
 /// A request passes through dozens of allocations on several threads.
@@ -28,11 +28,18 @@ async fn main() -> ExitCode {
 
 async fn start() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
-    let config: Config = config::load(arguments.configuration.as_deref(), "VALISE_DELIVERY")?;
-    match arguments.command {
-        Command::Serve => {}
-        Command::Migrate => return Ok(migrate(&config).await?),
-        Command::ReplaceIdentity => return Ok(replace_identity(&config).await?),
+    let file = arguments.configuration.as_deref();
+    if arguments.command == Command::Migrate {
+        let config: DatabaseConfig = config::load(file, "VALISE_DELIVERY", &["database"])?;
+        return Ok(migrate(&config.database).await?);
+    }
+    let config: Config = config::load(
+        file,
+        "VALISE_DELIVERY",
+        &["database", "redis.urls", "redis.password"],
+    )?;
+    if arguments.command == Command::ReplaceIdentity {
+        return Ok(replace_identity(&config).await?);
     }
     let telemetry = Telemetry::start(&config.telemetry, "delivery-service")?;
     let listener = bind(&config.server).await?;

@@ -178,7 +178,7 @@ def missing(section: Section, tree: dict[str, Any], above: str) -> list[str]:
     found = []
     for name, setting in section.settings.items():
         value = tree.get(name)
-        if value is None and setting.required:
+        if value is None and setting.required and tree.get(f"{name}_file") is None:
             found.append(f"{above}{name}")
         elif isinstance(setting.type, Section) and isinstance(value, dict):
             found += missing(setting.type, mapping(tree, name), f"{above}{name}.")

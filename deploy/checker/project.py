@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .rust import NotUnderstood, read_crate
-from .settings import Section, read_settings
+from .settings import Section, read_settings, with_files
 
-LOAD = re.compile(r"config::load\([^;]*?\"(VALISE_[A-Z_]+)\"", re.DOTALL)
+LOAD = re.compile(r"config::load\([^;]*?\"(VALISE_[A-Z_]+)\",\s*&\[([^\]]*)\]", re.DOTALL)
 FULL_NAME = re.compile(r"\"(valise\.\w+\.v\d+\.\w+)\"")
 GENERATED_NAME = re.compile(r"valise_proto::(\w+)::(v\d+)::(\w+)_server::(?:\{[^}]*?)?\bSERVICE_NAME")
 LIVENESS = re.compile(r"pub const LIVENESS: &str = \"(\w+)\";")
@@ -58,14 +58,16 @@ def read_service(folder: Path, known: frozenset[str]) -> Service:
     """Reads one service's sources."""
     files = sorted((folder / "src").rglob("*.rs"))
     source = "\n".join(file.read_text().split("#[cfg(test)]\nmod ")[0] for file in files)
-    prefixes = set(LOAD.findall(source))
+    loads = LOAD.findall(source)
+    prefixes = {prefix for prefix, _ in loads}
     if len(prefixes) != 1:
         raise NotUnderstood(f"{folder.name}: expected one prefix of environment variables, found {sorted(prefixes)}")
     health = set(FULL_NAME.findall(source))
     for package, version, service in GENERATED_NAME.findall(source):
         camel = "".join(word.capitalize() for word in service.split("_"))
         health.add(f"valise.{package}.{version}.{camel}")
-    settings = read_settings(read_crate(folder))
+    secret = {name for _, names in loads for name in re.findall(r"\"([^\"]+)\"", names)}
+    settings = with_files(read_settings(read_crate(folder)), secret)
     return Service(folder.name, prefixes.pop(), settings, frozenset(health & known))
 
 

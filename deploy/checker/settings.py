@@ -84,6 +84,18 @@ def read_settings(crate: Crate) -> Section:
     return section_of(crate, definition)
 
 
+def with_files(section: Section, secrets: set[str], above: str = "") -> Section:
+    """The same settings; those that are secret may be given as the path of a file, too."""
+    settings: dict[str, Setting] = {}
+    for name, setting in section.settings.items():
+        settings[name] = setting
+        if isinstance(setting.type, Section):
+            settings[name] = Setting(with_files(setting.type, secrets, f"{above}{name}."), setting.required)
+        elif f"{above}{name}" in secrets:
+            settings[f"{name}_file"] = Setting(Kind.PATH, False)
+    return Section(settings)
+
+
 def section_of(crate: Crate, definition: Definition) -> Section:
     """The settings of a struct."""
     understand(definition.name, definition.serde)

@@ -182,7 +182,7 @@ mod tests {
     fn load(toml: &str) -> Result<Config, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), toml).unwrap();
-        valise_service_runtime::config::load(Some(file.path()), "VALISE_DIRECTORY_TEST")
+        valise_service_runtime::config::load(Some(file.path()), "VALISE_DIRECTORY_TEST", &[])
             .map_err(|error| error.to_string())
     }
 

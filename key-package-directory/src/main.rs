@@ -28,7 +28,11 @@ async fn main() -> ExitCode {
 
 async fn start() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
-    let config: Config = config::load(arguments.configuration.as_deref(), "VALISE_DIRECTORY")?;
+    let config: Config = config::load(
+        arguments.configuration.as_deref(),
+        "VALISE_DIRECTORY",
+        &["database"],
+    )?;
     if arguments.migrate {
         return Ok(migrate(&config).await?);
     }

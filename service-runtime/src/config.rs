@@ -1,5 +1,6 @@
 //! Configuration: a TOML file, overridden by the environment. What is not known is an error.
 
+mod secret_file;
 mod source;
 
 use std::fmt;
@@ -48,9 +49,17 @@ pub enum ConfigError {
 /// variable's value is taken as text, number or boolean, as the setting requires; one that begins with `[` or `{` is a
 /// list or table in TOML's form. `T` and its sections must be `deny_unknown_fields`, so that a misspelt setting is an
 /// error.
-pub fn load<T: DeserializeOwned>(file: Option<&Path>, env_prefix: &str) -> Result<T, ConfigError> {
+///
+/// Each of `secrets` (`key`, or `section.key`) may also stand in a file of its own: `key_file`, in the configuration file or the
+/// environment, names it, and its content without white space around it is the value, read like a variable's. A secret that is
+/// set both ways in one place is an error.
+pub fn load<T: DeserializeOwned>(
+    file: Option<&Path>,
+    env_prefix: &str,
+    secrets: &[&str],
+) -> Result<T, ConfigError> {
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    source::load(file, env_prefix, variables)
+    source::load(file, env_prefix, secrets, variables)
 }
 
 /// How a service listens and what it takes on.

@@ -50,6 +50,16 @@ fn what_cannot_work_is_said_in_one_line() {
     refused(&[], &[], "database");
     refused(&[], &[file, ("VALISE_DELIVERY_COLOUR", "red")], "colour");
     refused(&["migrate"], &[server, mode, redis], "127.0.0.1:1");
+    // It needs no address of Redis, and no key.
+    refused(&["migrate"], &[server, mode], "127.0.0.1:1");
+    let (nowhere, unread) = ("nowhere/secret", "cannot read nowhere/secret");
+    refused(&[], &[("VALISE_DELIVERY_DATABASE_FILE", nowhere)], unread);
+    for secret in [
+        "VALISE_DELIVERY_REDIS__URLS_FILE",
+        "VALISE_DELIVERY_REDIS__PASSWORD_FILE",
+    ] {
+        refused(&[], &[file, mode, (secret, nowhere)], unread);
+    }
 }
 
 #[test]

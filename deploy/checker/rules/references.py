@@ -112,14 +112,16 @@ def paths(type_: Type, value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def files_are_mounted(context: Context) -> Iterator[Problem]:
-    """A file that the configuration of a serving container names comes from a volume that has it."""
-    for configured in context.serving:
+    """A file that a configuration names comes from a volume that has it. A migration opens the database alone."""
+    for configured in context.configured:
         settings = configured.configuration.service.settings
         for assignment in configured.configuration.assignments:
             value = assignment.value
             for step in reversed(assignment.path):
                 value = {step: value}
             for name, path in paths(settings, value, ""):
+                if configured.workload.is_job and name != "database_file":
+                    continue
                 problem = file_problem(context, configured.workload, configured.container, path)
                 if problem:
                     yield Problem(configured.title, f"setting {name}: {path} {problem}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..context import Context
-from ..model import Problem, listed
+from ..model import Problem, at, listed
 
 
 def settings_are_known(context: Context) -> Iterator[Problem]:
@@ -35,4 +35,17 @@ def secrets_are_not_in_configurations(context: Context) -> Iterator[Problem]:
                 yield Problem(configured.title, f"setting {name} must come from a Secret")
 
 
-RULES = [settings_are_known, variables_belong_to_the_service, secrets_are_not_in_configurations]
+def secrets_are_not_in_variables(context: Context) -> Iterator[Problem]:
+    """Whatever sees a process sees its environment, and so does every process that it starts."""
+    for _, container, where in context.overlay.containers:
+        for variable in listed(container, "env"):
+            if at(variable, "valueFrom", "secretKeyRef") is not None:
+                yield Problem(where, f"variable {variable.get('name')} holds a Secret: mount it and name the file")
+
+
+RULES = [
+    settings_are_known,
+    variables_belong_to_the_service,
+    secrets_are_not_in_configurations,
+    secrets_are_not_in_variables,
+]

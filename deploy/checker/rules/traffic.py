@@ -70,9 +70,15 @@ def stores_are_reached(context: Context) -> Iterator[Problem]:
     """Where they are is secret; that they may be asked at all is not."""
     for configured in context.configured:
         for path, port in STORES.items():
-            wanted = configured.configuration.get(*path) is not None and (path == ("database",) or not_job(configured))
+            wanted = is_set(configured, path) and (path == ("database",) or not_job(configured))
             if wanted and not reaches(context.overlay, configured.workload.labels, port):
                 yield Problem(configured.title, f"no NetworkPolicy lets the pods reach port {port}")
+
+
+def is_set(configured: Configured, path: tuple[str, ...]) -> bool:
+    """Whether a secret is given, as it is or as a file."""
+    settings = configured.configuration
+    return settings.get(*path) is not None or settings.get(*path[:-1], f"{path[-1]}_file") is not None
 
 
 def not_job(configured: Configured) -> bool:

@@ -1,11 +1,18 @@
 """Names of what does not exist."""
 
+from functools import partial
 from typing import Any
 
 from ..main import unused_secrets
 from ..model import Overlay
 from ..project import secrets
 from .scene import Scene, configure, container, parsed, pod, project
+
+
+def secret_in_a_variable(name: str, key: str) -> Any:
+    """One more variable, from a Secret."""
+    variable = {"name": "VALISE_DELIVERY_DATABASE", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+    return lambda overlay: container(overlay).setdefault("env", []).append(variable)
 
 
 class ReferencesTest(Scene):
@@ -20,16 +27,37 @@ class ReferencesTest(Scene):
         return change
 
     def test_a_secret_that_is_not_documented(self) -> None:
-        def change(overlay: Overlay) -> None:
-            container(overlay)["env"][0]["valueFrom"]["secretKeyRef"]["name"] = "postgres"
-
-        self.refused("Secret postgres is not in the README's table", change)
+        self.refused("Secret postgres is not in the README's table", secret_in_a_variable("postgres", "url"))
 
     def test_a_key_that_is_not_documented(self) -> None:
-        def change(overlay: Overlay) -> None:
-            container(overlay)["env"][0]["valueFrom"]["secretKeyRef"]["key"] = "uri"
+        self.refused(
+            "key uri of Secret delivery-service-database is not in the README's table",
+            secret_in_a_variable("delivery-service-database", "uri"),
+        )
 
-        self.refused("key uri of Secret delivery-service-database is not in the README's table", change)
+    def test_a_secret_in_a_variable(self) -> None:
+        self.refused(
+            "variable VALISE_DELIVERY_DATABASE holds a Secret: mount it",
+            secret_in_a_variable("delivery-service-database", "url"),
+        )
+
+    def test_a_secret_that_is_not_mounted(self) -> None:
+        for name, path in (
+            ("database_file", "/etc/valise/database/url"),
+            ("redis.urls_file", "/etc/valise/redis/urls"),
+        ):
+            with self.subTest(name):
+                self.refused(
+                    f"setting {name}: {path}s is not a key of the volume's source",
+                    partial(configure, service="delivery-service", old=path, new=f"{path}s"),
+                )
+
+    def test_a_migration_has_its_database(self) -> None:
+        self.overlay = "ministry/migrate"
+        self.refused(
+            "setting database_file: /etc/valise/url is not in a mounted volume",
+            lambda overlay: configure(overlay, "delivery-service", "/etc/valise/database/url", "/etc/valise/url"),
+        )
 
     def test_a_volume_of_an_unknown_secret(self) -> None:
         def change(overlay: Overlay) -> None:

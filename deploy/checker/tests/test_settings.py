@@ -19,7 +19,7 @@ class SettingsTest(Scene):
 
     def variable(self, name: str, value: str) -> Callable[[Overlay], None]:
         """One more variable."""
-        return lambda overlay: container(overlay)["env"].append({"name": name, "value": value})
+        return lambda overlay: container(overlay).setdefault("env", []).append({"name": name, "value": value})
 
     def test_keys_that_do_not_exist(self) -> None:
         self.refused("there is no setting key (", line(DELIVERY, "key_file", "key"))
@@ -65,12 +65,12 @@ class SettingsTest(Scene):
         self.refused("setting redis.urls is not a list", self.variable("VALISE_DELIVERY_REDIS__URLS", "redis://redis"))
         self.accepted(self.variable("VALISE_DELIVERY_REDIS__URLS", '["redis://redis"]'))
 
-    def test_a_variable_for_what_has_to_be_set(self) -> None:
-        def change(overlay: Overlay) -> None:
-            env = container(overlay)["env"]
-            env.remove(next(entry for entry in env if entry["name"] == "VALISE_DELIVERY_DATABASE"))
+    def test_secrets_that_have_to_be_set(self) -> None:
+        self.refused("setting database is missing", line(DELIVERY, "database_file", "# database_file"))
+        self.refused("setting redis.urls is missing", line(DELIVERY, "urls_file", "# urls_file"))
 
-        self.refused("setting database is missing", change)
+    def test_files_for_what_is_no_secret(self) -> None:
+        self.refused("there is no setting token_issuer_file", line(DELIVERY, "token_issuer", "token_issuer_file"))
 
     def test_variables_from_everywhere(self) -> None:
         def change(overlay: Overlay) -> None:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
 use figment::providers::{Format, Toml};
@@ -11,30 +11,35 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::de::DeserializeOwned;
 
 use super::ConfigError;
+use super::secret_file::{self, Origins};
 
 pub(super) fn load<T: DeserializeOwned>(
     file: Option<&Path>,
     env_prefix: &str,
+    secrets: &[&str],
     variables: impl Iterator<Item = (String, OsString)>,
 ) -> Result<T, ConfigError> {
-    let mut figment = Figment::new();
-    if let Some(file) = file {
-        figment = figment.merge(read(file)?);
-    }
+    let mut settings = file.map(read).transpose()?.unwrap_or_default();
     let environment = Environment::collect(env_prefix, variables)?;
-    figment = figment.merge(&environment);
-    figment
+    let mut overriding = environment.settings();
+    let mut origins = Origins::new();
+    for secret in secrets {
+        secret_file::resolve(secret, &mut overriding, &mut settings, &mut origins)?;
+    }
+    Figment::new()
+        .merge(Settings(settings))
+        .merge(Settings(overriding))
         .extract_lossy()
-        .map_err(|error| describe(&error, file, &environment))
+        .map_err(|error| describe(&error, file, &environment, &origins))
 }
 
 /// The file's settings, read here so that a missing file is an error and a broken one is named.
-fn read(file: &Path) -> Result<Settings, ConfigError> {
+fn read(file: &Path) -> Result<Dict, ConfigError> {
     let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
         file: file.to_owned(),
         source,
     })?;
-    let data = Toml::string(&text).data().map_err(|error| {
+    let mut data = Toml::string(&text).data().map_err(|error| {
         // The lines after the first show the file's text, which may hold a secret.
         let text = error.kind.to_string();
         let problem = text.lines().next().unwrap_or_default().to_owned();
@@ -43,18 +48,18 @@ fn read(file: &Path) -> Result<Settings, ConfigError> {
             problem,
         }
     })?;
-    Ok(Settings(data))
+    Ok(data.remove(&Profile::Default).unwrap_or_default())
 }
 
-struct Settings(Map<Profile, Dict>);
+struct Settings(Dict);
 
 impl Provider for Settings {
     fn metadata(&self) -> Metadata {
-        Metadata::named("file")
+        Metadata::named("settings")
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(self.0.clone())
+        Ok(Map::from([(Profile::Default, self.0.clone())]))
     }
 }
 
@@ -92,24 +97,21 @@ impl Environment {
     fn variable_of(&self, path: &[String]) -> String {
         format!("{}{}", self.prefix, path.join("__").to_ascii_uppercase())
     }
-}
 
-impl Provider for &Environment {
-    fn metadata(&self) -> Metadata {
-        Metadata::named("environment")
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+    fn settings(&self) -> Dict {
         let mut root = Dict::new();
         for (path, (_, text)) in &self.variables {
-            // Text stays text, so that a password of digits remains one; numbers are made where one is required.
-            let value = match text.trim_start().chars().next() {
-                Some('[' | '{') => text.parse().unwrap_or_else(|_| Value::from(text.clone())),
-                _ => Value::from(text.clone()),
-            };
-            insert(&mut root, path, value);
+            insert(&mut root, path, value_of(text));
         }
-        Ok(Map::from([(Profile::Default, root)]))
+        root
+    }
+}
+
+/// What a text that is no TOML means. It stays text, so that a password of digits remains one; numbers are made where one is required.
+pub(super) fn value_of(text: &str) -> Value {
+    match text.trim_start().chars().next() {
+        Some('[' | '{') => text.parse().unwrap_or_else(|_| Value::from(text)),
+        _ => Value::from(text),
     }
 }
 
@@ -132,7 +134,12 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) {
     }
 }
 
-fn describe(error: &figment::Error, file: Option<&Path>, environment: &Environment) -> ConfigError {
+fn describe(
+    error: &figment::Error,
+    file: Option<&Path>,
+    environment: &Environment,
+    secret_files: &Origins,
+) -> ConfigError {
     let mut path = error.path.clone();
     let (what, named) = what(&error.kind);
     if let Some(named) = named
@@ -146,10 +153,10 @@ fn describe(error: &figment::Error, file: Option<&Path>, environment: &Environme
     } else {
         format!("{what}: {key}")
     };
-    let set_by = (1..=path.len())
-        .rev()
-        .find_map(|end| environment.variables.get(path.get(..end)?));
-    let origin = match (set_by, file) {
+    let ends = || (1..=path.len()).rev();
+    let set_by = ends().find_map(|end| environment.variables.get(path.get(..end)?));
+    let secret_file = ends().find_map(|end| secret_files.get(path.get(..end)?));
+    let origin = match (set_by, secret_file.map(PathBuf::as_path).or(file)) {
         (Some((variable, _)), _) => format!("environment variable {variable}"),
         (None, file) if matches!(error.kind, Kind::MissingField(_)) => {
             let file = file
@@ -247,7 +254,13 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
         let path = file.as_ref().map(tempfile::NamedTempFile::path);
-        let loaded = load(path, "VALISE_TEST", variables).map_err(|error| error.to_string());
+        let loaded = load(
+            path,
+            "VALISE_TEST",
+            &["store.password", "store.domains"],
+            variables,
+        )
+        .map_err(|error| error.to_string());
         match (loaded, path) {
             (Err(error), Some(path)) => Err(error.replace(&path.display().to_string(), "FILE")),
             (loaded, _) => loaded,
@@ -383,7 +396,7 @@ mod tests {
         );
         assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
-        let missing: Result<Config, _> = load(Some(Path::new("/nowhere.toml")), "X", std::iter::empty());
+        let missing: Result<Config, _> = load(Some(Path::new("/nowhere.toml")), "X", &[], std::iter::empty());
         let error = missing.unwrap_err().to_string();
         assert!(
             error.starts_with("configuration: cannot read /nowhere.toml: "),

@@ -70,7 +70,7 @@ impl Deployment {
         let made = service.bootstrap(&administrator).await.unwrap().unwrap();
         deployment.administrator_code = made.code.as_str().to_owned();
         service.stop().await;
-        delivery::migrate(&deployment.delivery()).await.unwrap();
+        delivery::migrate(&deployment.delivery().database).await.unwrap();
         deployment.serve().await;
         deployment
     }
