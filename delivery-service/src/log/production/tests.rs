@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use valise_clock::Clock;
-use valise_local_stack::{Postgres, Redis};
+use valise_local_stack::{Postgres, Redis, RedisCluster, RedisProgram};
 use valise_proto::{DeviceId, GroupId, Position, UserId};
 
 use super::ProductionLog;
@@ -52,9 +52,7 @@ struct Servers {
 
 impl Servers {
     async fn start() -> Self {
-        let (redis, postgres) = tokio::join!(Redis::start(), Postgres::start());
-        let database = postgres.database("delivery").await;
-        postgres::migrate(&database.parse().unwrap()).await.unwrap();
+        let (redis, (postgres, database)) = tokio::join!(Redis::start(), start_postgres());
         Self {
             redis,
             postgres,
@@ -64,8 +62,24 @@ impl Servers {
 
     /// One more replica, with its upkeep but without an archiver.
     async fn replica(&self, settings: &ArchiveConfig) -> Replica {
-        let redis = RedisConfig::new(RedisMode::Standalone, vec![self.redis.url().parse().unwrap()]);
+        let redis = redis_at(RedisMode::Standalone, &[self.redis.url()], 0);
         Replica::open(&self.database, &redis, settings).await
+    }
+}
+
+/// A PostgreSQL, and the URL of a database with the schema.
+async fn start_postgres() -> (Postgres, String) {
+    let postgres = Postgres::start().await;
+    let database = postgres.database("delivery").await;
+    postgres::migrate(&database.parse().unwrap()).await.unwrap();
+    (postgres, database)
+}
+
+fn redis_at(mode: RedisMode, urls: &[String], wait_replicas: u32) -> RedisConfig {
+    let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
+    RedisConfig {
+        wait_replicas: Some(wait_replicas),
+        ..RedisConfig::new(mode, urls)
     }
 }
 
@@ -151,7 +165,8 @@ fn positions(entries: &[Arc<Entry>]) -> Vec<u64> {
 }
 
 struct Production {
-    servers: Servers,
+    redis: RedisConfig,
+    database: String,
     replica: Option<Replica>,
 }
 
@@ -165,18 +180,37 @@ impl Backend for Production {
         if let Some(replica) = self.replica.take() {
             replica.stop().await;
         }
-        let mut replica = self.servers.replica(&settings()).await;
+        let mut replica = Replica::start(&self.redis, &self.database, &settings()).await;
         replica.archive_restlessly();
         self.replica = Some(replica);
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn conforms() {
+async fn conforms_on(redis: RedisConfig) {
+    let (_postgres, database) = start_postgres().await;
     let mut production = Production {
-        servers: Servers::start().await,
+        redis,
+        database,
         replica: None,
     };
     production.reopen().await;
     conformance::all(production).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let server = Redis::start().await;
+    conforms_on(redis_at(RedisMode::Standalone, &[server.url()], 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_valkey() {
+    let server = Redis::start_with(RedisProgram::Valkey, &[]).await;
+    conforms_on(redis_at(RedisMode::Standalone, &[server.url()], 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_a_redis_cluster() {
+    let cluster = RedisCluster::start(3, 1).await;
+    conforms_on(redis_at(RedisMode::Cluster, &cluster.urls(), 1)).await;
 }
