@@ -11,6 +11,7 @@ use valise_proto::{DeviceId, GroupId, UserId};
 use valise_service_runtime::config::Endpoint;
 
 use crate::error::CliError;
+use crate::roles::KeptFor;
 use crate::up::Options;
 
 /// Sovereign, end-to-end encrypted group messaging: the services in one process, and a device in a terminal.
@@ -278,6 +279,9 @@ pub(crate) struct PolicyArgs {
     /// What devices do after a commit that they cannot process: hold (and wait for somebody to decide) or rejoin.
     #[arg(long, value_name = "WHAT", value_parser = crate::roles::after_bad_commit)]
     pub(crate) bad_commit: Option<AfterBadCommit>,
+    /// For how many seconds the service keeps what not everybody has read: 3600 to 31536000, or `default` for as long as in other groups.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::roles::kept_for)]
+    pub(crate) retention: Option<KeptFor>,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,6 @@
 //! Roles and what they allow, on the command line.
 
-use valise_client_sdk::{Act, AfterBadCommit, ExternalJoin, Group, Policy, Role, UserId};
+use valise_client_sdk::{Act, AfterBadCommit, ExternalJoin, Group, Policy, Retention, Role, UserId};
 
 use crate::args::PolicyArgs;
 use crate::error::CliError;
@@ -31,6 +31,20 @@ pub(crate) fn after_bad_commit(text: &str) -> Result<AfterBadCommit, String> {
         .ok_or_else(|| "one of hold, rejoin".into())
 }
 
+/// How long the service keeps entries: that long at most, or as for other groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeptFor(Option<Retention>);
+
+/// A number of seconds, or `default`.
+pub(crate) fn kept_for(text: &str) -> Result<KeptFor, String> {
+    if text == "default" {
+        return Ok(KeptFor(None));
+    }
+    let retention = text.parse().ok().and_then(Retention::from_seconds);
+    let retention = retention.ok_or("3600 to 31536000, or default")?;
+    Ok(KeptFor(Some(retention)))
+}
+
 /// Changes the policy, if anything is to be changed; shows it, if nothing is.
 pub(crate) async fn policy(group: &Group, arguments: &PolicyArgs) -> Result<(), CliError> {
     let before = group.policy().await?;
@@ -55,6 +69,7 @@ fn changed(before: Policy, arguments: &PolicyArgs) -> Policy {
         send: arguments.send.unwrap_or(before.send),
         external_join: arguments.external_join.unwrap_or(before.external_join),
         bad_commit: arguments.bad_commit.unwrap_or(before.bad_commit),
+        retention: arguments.retention.map_or(before.retention, |kept| kept.0),
     }
 }
 
@@ -70,11 +85,15 @@ pub(crate) fn words(policy: Policy) -> String {
         };
         format!("{name}: {}", policy.least(act))
     });
+    let kept = policy
+        .retention
+        .map(|retention| format!(", kept for: {} s", retention.seconds()));
     format!(
-        "{}, come in: {}, after a bad commit: {}",
+        "{}, come in: {}, after a bad commit: {}{}",
         acts.join(", "),
         policy.external_join.as_str(),
-        policy.bad_commit.as_str()
+        policy.bad_commit.as_str(),
+        kept.unwrap_or_default()
     )
 }
 
@@ -102,6 +121,11 @@ mod tests {
         assert!(external_join("everybody").is_err());
         assert_eq!(after_bad_commit("rejoin"), Ok(AfterBadCommit::Rejoin));
         assert!(after_bad_commit("forget").is_err());
+        assert_eq!(kept_for("default"), Ok(KeptFor(None)));
+        assert_eq!(kept_for("3600"), Ok(KeptFor(Retention::from_seconds(3600))));
+        for wrong in ["3599", "31536001", "a day", ""] {
+            assert!(kept_for(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -110,5 +134,10 @@ mod tests {
             words(Policy::default()),
             "add: moderator, remove: moderator, rename: moderator, change roles: owner, send: member, come in: member_users, after a bad commit: hold"
         );
+        let policy = Policy {
+            retention: Retention::from_seconds(86_400),
+            ..Policy::default()
+        };
+        assert!(words(policy).ends_with(", after a bad commit: hold, kept for: 86400 s"));
     }
 }

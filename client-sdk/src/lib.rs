@@ -86,7 +86,7 @@ pub use repair::{Repair, RepairCandidate, RepairEnd};
 pub use safety_number::SafetyNumber;
 pub use state::{
     Act, AddFailure, Added, AfterBadCommit, Connection, DeviceSummary, ExternalJoin, GroupState, GroupStatus,
-    Member, OfflineReason, Pending, Policy, Removed, Role, Sent,
+    Member, OfflineReason, Pending, Policy, Removed, Retention, Role, Sent,
 };
 pub use valise_clock::Clock;
 pub use valise_proto::{DeviceId, EntryId, Epoch, GroupId, Position, Reason, Refusal, UserId};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-pub use valise_group_rules::{Act, AfterBadCommit, ExternalJoin, Policy, Role};
+pub use valise_group_rules::{Act, AfterBadCommit, ExternalJoin, Policy, Retention, Role};
 use valise_proto::{DeviceId, Epoch, GroupId, Position, Reason, UserId};
 
 use crate::{CipherSuite, Peer, WhatNow};

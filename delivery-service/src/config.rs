@@ -57,8 +57,9 @@ pub struct Config {
     /// Limits of what clients may do.
     #[serde(default)]
     pub limits: Limits,
-    /// How long entries are kept at least, in seconds; 1 hour to 365 days. Key packages must live longer (30 days by default). The
-    /// embedded store never deletes entries: there it is only what clients are told, and how long key packages must live.
+    /// How long entries are kept that not every member has acknowledged, in seconds; 1 hour to 365 days (30 days by default). A group's policy
+    /// may say less. Key packages must live longer. The embedded store never deletes entries: there it is only what clients are told, and how
+    /// long key packages must live.
     #[serde(default = "default_retention")]
     pub retention_seconds: u64,
     /// Groups whose state is kept in memory: how many members (devices) they have in all, each group counted as 8 more; at least

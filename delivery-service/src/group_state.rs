@@ -26,7 +26,7 @@ use valise_proto::{Epoch, GroupId, Position, Reason, Refusal};
 use crate::log::{Head, OrderedLog, Snapshot, StoreError};
 
 pub(crate) use fold::{MlsCommit, Verified};
-pub(crate) use group_info::{judge_group_info, read_group_info};
+pub(crate) use group_info::{judge_group_info, read_group_info, retention_of};
 
 /// Handshakes that are read at once while folding.
 const FOLD_BATCH: usize = 64;

@@ -37,7 +37,7 @@ pub use credential::{Identity, chain, claimed_identity, credential, identify, id
 pub use key_package::{
     LifetimePolicy, MAX_KEY_PACKAGE_BYTES, MAX_KEY_PACKAGE_LIFETIME, VerifiedKeyPackage, verify_key_package,
 };
-pub use policy::{Act, AfterBadCommit, ExternalJoin, Policy};
+pub use policy::{Act, AfterBadCommit, ExternalJoin, Policy, Retention};
 pub use proposal::judge_proposal;
 pub use roles::{MAX_LISTED, ROLES_EXTENSION, Role, Roles};
 pub use roster::{Member, Roster};

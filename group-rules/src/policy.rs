@@ -103,6 +103,56 @@ impl AfterBadCommit {
             Self::Rejoin => "rejoin",
         }
     }
+
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Hold => 0,
+            Self::Rejoin => 1,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Hold),
+            1 => Some(Self::Rejoin),
+            _ => None,
+        }
+    }
+}
+
+/// How long the service keeps a group's entries that not every member has acknowledged, in seconds: 3,600 to 31,536,000 (1 hour to
+/// 365 days).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Retention(u32);
+
+impl Retention {
+    /// So many seconds, if that is in the range.
+    pub const fn from_seconds(seconds: u32) -> Option<Self> {
+        match seconds {
+            3_600..=31_536_000 => Some(Self(seconds)),
+            _ => None,
+        }
+    }
+
+    /// In seconds.
+    pub const fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Retention {
+    type Error = &'static str;
+
+    fn try_from(seconds: u32) -> Result<Self, Self::Error> {
+        Self::from_seconds(seconds).ok_or("a retention must be 3600 to 31536000 seconds")
+    }
+}
+
+impl From<Retention> for u32 {
+    fn from(retention: Retention) -> Self {
+        retention.0
+    }
 }
 
 /// For each act the least role. Part of the roles extension ([`crate::Roles`]).
@@ -118,6 +168,8 @@ impl AfterBadCommit {
 ///     select (Roles.version) {
 ///         case 1: ;                     // devices hold a group after a bad commit
 ///         case 2: uint8 bad_commit;     // 1: they rejoin
+///         case 3: uint8 bad_commit;     // 0 or 1
+///                 uint32 retention;     // seconds, 3,600 to 31,536,000
 ///     }
 /// } Policy;
 /// ```
@@ -138,6 +190,9 @@ pub struct Policy {
     /// What devices do after a commit that they cannot process.
     #[serde(default)]
     pub bad_commit: AfterBadCommit,
+    /// How long the service keeps entries, where that is shorter than it keeps those of all groups. `None`: as those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 impl Default for Policy {
@@ -151,6 +206,7 @@ impl Default for Policy {
             send: Role::Member,
             external_join: ExternalJoin::MemberUsers,
             bad_commit: AfterBadCommit::Hold,
+            retention: None,
         }
     }
 }
@@ -182,7 +238,7 @@ impl Policy {
         self
     }
 
-    /// The part of its encoding that all versions have: all but [`Policy::bad_commit`].
+    /// The part of its encoding that all versions have: all but [`Policy::bad_commit`] and [`Policy::retention`].
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
         [
             self.add.code(),
@@ -206,6 +262,7 @@ impl Policy {
             send: role(send)?,
             external_join: ExternalJoin::from_code(external_join).ok_or(RuleViolation("roles"))?,
             bad_commit: AfterBadCommit::Hold,
+            retention: None,
         })
     }
 }
@@ -233,6 +290,21 @@ mod tests {
                 Role::Reader
             ]
         );
+    }
+
+    #[test]
+    fn a_retention_is_an_hour_to_a_year() {
+        for (seconds, good) in [
+            (0, false),
+            (3_599, false),
+            (3_600, true),
+            (31_536_000, true),
+            (31_536_001, false),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(Retention::from_seconds(seconds).is_some(), good, "{seconds}");
+            assert_eq!(Retention::try_from(seconds).is_ok(), good, "{seconds}");
+        }
     }
 
     #[test]

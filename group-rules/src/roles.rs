@@ -7,7 +7,7 @@ use openmls::prelude::{Extension, Extensions, GroupContext, UnknownExtension};
 use serde::{Deserialize, Serialize as SerializeText};
 use valise_proto::UserId;
 
-use crate::{AfterBadCommit, Policy, RuleViolation};
+use crate::{AfterBadCommit, Policy, Retention, RuleViolation};
 
 /// The extension's type, from the private range (RFC 9420 §17.3).
 pub const ROLES_EXTENSION: u16 = 0xF7A1;
@@ -15,9 +15,10 @@ pub const ROLES_EXTENSION: u16 = 0xF7A1;
 /// Most users that are listed: the extension is in the GroupContext, which every change of it carries whole.
 pub const MAX_LISTED: usize = 1024;
 
-/// The format's version, its first byte. The second one is that of policies which say what the first cannot say: a value has one encoding.
+/// The format's version, its first byte. Each later one is that of policies which say what those before cannot say: a value has one encoding.
 const VERSION: u8 = 1;
 const WITH_BAD_COMMIT: u8 = 2;
+const WITH_RETENTION: u8 = 3;
 
 /// What a user is in a group, from the lowest to the highest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, SerializeText, Deserialize)]
@@ -82,7 +83,7 @@ impl std::fmt::Display for Role {
 ///
 /// ```text
 /// struct {
-///     uint8 version;    // 1, or 2 where the policy says that devices rejoin after a bad commit
+///     uint8 version;    // 3 where the policy has a retention, else 2 where devices rejoin after a bad commit, else 1
 ///     Policy policy;
 ///     struct { opaque user_id<V>; uint8 role; } entries<V>;   // by user id, each once, none with role 2, at most 1,024
 /// } Roles;
@@ -167,13 +168,19 @@ impl Roles {
             let _ = VLBytes::new(user.as_str().as_bytes().to_vec()).tls_serialize(&mut entries);
             entries.push(role.code());
         }
-        let mut bytes = vec![match self.policy.bad_commit {
-            AfterBadCommit::Hold => VERSION,
-            AfterBadCommit::Rejoin => WITH_BAD_COMMIT,
-        }];
+        let (bad_commit, retention) = (self.policy.bad_commit, self.policy.retention);
+        let version = match (bad_commit, retention) {
+            (_, Some(_)) => WITH_RETENTION,
+            (AfterBadCommit::Rejoin, None) => WITH_BAD_COMMIT,
+            (AfterBadCommit::Hold, None) => VERSION,
+        };
+        let mut bytes = vec![version];
         bytes.extend(self.policy.to_bytes());
-        if self.policy.bad_commit == AfterBadCommit::Rejoin {
-            bytes.push(1);
+        if version != VERSION {
+            bytes.push(bad_commit.code());
+        }
+        if let Some(retention) = retention {
+            bytes.extend(retention.seconds().to_be_bytes());
         }
         let _ = VLBytes::new(entries).tls_serialize(&mut bytes);
         bytes
@@ -185,14 +192,21 @@ impl Roles {
         let (&version, rest) = bytes.split_first().ok_or_else(broken)?;
         let (&policy, rest) = rest.split_first_chunk().ok_or_else(broken)?;
         let mut policy = Policy::from_bytes(policy)?;
-        let rest = match (version, rest.split_first()) {
-            (VERSION, _) => rest,
-            (WITH_BAD_COMMIT, Some((1, rest))) => {
-                policy.bad_commit = AfterBadCommit::Rejoin;
-                rest
-            }
-            _ => return Err(broken()),
-        };
+        let mut rest = rest;
+        if !(VERSION..=WITH_RETENTION).contains(&version) {
+            return Err(broken());
+        }
+        if version != VERSION {
+            let (&code, after) = rest.split_first().ok_or_else(broken)?;
+            policy.bad_commit = AfterBadCommit::from_code(code).ok_or_else(broken)?;
+            rest = after;
+        }
+        if version == WITH_RETENTION {
+            let (&seconds, after) = rest.split_first_chunk().ok_or_else(broken)?;
+            let retention = Retention::from_seconds(u32::from_be_bytes(seconds)).ok_or_else(broken)?;
+            policy.retention = Some(retention);
+            rest = after;
+        }
         let (entries, after) = VLBytes::tls_deserialize_bytes(rest).map_err(|_| broken())?;
         if !after.is_empty() {
             return Err(broken());
@@ -269,6 +283,30 @@ mod tests {
         first[0] = 2;
         first.insert(7, 0);
         assert_eq!(Roles::from_bytes(&first), Err(RuleViolation("roles")));
+    }
+
+    #[test]
+    fn a_policy_with_a_retention_has_a_version_of_its_own() {
+        let hold = Roles::owned_by(user("alice"));
+        for (bad_commit, code) in [(AfterBadCommit::Hold, 0), (AfterBadCommit::Rejoin, 1)] {
+            let day = hold.clone().with_policy(Policy {
+                bad_commit,
+                retention: Retention::from_seconds(86_400),
+                ..Policy::default()
+            });
+            let mut expected = vec![3, 3, 3, 3, 4, 2, 2, code, 0, 1, 0x51, 0x80, 17, 15];
+            expected.extend_from_slice(b"alice@a.example");
+            expected.push(4);
+            assert_eq!(day.to_bytes(), expected);
+            assert_eq!(Roles::from_bytes(&expected), Ok(day));
+            // None, too short, and too long.
+            for wrong in [0_u32, 3_599, 31_536_001] {
+                expected[8..12].copy_from_slice(&wrong.to_be_bytes());
+                assert_eq!(Roles::from_bytes(&expected), Err(RuleViolation("roles")));
+            }
+        }
+        let cut = [3, 3, 3, 3, 4, 2, 2, 0, 0, 1];
+        assert_eq!(Roles::from_bytes(&cut), Err(RuleViolation("roles")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Does a GroupInfo belong to the epoch that a commit begins (RFC 9420 §12.4.3)?
 
+use std::time::Duration;
+
 use openmls::messages::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
     Ciphersuite, ConfirmationTag, DeserializeBytes as _, Extensions, GroupContext, LeafNodeIndex,
@@ -7,7 +9,7 @@ use openmls::prelude::{
     tls_codec::Serialize as _,
 };
 use openmls_rust_crypto::RustCrypto;
-use valise_group_rules::RuleViolation;
+use valise_group_rules::{Roles, RuleViolation};
 
 use super::{GroupState, MlsCommit, Verified};
 
@@ -44,6 +46,13 @@ pub(crate) fn read_group_info(bytes: &[u8]) -> Result<ReadGroupInfo, RuleViolati
         signer,
         confirmation_tag,
     })
+}
+
+/// How long the group's policy keeps its entries; `None` where it says nothing.
+pub(crate) fn retention_of(group_info: &[u8]) -> Option<Duration> {
+    let (context, _) = GroupContext::tls_deserialize_bytes(group_info.get(HEADER..)?).ok()?;
+    let retention = Roles::of_context(&context).ok()?.policy().retention?;
+    Some(Duration::from_secs(retention.seconds().into()))
 }
 
 /// Judges the GroupInfo that comes with a commit.

@@ -1,5 +1,5 @@
 //! What need not stay: in Redis, what is archived and neither among a group's newest entries nor young, and what is old; in the archive,
-//! what every member has acknowledged or what is older than the retention time.
+//! what every member has acknowledged or what is older than the retention time, the service's or the group's own.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use valise_proto::Position;
 
 use super::{AT_ONCE, Archiver};
+use crate::group_state::retention_of;
 use crate::log::StoreError;
 use crate::log::postgres::lease::{Lease, WriteError};
 use crate::log::postgres::retention::Sweepable;
@@ -104,7 +105,11 @@ impl Archiver {
             .filter(|reader| !(self.gone)(&reader.user, reader.device));
         // Without a single reader nobody waits for anything.
         let floor = live.map(|reader| reader.done).min().unwrap_or(group.archived);
-        let retention = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
+        let group_info = self.archive.group_info(group.group).await?;
+        let own = group_info.and_then(|(group_info, ..)| retention_of(&group_info));
+        // A group may have less kept than the service keeps, and never more: key packages need not outlive that.
+        let retention = own.map_or(self.retention, |own| own.min(self.retention));
+        let retention = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let young = self
             .archive
             .first_younger(group.number, group.deleted, now.saturating_sub(retention))

@@ -6,6 +6,7 @@ mod frozen;
 mod hot_window;
 mod regression;
 mod resets;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +181,7 @@ impl Backend for Production {
         if let Some(replica) = self.replica.take() {
             replica.stop().await;
         }
-        let mut replica = Replica::start(&self.redis, &self.database, &settings()).await;
+        let mut replica = Replica::open(&self.database, &self.redis, &settings()).await;
         replica.archive_restlessly();
         self.replica = Some(replica);
     }
