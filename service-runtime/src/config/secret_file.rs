@@ -77,7 +77,6 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::*;
     use crate::config::source::load;
 
     #[derive(Debug, Deserialize)]
