@@ -1,5 +1,7 @@
 //! `valise group`: groups, and who is in them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::json;
 use valise_client_sdk::{
@@ -12,6 +14,9 @@ use crate::out::{Out, printable};
 use crate::profile::Profile;
 use crate::progress::ProgressLine;
 
+/// How long a command waits for what it has left to send.
+const LEAVING: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(command: GroupCommand, profile: &Profile) -> Result<(), CliError> {
     let client = profile.open_synced().await?;
     let outcome = act(command, &client).await;
@@ -23,7 +28,7 @@ async fn act(command: GroupCommand, client: &Client) -> Result<(), CliError> {
     let _progress = ProgressLine::start(client);
     match command {
         GroupCommand::New { name, with, json } => new(client, &name, &with, json).await,
-        GroupCommand::Add { group, users, json } => add(&find(client, &group).await?, &users, json).await,
+        GroupCommand::Add { group, users, json } => add(client, &group, &users, json).await,
         GroupCommand::Remove { group, users, json } => {
             remove(&find(client, &group).await?, &users, json).await
         }
@@ -74,11 +79,21 @@ async fn new(client: &Client, name: &str, with: &[UserId], json: bool) -> Result
     } else {
         Out::stdout().line(&group.id().to_string())?;
     }
+    tell_name(client).await;
     tell(&added, json)
 }
 
-async fn add(group: &Group, users: &[UserId], json: bool) -> Result<(), CliError> {
-    tell(&group.add(users).await?, json)
+async fn add(client: &Client, group: &str, users: &[UserId], json: bool) -> Result<(), CliError> {
+    let added = find(client, group).await?.add(users).await?;
+    tell_name(client).await;
+    tell(&added, json)
+}
+
+/// Whoever was added is told the group's name by a message, which leaves after the commit: else only when this profile is used again.
+async fn tell_name(client: &Client) {
+    if tokio::time::timeout(LEAVING, client.synced()).await.is_err() {
+        tracing::debug!("the group's name is told later");
+    }
 }
 
 /// A line for each device, and an error where one is not in the group now.

@@ -78,6 +78,10 @@ impl SqliteStore {
         // The file's fault shows here, not at the first publish.
         write_pool.begin_with("BEGIN IMMEDIATE").await?.rollback().await?;
         MIGRATIONS.run(&write_pool).await?;
+        // SQLite opens a file that must not be written, and begins no more than a reading transaction there.
+        sqlx::query("DELETE FROM _sqlx_migrations WHERE version IS NULL")
+            .execute(&write_pool)
+            .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options)

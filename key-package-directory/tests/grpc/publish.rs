@@ -22,7 +22,7 @@ async fn a_stock_is_published_counted_and_deleted() {
     let alice = scene.device("alice");
     let empty = scene.stock(&alice).await;
     assert_eq!((empty.stock.len(), empty.low_level, empty.capacity), (0, 20, 200));
-    assert_eq!(empty.maximum_lifetime.unwrap().seconds, 90 * 24 * 3600);
+    assert_eq!(empty.maximum_lifetime.unwrap().seconds, 84 * 24 * 3600 + 3600);
 
     let mut packages = alice.packages(21);
     packages.push(alice.last_resort());
