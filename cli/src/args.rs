@@ -279,7 +279,8 @@ pub(crate) struct PolicyArgs {
     /// What devices do after a commit that they cannot process: hold (and wait for somebody to decide) or rejoin.
     #[arg(long, value_name = "WHAT", value_parser = crate::roles::after_bad_commit)]
     pub(crate) bad_commit: Option<AfterBadCommit>,
-    /// For how many seconds the service keeps what not everybody has read: 3600 to 31536000, or `default` for as long as in other groups.
+    /// For how many seconds the service's archive keeps what not everybody has read: 3600 to 31536000, or `default` for as long as in other groups.
+    /// Its hot store keeps up to a day by default, and `valise up` keeps everything.
     #[arg(long, value_name = "SECONDS", value_parser = crate::roles::kept_for)]
     pub(crate) retention: Option<KeptFor>,
     /// Print a JSON object.

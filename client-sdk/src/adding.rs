@@ -28,6 +28,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// An error only where nobody can say yet.
+    pub(crate) fn into_known(self) -> Result<Added, Error> {
+        match self.error {
+            Some(error) if self.cut_short => Err(error),
+            _ => Ok(self.added),
+        }
+    }
+
     /// An error only where nobody was added, or nobody can say yet.
     pub(crate) fn into_result(self) -> Result<Added, Error> {
         match self.error {

@@ -234,8 +234,9 @@ impl Group {
     ///
     /// All of them are stored before anything leaves: dropping the future, or a crash, does not take it back, and each device is added once
     /// or has failed in the end. Where nobody waits any more, [`crate::EventKind::MembersChanged`] tells who was added, and
-    /// [`crate::EventKind::OperationFailed`] who was not. As long as the directory cannot be reached, it waits. Only where nobody was added, and
-    /// not for a reason of each device, is there an error.
+    /// [`crate::EventKind::OperationFailed`] who was not. As long as the directory cannot be reached, it waits. There is an error
+    /// only where nobody was added, and not for a reason of each device; or where it is not known yet what becomes of some: the group stands
+    /// still, the service refuses this device, or the client was closed.
     ///
     /// ```
     /// # valise_tests::example::with_people(async |alice, bob| {

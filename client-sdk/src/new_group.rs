@@ -53,7 +53,8 @@ impl Client {
     ///
     /// [`Error::NoSharedSuite`] where there is none: nothing is created then. Once the suite is known, the group and its users are stored in
     /// one step: dropping the future, or a crash, does not take it back. Where the adding fails, in part or as a whole, the group is there all
-    /// the same, and [`NewGroup::added`] says who is not in it.
+    /// the same, and [`NewGroup::added`] says who is not in it. An error where that is not known yet, as with [`Group::add`]: the group is among
+    /// [`Client::groups`] then, too.
     ///
     /// ```
     /// # valise_tests::example::with_people(async |alice, bob| {
@@ -78,7 +79,7 @@ impl Client {
             .engine
             .create_group_with(id, name.to_owned(), suite.mls(), users, adder)
             .await?;
-        let added = adding.end().await.added;
+        let added = adding.end().await.into_known()?;
         let group = Group {
             session: Arc::clone(&self.session),
             id,

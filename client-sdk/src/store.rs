@@ -48,6 +48,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/9_group_time.sql"),
     include_str!("store/10_group_limit.sql"),
     include_str!("store/11_adds_and_reports.sql"),
+    include_str!("store/12_left_epoch.sql"),
 ];
 
 /// An open store.

@@ -296,7 +296,7 @@ impl GroupStates {
             // Its snapshot may be gone, and an Add since the one before it cannot be replayed once the added key package has expired.
             Err(StateError::Damaged(what)) if epoch < head.epoch => {
                 tracing::info!(what, "the state at a past epoch cannot be computed any more");
-                Err(Reason::EpochTooOld.into())
+                Err(Refusal::new(Reason::EpochTooOld).with("current_epoch", head.epoch))
             }
             folded => Ok(folded?),
         }

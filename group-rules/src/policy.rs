@@ -190,7 +190,8 @@ pub struct Policy {
     /// What devices do after a commit that they cannot process.
     #[serde(default)]
     pub bad_commit: AfterBadCommit,
-    /// How long the service keeps entries, where that is shorter than it keeps those of all groups. `None`: as those.
+    /// How long the service's archive keeps entries, where that is shorter than it keeps those of all groups. `None`: as those. In its hot store
+    /// entries stay as long as its operator has set (`archive.max_hot_seconds`, a day by default); the embedded store keeps all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 }

@@ -172,7 +172,8 @@ impl History {
         }
         self.freshness = Freshness::Asked;
         // Where the newest lines are shown, the last page is enough.
-        let first = self.messages.first().filter(|_| more || self.back > 0);
+        let oldest = self.messages.len().saturating_sub(MAX_MESSAGES);
+        let first = self.messages.get(oldest).filter(|_| more || self.back > 0);
         Some((first.and_then(|message| message.position), more))
     }
 

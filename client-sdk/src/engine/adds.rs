@@ -8,7 +8,7 @@
 //! 4. Whoever waits hears of each batch and of each commit. When nobody is left, the wish is done; if nobody waits any more, as after a crash,
 //!    who could not be added is told by events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use openmls::prelude::Ciphersuite;
 use tokio::sync::mpsc;
@@ -108,10 +108,14 @@ impl Engine {
         }
     }
 
-    /// The claims that can be made now. Adds to groups that can no longer be used are given up.
-    pub(crate) fn due_adds(&mut self) -> Result<DueAdds, Error> {
+    /// The claims that can be made now, but for adds of which one is under way. Adds to groups that can no longer be used are given up.
+    pub(crate) fn due_adds(&mut self, under_way: &HashSet<AddId>) -> Result<DueAdds, Error> {
         let mut due = DueAdds::default();
         for row in self.db.adds()? {
+            if under_way.contains(&row.id) {
+                due.waiting = true;
+                continue;
+            }
             let status = self.db.group(row.group)?.map(|group| group.status);
             let waits = match status {
                 Some(GroupStatus::Creating | GroupStatus::Rejoining) => true,

@@ -155,7 +155,7 @@ impl Engine {
         ));
         let at = accepted_at(entry.accepted_at.as_ref());
         let believed = self.believed_at(at, self.db.newest_accepted_at(group)?);
-        self.end_quarantine(group, entry, believed)?;
+        self.end_quarantine(group, (Position(entry.position), at), believed)?;
         self.epoch_began(group)
     }
 
@@ -198,7 +198,10 @@ impl Engine {
             .store_pending_proposal(&Storage::new(&self.db.connection), proposal)?;
         self.awaiting_proposal.remove(&group);
         if leaving {
+            let before = self.db.group(group)?.map(|row| row.status);
             self.stop(group, GroupStatus::Leaving)?;
+            self.db
+                .put_status_before(group, before.filter(|before| *before == GroupStatus::Quarantined))?;
         }
         Ok(self.watch_proposals(group)?)
     }
@@ -252,13 +255,12 @@ impl Engine {
             .is_some_and(|row| row.status == GroupStatus::Leaving)
         {
             // A proposal dies with its epoch: this one was not committed, so it is made again.
-            let status = self.status_of_stayer(group, judged_at)?;
-            self.db.put_status(group, status)?;
+            self.db.put_restored(group)?;
             self.queue(group, &Operation::Leave, true)?;
         }
         // Judged at the time of acceptance, and after the merge: refusing what others have merged would fork the group.
         match judge_credentials(&summary, &self.device.bundle, judged_at, 0) {
-            Ok(()) => self.end_quarantine(group, entry, judged_at)?,
+            Ok(()) => self.end_quarantine(group, (Position(entry.position), at), judged_at)?,
             Err(violation) => self.quarantine(group, entry, violation)?,
         }
         self.compare_group_info_soon(group)?;

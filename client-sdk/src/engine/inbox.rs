@@ -8,7 +8,7 @@ use openmls::prelude::{KeyPackageVerifyError, ProcessMessageError, StageCommitEr
 use openmls::treesync::errors::LifetimeError;
 use prost::Message as _;
 use valise_proto::delivery::v1 as wire;
-use valise_proto::{GroupId, Position, Reason};
+use valise_proto::{Epoch, GroupId, Position, Reason};
 
 use super::Engine;
 use super::effects::{Effect, Follow};
@@ -125,6 +125,8 @@ fn outlived(error: &ProcessMessageError<rusqlite::Error>) -> Option<u64> {
 
 /// How far the service's clock may be ahead of this device's, in seconds.
 const MAX_AHEAD: u64 = 10 * 60;
+/// A time that is as little off, in seconds, is no news.
+const TOLERATED: u64 = 60;
 
 /// When the service accepted an entry, in milliseconds since 1970-01-01 UTC; 0 where it does not say. What is judged by the time is judged
 /// at [`Engine::believed_at`].
@@ -303,7 +305,8 @@ impl Engine {
     /// The same, where something is judged by it.
     pub(super) fn judged_at(&self, group: GroupId, said: u64, least: u64) -> u64 {
         let believed = self.believed_at(said, least);
-        if said / 1000 != believed {
+        // Clocks of replicas differ a little.
+        if said == 0 || believed.abs_diff(said / 1000) > TOLERATED {
             tracing::warn!(%group, said = said / 1000, believed, "the service's time of a commit is not believed");
         }
         believed
@@ -319,8 +322,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Before a group's keys go: an old Welcome must not lead back (see `take_welcome`).
+    pub(super) fn note_left_epoch(&mut self, group: GroupId) -> Result<(), Error> {
+        match live::get(&mut self.live, &self.db, group) {
+            Ok(live) => {
+                let epoch = live.epoch().0;
+                // The commit that removed this device has begun an epoch that it is not in; it may be what adds it again, too.
+                let left = if live.mls.is_active() {
+                    epoch
+                } else {
+                    epoch.saturating_sub(1)
+                };
+                self.db.put_left_epoch(group, Epoch(left))
+            }
+            Err(Error::UnknownGroup(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// This device is no member any more: the group's keys go (RFC 9420 §12.4.2), its row stays.
     pub(super) fn drop_membership(&mut self, group: GroupId) -> Result<(), Error> {
+        self.note_left_epoch(group)?;
         live::delete(&mut self.live, &self.db, group)?;
         self.db.delete_chain(group)?;
         self.ephemeral.remove(&group);

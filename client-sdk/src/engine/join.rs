@@ -76,7 +76,7 @@ impl Engine {
         }
         let left = match &known {
             Some(row) => self.epoch_left(row)?,
-            None => Epoch(0),
+            None => self.db.left_epoch(group)?,
         };
         let before = self.savepoint()?;
         match self.join(group, welcome, tree, at, left) {
@@ -100,6 +100,7 @@ impl Engine {
                         position,
                         entry_id: commit.entry_id.to_vec(),
                     })?;
+                    self.db.put_left_epoch(group, left)?;
                 }
                 self.emit(group, position, at, &EventKind::WelcomeUnusable { cause })
             }

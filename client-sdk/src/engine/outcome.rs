@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// The log may have a request, and the service does not say whether: it refuses the device, or fails. The request stays, and goes out
-    /// again; whoever waits for it hears why now. Says whether it is still to be sent.
+    /// again; so does what is queued behind it. Whoever waits for any of that hears why now. Says whether it is still to be sent.
     pub(crate) fn outcome_unknown(
         &mut self,
         intent: IntentId,
@@ -97,7 +97,12 @@ impl Engine {
             return Ok(false);
         };
         tracing::warn!(group = %row.group, operation = row.kind, reason = %refusal.reason, "whether an operation is done is not known yet");
-        self.answer(intent, Err(Error::Refused(refusal)));
+        let error = Error::Refused(refusal);
+        for waiting in self.db.intents(row.group)? {
+            self.suspend_add(&waiting, &error)?;
+            self.effects.push(Effect::Answer(waiting.id, Err(error.clone())));
+        }
+        self.let_effects_out();
         Ok(true)
     }
 

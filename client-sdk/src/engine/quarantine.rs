@@ -2,7 +2,7 @@
 //! merged would fork the group, and nothing is sent but what takes members out. When all credentials are valid again, the group goes on.
 
 use prost::Message as _;
-use valise_group_rules::{Member, RuleViolation, identify, identify_member};
+use valise_group_rules::{Member, RuleViolation, identify};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::{GroupId, Position};
 
@@ -39,11 +39,12 @@ impl Engine {
         self.emit(group, position, accepted_at(entry.accepted_at.as_ref()), &kind)
     }
 
-    /// After a commit. `at` is in seconds since 1970-01-01 UTC.
+    /// Where the group is quarantined, and all its members' certificates are valid at that time, in seconds since 1970-01-01 UTC: it goes on. To be
+    /// asked after a commit, which the event names with its position and time in milliseconds, and when other authorities are trusted.
     pub(super) fn end_quarantine(
         &mut self,
         group: GroupId,
-        entry: &wire::Entry,
+        (position, accepted_at): (Position, u64),
         at: u64,
     ) -> Result<(), Error> {
         let row = self.db.group(group)?;
@@ -54,29 +55,23 @@ impl Engine {
         // Also one that has ended since: which of them is why the group was quarantined, is not known any more.
         let valid =
             |member: &Member| identify(&member.credential, &member.signature_key, &bundle, at).is_ok();
-        if !self.all_members(group, valid)? {
+        let live = live::get(&mut self.live, &self.db, group)?;
+        if !live.roster.members().all(valid) {
             return Ok(());
         }
         tracing::info!(%group, "the group is not quarantined any more");
         self.db.put_status(group, GroupStatus::Active)?;
-        let (position, at) = (Position(entry.position), accepted_at(entry.accepted_at.as_ref()));
-        self.emit(group, position, at, &EventKind::QuarantineEnded)
+        self.emit(group, position, accepted_at, &EventKind::QuarantineEnded)
     }
 
-    /// What a group is when this device has asked to leave it and was not let go yet. `at` is in seconds since 1970-01-01 UTC.
-    pub(super) fn status_of_stayer(&mut self, group: GroupId, at: u64) -> Result<GroupStatus, Error> {
-        let bundle = self.device.bundle.clone();
-        let valid =
-            |member: &Member| identify_member(&member.credential, &member.signature_key, &bundle, at).is_ok();
-        Ok(if self.all_members(group, valid)? {
-            GroupStatus::Active
-        } else {
-            GroupStatus::Quarantined
+    /// Other authorities are trusted now.
+    pub(super) fn end_quarantines(&mut self) -> Result<(), Error> {
+        let (now, millis) = (self.now(), self.options.clock.unix_millis());
+        self.transaction(|engine| {
+            for row in engine.db.groups()? {
+                engine.end_quarantine(row.id, (row.position, millis), now)?;
+            }
+            Ok(())
         })
-    }
-
-    fn all_members(&mut self, group: GroupId, valid: impl Fn(&Member) -> bool) -> Result<bool, Error> {
-        let live = live::get(&mut self.live, &self.db, group)?;
-        Ok(live.roster.members().all(valid))
     }
 }

@@ -86,6 +86,7 @@ impl Engine {
         let group = row.id;
         kill_point::applying("follow_reset");
         let old = self.remember(row, read && row.status.is_followed())?;
+        self.note_left_epoch(group)?;
         live::delete(&mut self.live, &self.db, group)?;
         self.db.delete_chain(group)?;
         self.db.delete_copies(group)?;

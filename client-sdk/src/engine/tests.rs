@@ -253,6 +253,7 @@ fn a_commit_whose_outcome_is_not_known_is_kept_until_it_is() {
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
     let mut outcome = alice.submit(log.group, Operation::SelfUpdate);
+    let mut behind = alice.send(log.group, "behind");
     let commit = alice.upload();
     // The answer was lost, and then her user was suspended.
     log.accept(&alice, &commit);
@@ -264,8 +265,10 @@ fn a_commit_whose_outcome_is_not_known_is_kept_until_it_is() {
             .outcome_unknown(intent, key, refusal.clone())
             .unwrap()
     );
-    let error = outcome.try_recv().unwrap().unwrap_err();
-    assert_eq!(error.reason(), Some(Reason::UserSuspended));
+    for waiting in [&mut outcome, &mut behind] {
+        let error = waiting.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::UserSuspended));
+    }
 
     // Resumed, she reads that it is done.
     for person in [&mut alice, &mut bob] {

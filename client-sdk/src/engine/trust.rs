@@ -26,6 +26,6 @@ impl Engine {
             "the deployment trusts other authorities than before"
         );
         self.device.bundle = bundle;
-        Ok(())
+        self.end_quarantines()
     }
 }

@@ -8,9 +8,11 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
+use valise_proto::Reason;
+
 use super::Session;
 use crate::Error;
-use crate::engine::{DueAdd, Engine};
+use crate::engine::DueAdd;
 use crate::kill_point::{self, Step};
 use crate::store::AddId;
 use crate::transport::Failure;
@@ -27,7 +29,12 @@ pub(super) async fn run(session: Arc<Session>) {
         let mut progress = session.progress.clone();
         progress.mark_unchanged();
         let (mut waiting, mut again) = (false, false);
-        match session.engine.run(Engine::due_adds).await {
+        let under_way = claiming.clone();
+        match session
+            .engine
+            .run(move |engine| engine.due_adds(&under_way))
+            .await
+        {
             Ok(due) => {
                 waiting = due.waiting;
                 for add in due.claims {
@@ -58,7 +65,7 @@ pub(super) async fn run(session: Arc<Session>) {
 async fn claim(session: Arc<Session>, add: DueAdd) -> AddId {
     let (id, span) = (add.id, add.span.clone());
     if let Err(error) = try_claim(&session, add).instrument(span).await {
-        tracing::debug!(%error, "key packages are claimed again later");
+        tracing::warn!(%error, "key packages are claimed again later");
         tokio::time::sleep(AGAIN).await;
     }
     id
@@ -78,14 +85,27 @@ async fn try_claim(session: &Session, add: DueAdd) -> Result<(), Error> {
         }
     };
     kill_point::reached(CLAIM, Step::Answered);
-    session
-        .engine
-        .run(move |engine| engine.add_claimed(id, &users, claims))
-        .await
+    loop {
+        let (users, claims) = (users.clone(), claims.clone());
+        let added = session
+            .engine
+            .run(move |engine| engine.add_claimed(id, &users, claims))
+            .await;
+        match added {
+            // What was claimed is spent: it is not claimed again.
+            Err(error) if error.is_of_store() => {
+                tracing::warn!(%error, "key packages that were claimed could not be stored yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+            added => return added,
+        }
+    }
 }
 
 fn is_passing(error: &Error) -> bool {
     match error {
+        // The call has been patient with that by now, and more of it may never help.
+        Error::Refused(refusal) if refusal.reason == Reason::Internal => false,
         Error::Refused(refusal) => Failure::Refused(refusal.clone()).is_passing(),
         error => matches!(error, Error::Unreachable),
     }

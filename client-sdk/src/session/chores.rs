@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use valise_proto::GroupId;
 use valise_proto::delivery::v1::ReportCommitRequest;
+use valise_proto::{GroupId, Reason, Refusal};
 
 use super::Session;
 use crate::Error;
@@ -80,8 +80,14 @@ impl Session {
             let Err(error) = self.transport.report_commit(request).await else {
                 break;
             };
-            let final_refusal =
-                matches!(&error, Error::Refused(refusal) if !Failure::Refused(refusal.clone()).is_passing());
+            // The user may be let in again, and the log repaired.
+            let passes = |refusal: &Refusal| {
+                matches!(
+                    refusal.reason,
+                    Reason::UserSuspended | Reason::UnknownDevice | Reason::LogRegressed
+                ) || Failure::Refused(refusal.clone()).is_passing()
+            };
+            let final_refusal = matches!(&error, Error::Refused(refusal) if !passes(refusal));
             tracing::warn!(%error, %group, %position, "a bad commit could not be reported");
             if final_refusal {
                 break;

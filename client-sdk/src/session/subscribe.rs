@@ -399,6 +399,7 @@ impl<'a> Stream<'a> {
         match self.catch_up(group).await {
             Err(End::Again | End::Lost) => {
                 tracing::warn!(%group, "a group that is not on the stream could not be read");
+                self.others.look_soon();
                 Ok(())
             }
             read => read,

@@ -1,7 +1,7 @@
 //! The groups of the device.
 
 use rusqlite::{OptionalExtension, Row, params};
-use valise_proto::{DeviceId, GroupId, Position};
+use valise_proto::{DeviceId, Epoch, GroupId, Position};
 
 use super::Database;
 use crate::{Error, GroupStatus};
@@ -105,6 +105,35 @@ impl Database {
             ],
         )?;
         Ok(())
+    }
+
+    /// What the group is again, should it go on; `None`: active.
+    pub(crate) fn put_status_before(&self, id: GroupId, before: Option<GroupStatus>) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET status_before = ?2 WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), before.map(GroupStatus::as_str)],
+        )?;
+        Ok(())
+    }
+
+    /// This device has left, or was removed; that was the last epoch of which it had the keys.
+    pub(crate) fn put_left_epoch(&self, id: GroupId, epoch: Epoch) -> Result<(), Error> {
+        self.connection.execute(
+            "UPDATE groups SET left_epoch = ?2 WHERE group_id = ?1",
+            params![id.as_bytes().as_slice(), epoch.0.cast_signed()],
+        )?;
+        Ok(())
+    }
+
+    /// The last epoch of a group that this device has left; 0 where it has left none.
+    pub(crate) fn left_epoch(&self, id: GroupId) -> Result<Epoch, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT left_epoch FROM groups WHERE group_id = ?1")?;
+        let epoch: Option<i64> = statement
+            .query_row([id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(Epoch(epoch.unwrap_or(0).cast_unsigned()))
     }
 
     /// It is as it was, and so is the group.

@@ -36,7 +36,7 @@ use crate::config::ArchiveConfig;
 /// Partitions that are copied at the same time.
 const AT_ONCE: usize = 32;
 /// A partition that has not said by then how far it is, is left for the next round.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Says of which devices nobody waits for acknowledgements any more.
 pub(crate) type Gone = Arc<dyn Fn(&UserId, DeviceId) -> bool + Send + Sync>;

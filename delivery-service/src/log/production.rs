@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use valise_clock::Clock;
@@ -67,7 +68,34 @@ pub(crate) struct ProductionLog {
     settings: ArchiveConfig,
 }
 
+/// Groups that are asked about at the same time.
+const AT_ONCE: usize = 16;
+
 impl ProductionLog {
+    /// Where a device stands in a group, unless what Redis says of it is not what counts.
+    async fn what_counts(
+        &self,
+        device: DeviceId,
+        group: GroupId,
+        hot: Option<Standing>,
+    ) -> Result<Standing, StoreError> {
+        if let Some(standing) = hot
+            && standing.head.is_some_and(|head| !head.frozen)
+        {
+            return Ok(standing);
+        }
+        let head = self.head(group).await?;
+        let windows = match head {
+            Some(_) => self.windows(group, device).await?,
+            None => Vec::new(),
+        };
+        Ok(Standing {
+            head,
+            windows,
+            id: None,
+        })
+    }
+
     /// Connects to both, and refuses what must not be used. Entries and Welcomes are kept for `retention` at most.
     pub(crate) async fn open(
         database: &PostgresUrl,
@@ -376,19 +404,24 @@ impl OrderedLog for ProductionLog {
         device: DeviceId,
         asked: Vec<(GroupId, Position)>,
     ) -> Result<Vec<Standing>, StoreError> {
-        let mut standings = self.hot.standings(device, &asked).await?;
-        for ((group, _), standing) in asked.into_iter().zip(&mut standings) {
-            let open = standing.head.is_some_and(|head| !head.frozen);
-            if !open || self.watch.is_regressed(group) {
-                // What Redis says of it is not what counts.
-                *standing = Standing {
-                    head: self.head(group).await?,
-                    windows: self.windows(group, device).await?,
-                    id: None,
-                };
-            }
-        }
-        Ok(standings)
+        // Of a group that is known to have regressed Redis is not asked: it may have what cannot be read.
+        let regressed: Vec<bool> = asked
+            .iter()
+            .map(|(group, _)| self.watch.is_regressed(*group))
+            .collect();
+        let known = asked.iter().zip(&regressed).filter(|(_, regressed)| !**regressed);
+        let known: Vec<_> = known.map(|(asked, _)| *asked).collect();
+        let mut hot = self.hot.standings(device, &known).await?.into_iter();
+        let found = asked.into_iter().zip(regressed).map(|((group, _), regressed)| {
+            let standing = if regressed { None } else { hot.next() };
+            (group, standing)
+        });
+        let found: Vec<_> = found.collect();
+        stream::iter(found)
+            .map(|(group, standing)| self.what_counts(device, group, standing))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     async fn memberships(

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
+use valise_clock::Clock;
 use valise_proto::{DeviceId, Epoch, GroupId};
 
 use crate::log::{Entry, News};
@@ -51,7 +52,7 @@ pub(crate) struct Mailbox {
     device: DeviceId,
     letters: Mutex<Letters>,
     arrived: Notify,
-    /// Names the stream among those that the device has on all replicas.
+    /// Names the stream among those that the device has on all replicas: a later one by a greater number.
     pub(crate) stream: u64,
     /// All replicas were told of it.
     announced: AtomicBool,
@@ -90,11 +91,12 @@ impl Mailbox {
         self.announced.load(Ordering::Relaxed)
     }
 
-    /// All replicas hear of a device's streams in the same order. What comes after its own displaces this one; what comes before it is older.
+    /// All replicas hear of a device's streams in the same order. What comes after its own displaces this one, unless it was opened before: a
+    /// replica that was stalled may tell late of a stream that has gone.
     fn heard_of(&self, stream: u64) {
         if stream == self.stream {
             self.announced.store(true, Ordering::Relaxed);
-        } else if self.is_announced() {
+        } else if self.is_announced() && stream > self.stream {
             self.displaced.cancel();
         }
     }
@@ -142,7 +144,8 @@ impl FanOut {
             device,
             letters: Mutex::default(),
             arrived: Notify::new(),
-            stream: rand::random(),
+            // Milliseconds, and something to tell those of one of them apart.
+            stream: (Clock::system().unix_millis() << 16) | u64::from(rand::random::<u16>()),
             announced: AtomicBool::new(false),
             displaced: CancellationToken::new(),
         });
@@ -395,12 +398,14 @@ mod tests {
             fan_out.deliver(News::Stream { device, stream }, &mut to_tell);
         };
         // Older than its own, for so long as that was not heard of.
-        hear(mailbox.stream.wrapping_add(1));
+        hear(mailbox.stream + 1);
         assert!(!mailbox.is_announced() && !mailbox.displaced.is_cancelled());
         hear(mailbox.stream);
         hear(mailbox.stream);
         assert!(mailbox.is_announced() && !mailbox.displaced.is_cancelled());
-        hear(mailbox.stream.wrapping_add(2));
+        hear(mailbox.stream - 1);
+        assert!(!mailbox.displaced.is_cancelled(), "it was opened before");
+        hear(mailbox.stream + 2);
         assert!(mailbox.displaced.is_cancelled());
         assert!(!other.displaced.is_cancelled(), "another device's");
     }

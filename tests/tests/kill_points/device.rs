@@ -63,7 +63,7 @@ impl<'a> Device<'a> {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let limit = std::time::Duration::from_secs(60);
+        let limit = valise_tests::wait::SOON;
         let Ok(ended) = tokio::time::timeout(limit, child.wait_with_output()).await else {
             panic!("{point} was not reached");
         };

@@ -33,6 +33,25 @@ fn a_new_authority_is_trusted_once_the_service_says_so_and_after_a_restart() {
 }
 
 #[test]
+fn a_group_that_was_quarantined_for_an_unknown_authority_goes_on_when_it_is_known() {
+    let (world, newer) = (World::new(), World::new());
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut eve = newer.person("eve");
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    let both = world.bundle_with(&newer);
+    adopt(&mut alice, &both).unwrap();
+    let packages = vec![eve.package(false)];
+    alice.done(&mut log, Operation::Add { packages });
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Quarantined);
+    bob.events();
+    adopt(&mut bob, &both).unwrap();
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+    assert_eq!(bob.events(), [EventKind::QuarantineEnded]);
+}
+
+#[test]
 fn authorities_that_do_not_trust_the_device_itself_change_nothing() {
     let (world, other) = (World::new(), World::new());
     let mut alice = world.person("alice");

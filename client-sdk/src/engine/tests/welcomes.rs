@@ -171,3 +171,40 @@ fn a_welcome_that_is_shown_again_takes_nobody_back() {
     assert_eq!(bob.events(), [unusable("welcome_epoch")]);
     assert_eq!(bob.state(log.group).status, GroupStatus::Rejoining);
 }
+
+#[test]
+fn who_was_removed_is_not_taken_back_by_an_old_welcome_but_by_a_new_one() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    let packages = vec![bob.package(true)];
+    drop(alice.submit(log.group, Operation::Add { packages }));
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    let tree = alice.tree(log.group);
+    let item = bob.welcome(&log, &commit);
+    bob.engine
+        .apply(vec![Arrival::Inbox(item.clone(), Some(Ok(tree.clone())))])
+        .unwrap();
+    let devices = vec![bob.id()];
+    alice.done(&mut log, Operation::Remove { devices });
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
+    bob.events();
+    for later in [1, 2] {
+        let mut again = item.clone();
+        again.number += later;
+        shown_again(&mut bob, again, tree.clone());
+        assert_eq!(bob.events(), [unusable("welcome_epoch")]);
+    }
+    let commit = invite(&mut alice, &mut bob, &mut log);
+    let mut item = bob.welcome(&log, &commit);
+    item.number += 300;
+    let tree = alice.tree(log.group);
+    bob.engine
+        .apply(vec![Arrival::Inbox(item, Some(Ok(tree)))])
+        .unwrap();
+    assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+}

@@ -8,6 +8,8 @@ use valise_proto::GroupId;
 
 /// Between two looks at all of them.
 const INTERVAL: Duration = Duration::from_mins(5);
+/// And so long after one could not be read.
+const AFTER_FAILURE: Duration = Duration::from_secs(15);
 
 pub(super) struct Others {
     groups: BTreeSet<GroupId>,
@@ -54,6 +56,11 @@ impl Others {
     pub(super) fn look(&mut self) {
         self.due.clone_from(&self.groups);
         self.next_look = Instant::now() + INTERVAL;
+    }
+
+    /// One could not be read: all are read sooner than else.
+    pub(super) fn look_soon(&mut self) {
+        self.next_look = self.next_look.min(Instant::now() + AFTER_FAILURE);
     }
 
     /// Is any to be read now?

@@ -84,9 +84,8 @@ fn read_standing(answer: Value) -> Result<Standing, StoreError> {
     let windows = optional(windows)?
         .map(|packed| read_windows(&packed))
         .transpose()?;
-    let entry = optional(entry)?
-        .map(|packed| EntryMeta::read(&packed))
-        .transpose()?;
+    // One that cannot be read is as good as none here.
+    let entry = optional(entry)?.and_then(|packed| EntryMeta::read(&packed).ok());
     Ok(Standing {
         head: head.map(|row| row.head),
         windows: windows.unwrap_or_default(),

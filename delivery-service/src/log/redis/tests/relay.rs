@@ -325,7 +325,11 @@ async fn no_two_items_of_an_inbox_have_one_number_though_they_and_their_count_ar
     assert_eq!(items.len(), 2);
     assert!(items[0].number < items[1].number);
     lose(&[&heads, &inbox]).await;
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    let clock = valise_clock::Clock::system();
+    eventually("a later time", async || {
+        (clock.unix_millis() > items[1].number).then_some(())
+    })
+    .await;
     log.notify(vec![notice(3)]).await.unwrap();
     let after = log.read_inbox(bob, items[1].number, 9).await.unwrap();
     assert_eq!(after.len(), 1, "it is new to who has seen the others");
