@@ -295,7 +295,7 @@ impl GroupStates {
         match folded.await {
             // Its snapshot may be gone, and an Add since the one before it cannot be replayed once the added key package has expired.
             Err(StateError::Damaged(what)) if epoch < head.epoch => {
-                tracing::info!(what, "the state at a past epoch cannot be computed any more");
+                tracing::info!(%group, %epoch, what, "the state at a past epoch cannot be computed any more");
                 Err(Refusal::new(Reason::EpochTooOld).with("current_epoch", head.epoch))
             }
             folded => Ok(folded?),

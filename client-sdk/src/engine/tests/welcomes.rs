@@ -99,6 +99,23 @@ fn a_welcome_without_a_time_is_used_now() {
     assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
 }
 
+/// Bob has joined by a last-resort package, whose key he keeps: the group, his Welcome, and its tree.
+fn joined_by_last_resort(alice: &mut Person, bob: &mut Person) -> (Log, wire::InboxItem, bytes::Bytes) {
+    let mut log = alice.create_group("");
+    let packages = vec![bob.package(true)];
+    drop(alice.submit(log.group, Operation::Add { packages }));
+    let commit = alice.upload();
+    log.accept(alice, &commit);
+    log.deliver(alice);
+    let tree = alice.tree(log.group);
+    let item = bob.welcome(&log, &commit);
+    bob.engine
+        .apply(vec![Arrival::Inbox(item.clone(), Some(Ok(tree.clone())))])
+        .unwrap();
+    bob.events();
+    (log, item, tree)
+}
+
 /// The service shows a Welcome once more, as if it were of a commit far down the log.
 fn shown_again(whom: &mut Person, mut item: wire::InboxItem, tree: bytes::Bytes) {
     item.number += 100;
@@ -113,19 +130,7 @@ fn shown_again(whom: &mut Person, mut item: wire::InboxItem, tree: bytes::Bytes)
 fn a_welcome_that_is_shown_again_takes_nobody_back() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
-    let mut log = alice.create_group("");
-    let packages = vec![bob.package(true)];
-    drop(alice.submit(log.group, Operation::Add { packages }));
-    let commit = alice.upload();
-    log.accept(&alice, &commit);
-    log.deliver(&mut alice);
-    let tree = alice.tree(log.group);
-    let item = bob.welcome(&log, &commit);
-    let first = item.clone();
-    bob.engine
-        .apply(vec![Arrival::Inbox(first, Some(Ok(tree.clone())))])
-        .unwrap();
-    bob.events();
+    let (mut log, item, tree) = joined_by_last_resort(&mut alice, &mut bob);
     // In the very epoch that it leads into it is not taken, either.
     shown_again(&mut bob, item.clone(), tree.clone());
     assert_eq!(bob.events(), [unusable("welcome_epoch")]);
@@ -176,17 +181,7 @@ fn a_welcome_that_is_shown_again_takes_nobody_back() {
 fn who_was_removed_is_not_taken_back_by_an_old_welcome_but_by_a_new_one() {
     let world = World::new();
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
-    let mut log = alice.create_group("");
-    let packages = vec![bob.package(true)];
-    drop(alice.submit(log.group, Operation::Add { packages }));
-    let commit = alice.upload();
-    log.accept(&alice, &commit);
-    log.deliver(&mut alice);
-    let tree = alice.tree(log.group);
-    let item = bob.welcome(&log, &commit);
-    bob.engine
-        .apply(vec![Arrival::Inbox(item.clone(), Some(Ok(tree.clone())))])
-        .unwrap();
+    let (mut log, item, tree) = joined_by_last_resort(&mut alice, &mut bob);
     let devices = vec![bob.id()];
     alice.done(&mut log, Operation::Remove { devices });
     log.deliver(&mut bob);
