@@ -1,30 +1,28 @@
 //! What application messages say.
 
+mod expiry;
+mod kind;
 mod message_id;
 mod mimi;
 mod part;
 mod payload;
 mod status;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
+pub use expiry::Expiry;
+pub use kind::Kind;
 pub use message_id::MessageId;
 pub use part::{Body, Disposition, External, Part, Semantics};
 pub use status::ReceiptStatus;
 
 use crate::Error;
 use message_id::SALT;
-use mimi::{Expires, Mimi};
+use mimi::Mimi;
 
 const TEXT: &str = "text/plain;charset=utf-8";
 /// The group's name, told to those who were just added by the one who added them. Not an app's.
 pub(crate) const GROUP_PROFILE: &str = "application/vnd.valise.group-profile";
 /// Another name for the group. Not an app's.
 pub(crate) const GROUP_RENAME: &str = "application/vnd.valise.group-rename";
-/// Longest text that counts as a reaction: one emoji can have many characters. What is longer is a reply (§5.3).
-const MAX_EMOJI: usize = 128;
-/// Most reactions of one message.
-const MAX_EMOJIS: usize = 16;
 
 /// What a message says: text, a reply, a reaction, a correction..., or bytes of any media type.
 ///
@@ -60,81 +58,6 @@ pub struct Content {
     mimi: Mimi,
     /// Of a message that was sent.
     sent: Option<(MessageId, [u8; SALT])>,
-}
-
-/// What a [`Content`] is.
-///
-/// ```
-/// use valise_client_sdk::{Content, Kind};
-///
-/// fn show(content: &Content) -> String {
-///     match content.kind() {
-///         Kind::Text(text) => text.to_owned(),
-///         Kind::Reply { to, text } => format!("(to {to}) {text}"),
-///         Kind::Reaction { to, emojis } => format!("{} to {to}", emojis.join(" ")),
-///         Kind::Edit { of, text } => format!("{of} now says {text}"),
-///         Kind::Delete { of } => format!("{of} is gone"),
-///         Kind::Receipt(report) => format!("{} messages were read", report.len()),
-///         _ => format!("{} bytes of {}", content.body().len(), content.content_type()),
-///     }
-/// }
-/// assert_eq!(show(&Content::text("Bonjour")), "Bonjour");
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind<'a> {
-    /// A text.
-    Text(&'a str),
-    /// A text in answer to a message.
-    Reply {
-        /// The message.
-        to: MessageId,
-        /// The answer.
-        text: &'a str,
-    },
-    /// Reactions to a message. Taken back by deleting the message that made them.
-    Reaction {
-        /// The message.
-        to: MessageId,
-        /// What its sender feels; usually one.
-        emojis: Vec<&'a str>,
-    },
-    /// A message says something else now. [`crate::EventKind::ReplacementRefused`] comes instead where it is not its sender's.
-    Edit {
-        /// The message.
-        of: MessageId,
-        /// What it says now.
-        text: &'a str,
-    },
-    /// A message, or a reaction, is taken back.
-    Delete {
-        /// The message.
-        of: MessageId,
-    },
-    /// What became of messages at the sender's: they were read, for example.
-    Receipt(Vec<(MessageId, ReceiptStatus)>),
-    /// Anything else: see [`Content::content_type`], [`Content::part`], [`Content::in_reply_to`] and [`Content::replaces`].
-    Other,
-}
-
-/// When a message is deleted everywhere, by all who keep to it.
-///
-/// ```
-/// use std::time::{Duration, SystemTime};
-/// use valise_client_sdk::{Content, Expiry};
-///
-/// let day = Duration::from_secs(24 * 3600);
-/// let tomorrow = Content::text("Gone tomorrow").expiring(Expiry::At(SystemTime::now() + day));
-/// let once = Content::text("Gone when read").expiring(Expiry::AfterRead(Duration::from_secs(60)));
-/// assert_eq!(once.expiry(), Some(Expiry::AfterRead(Duration::from_secs(60))));
-/// # assert!(tomorrow.expiry().is_some());
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expiry {
-    /// At that time, to the second, at most a year ahead.
-    At(SystemTime),
-    /// So long after it was read, at most a year: on each device apart (on the sender's, after it was accepted).
-    AfterRead(Duration),
 }
 
 impl Content {
@@ -307,27 +230,6 @@ impl Content {
         self
     }
 
-    /// The same, until then. Fractions of a second are dropped.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use valise_client_sdk::{Content, Expiry};
-    ///
-    /// let once = Content::text("Read me once").expiring(Expiry::AfterRead(Duration::from_secs(60)));
-    /// assert!(once.expiry().is_some());
-    /// ```
-    pub fn expiring(mut self, expiry: Expiry) -> Self {
-        let (relative, seconds) = match expiry {
-            Expiry::At(at) => (false, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
-            Expiry::AfterRead(after) => (true, after.as_secs()),
-        };
-        self.mimi.expires = Some(Expires {
-            relative,
-            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
-        });
-        self
-    }
-
     /// The name of the message, once it is sent. Before, there is none: what is sent twice is two messages.
     ///
     /// ```
@@ -342,39 +244,6 @@ impl Content {
     /// ```
     pub fn id(&self) -> Option<MessageId> {
         self.sent.map(|(id, _)| id)
-    }
-
-    /// What it is.
-    ///
-    /// ```
-    /// use valise_client_sdk::{Content, Kind};
-    ///
-    /// assert_eq!(Content::text("Bonjour").kind(), Kind::Text("Bonjour"));
-    /// assert_eq!(Content::new("image/png", []).kind(), Kind::Other);
-    /// ```
-    pub fn kind(&self) -> Kind<'_> {
-        if let Some(of) = self.mimi.replaces {
-            return match (&self.mimi.part.body, self.as_text()) {
-                (Body::Empty, _) => Kind::Delete { of },
-                (_, Some(text)) => Kind::Edit { of, text },
-                _ => Kind::Other,
-            };
-        }
-        if let Some(report) = self.report() {
-            return Kind::Receipt(report);
-        }
-        match (self.mimi.in_reply_to, self.as_text()) {
-            (Some(to), Some(text)) => {
-                let emojis = self.emojis();
-                if emojis.is_empty() {
-                    Kind::Reply { to, text }
-                } else {
-                    Kind::Reaction { to, emojis }
-                }
-            }
-            (None, Some(text)) => Kind::Text(text),
-            _ => Kind::Other,
-        }
     }
 
     /// The first text in it: a message's, a reply's, an edit's, or an emoji. Markdown is a text.
@@ -453,62 +322,6 @@ impl Content {
         self.mimi.replaces
     }
 
-    /// When it is deleted.
-    ///
-    /// ```
-    /// use valise_client_sdk::Content;
-    ///
-    /// assert_eq!(Content::text("Stays").expiry(), None);
-    /// ```
-    pub fn expiry(&self) -> Option<Expiry> {
-        let Expires { relative, seconds } = self.mimi.expires?;
-        let seconds = Duration::from_secs(seconds.into());
-        Some(if relative {
-            Expiry::AfterRead(seconds)
-        } else {
-            Expiry::At(UNIX_EPOCH + seconds)
-        })
-    }
-
-    /// Of a reaction, what it says; otherwise nothing.
-    fn emojis(&self) -> Vec<&str> {
-        if self.mimi.part.disposition != Disposition::REACTION || self.mimi.replaces.is_some() {
-            return Vec::new();
-        }
-        self.emojis_in_place()
-    }
-
-    /// What its texts say as reactions.
-    pub(crate) fn emojis_in_place(&self) -> Vec<&str> {
-        let texts = self.mimi.part.singles().into_iter().filter_map(part::text_of);
-        texts
-            .filter(|text| (1..=MAX_EMOJI).contains(&text.len()))
-            .take(MAX_EMOJIS)
-            .collect()
-    }
-
-    fn report(&self) -> Option<Vec<(MessageId, ReceiptStatus)>> {
-        match &self.mimi.part.body {
-            Body::Single {
-                content_type,
-                content,
-            } if content_type == status::MEDIA_TYPE => status::decode(content),
-            _ => None,
-        }
-    }
-
-    /// May it be a message of its own, that is shown among the others?
-    pub(crate) fn is_message(&self) -> bool {
-        self.mimi.replaces.is_none() && !matches!(self.kind(), Kind::Reaction { .. } | Kind::Receipt(_))
-    }
-
-    /// Is it to be deleted later than anybody would mean? (§9.1) That time is of its acceptance, in seconds since 1970.
-    pub(crate) fn expires_too_late(&self, accepted_at: u64) -> bool {
-        self.mimi.expires.is_some_and(|expires| {
-            !expires.relative && u64::from(expires.seconds) > accepted_at.saturating_add(mimi::YEAR)
-        })
-    }
-
     /// The same message with another body: nothing else of it can be edited (§9.3).
     pub(crate) fn edited(&self, by: &Self) -> Self {
         let mut edited = self.clone();
@@ -562,21 +375,6 @@ impl std::fmt::Debug for Content {
             .field("id", &self.id())
             .field("part", &self.mimi.part)
             .finish_non_exhaustive()
-    }
-}
-
-/// What people write is not for logs.
-impl std::fmt::Debug for Kind<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(_) => f.write_str("Text"),
-            Self::Reply { to, .. } => write!(f, "Reply({to})"),
-            Self::Reaction { to, .. } => write!(f, "Reaction({to})"),
-            Self::Edit { of, .. } => write!(f, "Edit({of})"),
-            Self::Delete { of } => write!(f, "Delete({of})"),
-            Self::Receipt(report) => write!(f, "Receipt({} messages)", report.len()),
-            Self::Other => f.write_str("Other"),
-        }
     }
 }
 

@@ -1,3 +1,6 @@
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::kind::MAX_EMOJI;
 use super::*;
 
 fn id(byte: u8) -> MessageId {
