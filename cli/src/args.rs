@@ -1,18 +1,21 @@
 //! What can be said on the command line.
 
-use std::net::SocketAddr;
+mod admin;
+mod devices;
+mod group;
+mod up;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use valise_client_sdk::{AfterBadCommit, CipherSuite, ExternalJoin, Role};
-use valise_clock::Clock;
-use valise_proto::{DeviceId, GroupId, UserId};
+use valise_client_sdk::CipherSuite;
+use valise_proto::UserId;
 use valise_service_runtime::config::Endpoint;
 
-use crate::error::CliError;
-use crate::roles::KeptFor;
-use crate::up::Options;
+pub(crate) use self::admin::{AdminCommand, AdminGroupCommand};
+pub(crate) use self::devices::{DevicesArgs, DevicesCommand};
+pub(crate) use self::group::{GroupCommand, PolicyArgs};
+pub(crate) use self::up::UpArgs;
 
 /// Sovereign, end-to-end encrypted group messaging: the services in one process, and a device in a terminal.
 #[derive(Debug, Parser)]
@@ -68,32 +71,6 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct UpArgs {
-    /// Address and port to listen on (plain HTTP/2); port 0 is any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-    listen: SocketAddr,
-    /// Directory for everything that is kept; made if it is not there.
-    #[arg(long, value_name = "DIR", default_value = "./valise-data")]
-    data: PathBuf,
-    /// Domain of all users. It stays with the data.
-    #[arg(long, default_value = "valise.example")]
-    domain: String,
-    /// For whom the first user code is made [default: alice@DOMAIN]
-    #[arg(long)]
-    user: Option<UserId>,
-    /// Who becomes the first administrator [default: admin@DOMAIN]
-    #[arg(long)]
-    administrator: Option<UserId>,
-    /// Cipher suites that new groups may have, best first, for example 0x004F,0x0001: a group made for users gets the first that
-    /// all of their devices have [default: 0x0001, 0x0003, 0x0002 and the hybrid post-quantum 0x004F]
-    #[arg(long, value_name = "SUITES", value_delimiter = ',')]
-    suites: Vec<CipherSuite>,
-    /// Once the services answer, print one JSON object on one line instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// People in the group at first, each with two devices.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(3..=50))]
@@ -130,159 +107,6 @@ pub(crate) struct EnrolArgs {
     /// The groups that it makes have the first.
     #[arg(long, value_name = "SUITES", value_delimiter = ',', default_value = "0x0001")]
     pub(crate) suites: Vec<CipherSuite>,
-    /// Print a JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DevicesArgs {
-    #[command(subcommand)]
-    command: Option<DevicesCommand>,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DevicesCommand {
-    /// List them, oldest first.
-    List {
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Give one another name.
-    Rename {
-        /// Its id, or the beginning of it.
-        device: String,
-        /// The new name.
-        name: String,
-    },
-    /// Revoke one, for ever.
-    Revoke {
-        /// Its id, or the beginning of it.
-        device: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum GroupCommand {
-    /// Make a group; prints its id.
-    New {
-        /// Its name, which only members learn.
-        name: String,
-        /// Add all devices of these users; the group then has the best cipher suite that all of them can use.
-        #[arg(long, value_name = "USER", value_delimiter = ',')]
-        with: Vec<UserId>,
-        /// Print a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Add all devices of users.
-    Add {
-        /// The group.
-        group: String,
-        /// Users, as name@domain.
-        #[arg(required = true, value_name = "USER")]
-        users: Vec<UserId>,
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove all devices of users.
-    Remove {
-        /// The group.
-        group: String,
-        /// Users, as name@domain.
-        #[arg(required = true, value_name = "USER")]
-        users: Vec<UserId>,
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Leave it with this device.
-    Leave {
-        /// The group.
-        group: String,
-    },
-    /// Bring this device back into a group that it cannot go on in, by an external commit.
-    Rejoin {
-        /// The group.
-        group: String,
-    },
-    /// List the ids of groups that other devices of this user are in, and this one is not.
-    Elsewhere,
-    /// Bring this device into a group of another device of this user; all members see it.
-    ComeIn {
-        /// The group's id, as `group elsewhere` lists it.
-        group: String,
-    },
-    /// Give it another name, which only members learn.
-    Rename {
-        /// The group.
-        group: String,
-        /// The new name.
-        name: String,
-    },
-    /// Make a user something else.
-    Role {
-        /// The group.
-        group: String,
-        /// The user, as name@domain.
-        user: UserId,
-        /// reader, member, moderator or owner.
-        #[arg(value_parser = crate::roles::role)]
-        role: Role,
-    },
-    /// Show what roles allow, or change it.
-    Policy(PolicyArgs),
-    /// List the groups of this device.
-    List {
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show how a group stands, and its members.
-    Show {
-        /// The group.
-        group: String,
-        /// Print a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Without any change: shows the policy.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyArgs {
-    /// The group.
-    pub(crate) group: String,
-    /// The least role to add devices of other users: reader, member, moderator or owner.
-    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
-    pub(crate) add: Option<Role>,
-    /// The least role to remove devices of other users.
-    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
-    pub(crate) remove: Option<Role>,
-    /// The least role to rename the group.
-    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
-    pub(crate) rename: Option<Role>,
-    /// The least role to change roles and this policy.
-    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
-    pub(crate) change_roles: Option<Role>,
-    /// The least role to send.
-    #[arg(long, value_name = "ROLE", value_parser = crate::roles::role)]
-    pub(crate) send: Option<Role>,
-    /// Which devices may come in without being added: nobody, member_devices (that lost their state) or member_users (theirs).
-    #[arg(long, value_name = "WHO", value_parser = crate::roles::external_join)]
-    pub(crate) external_join: Option<ExternalJoin>,
-    /// What devices do after a commit that they cannot process: hold (and wait for somebody to decide) or rejoin.
-    #[arg(long, value_name = "WHAT", value_parser = crate::roles::after_bad_commit)]
-    pub(crate) bad_commit: Option<AfterBadCommit>,
-    /// For how many seconds the service's archive keeps what not everybody has read: 3600 to 31536000, or `default` for as long as in other groups.
-    /// Its hot store keeps up to a day by default, and `valise up` keeps everything.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::roles::kept_for)]
-    pub(crate) retention: Option<KeptFor>,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -350,162 +174,12 @@ pub(crate) struct HistoryArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum AdminCommand {
-    /// Make a one-time code with which one device of a user enrols.
-    Code {
-        /// The user, as name@domain.
-        user: UserId,
-        /// The device may administer as well.
-        #[arg(long)]
-        administrator: bool,
-        /// How long the code can be used: 1m to 30d.
-        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::when::duration)]
-        valid_for: Duration,
-        /// Print a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// List all users.
-    Users {
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Have all services refuse a user's devices.
-    Suspend {
-        /// The user.
-        user: UserId,
-    },
-    /// End a suspension.
-    Resume {
-        /// The user.
-        user: UserId,
-    },
-    /// List the devices of a user.
-    Devices {
-        /// The user.
-        user: UserId,
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Revoke a device of anybody, for ever.
-    Revoke {
-        /// The device's id.
-        device: DeviceId,
-    },
-    /// Deal with a group that a service has frozen.
-    Group {
-        #[command(subcommand)]
-        command: AdminGroupCommand,
-    },
-    /// Show the audit log.
-    Audit {
-        /// Only what comes after this number.
-        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-        after: u64,
-        /// Print one JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AdminGroupCommand {
-    /// Put a group whose log went back in time (LOG_REGRESSED) back to what is archived and what its devices have given back, and open
-    /// it. What came after that is lost.
-    Repair {
-        /// The group's id.
-        group: GroupId,
-        /// Only show what would be done. Devices that come online later may know more.
-        #[arg(long)]
-        dry_run: bool,
-        /// Take nothing after this position from devices.
-        #[arg(long, value_name = "POSITION")]
-        up_to: Option<u64>,
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a group that its members cannot go on in, for ever. They go on under a new id, which is printed, by themselves.
-    Reset {
-        /// The group's id.
-        group: GroupId,
-        /// Print a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the commits that members reported because they cannot process them.
-    Reports {
-        /// Print one JSON object for each commit.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show where a group stands, and what its members reported.
-    Show {
-        /// The group's id.
-        group: GroupId,
-        /// Print a JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-impl DevicesArgs {
-    pub(crate) fn into_command(self) -> Result<DevicesCommand, CliError> {
-        match self.command {
-            None => Ok(DevicesCommand::List { json: self.json }),
-            Some(DevicesCommand::List { json }) => Ok(DevicesCommand::List {
-                json: json || self.json,
-            }),
-            Some(_) if self.json => Err(CliError::failed("--json is for the list of devices")),
-            Some(command) => Ok(command),
-        }
-    }
-}
-
-impl UpArgs {
-    pub(crate) fn into_options(self) -> Result<Options, CliError> {
-        let Self {
-            listen,
-            data,
-            domain,
-            user,
-            administrator,
-            suites,
-            ..
-        } = self;
-        let of_domain = |given: Option<UserId>, name: &str| match given {
-            Some(user) if user.domain() == domain => Ok(user),
-            Some(user) => Err(CliError::failed(format!(
-                "{user} is not of the domain {domain}: see --domain"
-            ))),
-            None => format!("{name}@{domain}")
-                .parse::<UserId>()
-                .ok()
-                .filter(|user| user.domain() == domain)
-                .ok_or_else(|| CliError::failed(format!("{domain} is not a domain name in lower case"))),
-        };
-        Ok(Options {
-            user: of_domain(user, "alice")?,
-            administrator: of_domain(administrator, "admin")?,
-            listen,
-            data,
-            domain,
-            cipher_suites: (!suites.is_empty())
-                .then(|| suites.iter().map(|suite| suite.number() as u16).collect()),
-            delivery_limits: valise_delivery_service::Limits::default(),
-            clock: Clock::system(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::up::Options;
 
     #[test]
     fn the_command_line_is_sound() {
