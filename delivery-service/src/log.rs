@@ -17,11 +17,13 @@ pub(crate) mod acknowledgements;
 pub(crate) mod archiver;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod inbox;
 pub mod offers;
 pub(crate) mod postgres;
 pub mod production;
 pub mod redis;
 pub(crate) mod regression;
+mod reports;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -30,6 +32,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
+
+pub use self::inbox::{InboxContent, InboxItem, Notice};
+pub use self::reports::{CommitReport, MAX_REPORTS, ReportedCommit};
 
 use self::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration};
 
@@ -194,43 +199,6 @@ pub enum Refused {
     },
 }
 
-/// An item of a device's inbox.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct InboxItem {
-    /// Greater than that of every earlier item of the inbox, and at least the time at which it was put there, in milliseconds since
-    /// 1970-01-01 UTC: a store that has lost items, and their count, does not give a number again that a device has seen.
-    pub number: u64,
-    /// What it is.
-    pub content: InboxContent,
-    /// Milliseconds since 1970-01-01 UTC.
-    pub accepted_at: u64,
-}
-
-/// What an inbox item is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum InboxContent {
-    /// An invitation.
-    Welcome {
-        /// The Welcome.
-        welcome: Bytes,
-        /// To which group.
-        group: GroupId,
-        /// The epoch that it leads to.
-        epoch: Epoch,
-        /// The commit that added the device.
-        commit: (Position, EntryId),
-    },
-    /// Key packages run low.
-    LowStock {
-        /// Of which suite.
-        cipher_suite: u32,
-        /// How many are left.
-        one_time: u32,
-    },
-    /// A group was reset.
-    GroupReset(Reset),
-}
-
 /// A group that was ended for ever, and goes on as another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reset {
@@ -240,62 +208,6 @@ pub struct Reset {
     pub successor: GroupId,
     /// Its last entry.
     pub last: Position,
-}
-
-/// What a member says of a commit that it cannot process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CommitReport {
-    /// Whose log.
-    pub group: GroupId,
-    /// The commit.
-    pub position: Position,
-    /// The epoch that it ended.
-    pub epoch: Epoch,
-    /// Who submitted it.
-    pub sender: Option<DeviceId>,
-    /// Who reports it.
-    pub reporter: DeviceId,
-    /// What is wrong with it: the contract's number.
-    pub fault: i32,
-    /// Milliseconds since 1970-01-01 UTC.
-    pub at: u64,
-}
-
-/// What members said of one commit.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReportedCommit {
-    /// Whose log.
-    pub group: GroupId,
-    /// The commit.
-    pub position: Position,
-    /// The epoch that it ended.
-    pub epoch: Epoch,
-    /// Who submitted it.
-    pub sender: Option<DeviceId>,
-    /// How many devices reported which fault, by the fault's number.
-    pub faults: Vec<(i32, u32)>,
-    /// When the first report came, in milliseconds since 1970-01-01 UTC.
-    pub first_at: u64,
-    /// When the last one came.
-    pub last_at: u64,
-}
-
-/// Reports that are kept of one device in one group: of the newest commits.
-pub const MAX_REPORTS: usize = 16;
-
-/// A notice for a device's inbox.
-#[derive(Clone, Debug)]
-pub struct Notice {
-    /// For whom.
-    pub device: DeviceId,
-    /// The same again within a day is dropped.
-    pub deduplication_key: String,
-    /// What: not a Welcome, which comes with its commit.
-    pub cipher_suite: u32,
-    /// See [`InboxContent::LowStock`].
-    pub one_time: u32,
-    /// Milliseconds since 1970-01-01 UTC.
-    pub at: u64,
 }
 
 /// A part of a group's log that a device may read.
