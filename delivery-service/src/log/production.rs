@@ -6,58 +6,35 @@
 //! A group whose log in Redis is known to be another one than was archived is closed for writes, and read from the archive alone.
 
 mod repair;
+mod run;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
-use valise_clock::Clock;
-use valise_device_certificate::KeyKind;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
-use valise_sql_database::PostgresUrl;
+
+pub use self::run::OpenError;
 
 use self::watch::Watch;
 use super::acknowledgements::Acknowledgements;
-use super::archiver::{Archiver, Gone};
 use super::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration, restored_key};
 use super::postgres::reset::KeptReset;
 use super::postgres::{ArchivedGroup, PostgresArchive, Registration};
-use super::redis::config::RedisConfig;
-use super::redis::links::{self, Links};
+use super::redis::RedisLog;
 use super::redis::partition::Partition;
-use super::redis::{RedisLog, Settings};
 use super::regression::{self, Regression};
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
     OrderedLog, Refused, ReportedCommit, Reset, Snapshot, Standing, StoreError, Window,
 };
 use crate::config::ArchiveConfig;
-use crate::fingerprint::Fingerprint;
-
-/// How long writing the last acknowledgements may take.
-const LAST: Duration = Duration::from_secs(2);
-
-/// Why the stores cannot be opened. One line each.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Not with that PostgreSQL.
-    #[error(transparent)]
-    Postgres(#[from] valise_sql_database::OpenError),
-    /// Not with that Redis.
-    #[error(transparent)]
-    Redis(#[from] links::OpenError),
-    /// Redis was lost while the log was opened.
-    #[error("Redis cannot be read (setting redis.urls): {0}")]
-    Log(StoreError),
-}
 
 /// The log on Redis and PostgreSQL.
 pub(crate) struct ProductionLog {
@@ -94,83 +71,6 @@ impl ProductionLog {
             windows,
             id: None,
         })
-    }
-
-    /// Connects to both, and refuses what must not be used. Entries and Welcomes are kept for `retention` at most.
-    pub(crate) async fn open(
-        database: &PostgresUrl,
-        redis: &RedisConfig,
-        settings: &ArchiveConfig,
-        retention: Duration,
-    ) -> Result<Self, OpenError> {
-        let archive = PostgresArchive::open(database).await?;
-        let links = Arc::new(Links::open(redis).await?);
-        let hot_settings = Settings {
-            inbox_kept: retention,
-            sweep: settings.sweep(),
-        };
-        let hot = RedisLog::open(links, hot_settings)
-            .await
-            .map_err(OpenError::Log)?;
-        Ok(Self {
-            hot: Arc::new(hot),
-            acknowledgements: Acknowledgements::new(archive.clone()),
-            archive,
-            watch: Watch::new(settings.max_unarchived_entries),
-            settings: settings.clone(),
-        })
-    }
-
-    /// The identity of all replicas with a key of that kind: this one, if there is none yet.
-    pub(crate) async fn keep_identity(
-        &self,
-        kind: KeyKind,
-        own: &Fingerprint,
-    ) -> Result<Fingerprint, StoreError> {
-        self.archive.keep_identity(kind, own).await
-    }
-
-    /// This replica's part in archiving.
-    pub(crate) fn archiver(&self, retention: Duration, clock: Clock, gone: Gone) -> Archiver {
-        Archiver::new(
-            Arc::clone(&self.hot),
-            self.archive.clone(),
-            self.settings.clone(),
-            retention,
-            clock,
-            gone,
-        )
-    }
-
-    /// Until `stopping`: keeps acknowledgements, and an eye on the archive. `other_log` is told of groups whose log is another one from now on.
-    pub(crate) async fn run(&self, stopping: CancellationToken, other_log: impl Fn(GroupId) + Send + Sync) {
-        let watch = self
-            .watch
-            .run(&self.hot, &self.archive, self.settings.sweep(), other_log);
-        tokio::join!(
-            self.acknowledgements.run(stopping.clone()),
-            stopping.run_until_cancelled(watch)
-        );
-    }
-
-    /// Can it be appended to? For readiness. Without PostgreSQL that goes on until too much waits for the archive.
-    ///
-    /// Where a part of the partitions cannot be used, all replicas see the same, and the groups of the others go on: a replica is
-    /// ready for as long as there are any.
-    pub(crate) async fn reachable(&self) -> bool {
-        let unusable = self.hot.links().unusable().await;
-        self.watch.note_unusable(unusable);
-        unusable < usize::from(Partition::COUNT) && !self.watch.is_full()
-    }
-
-    /// Keeps the last acknowledgements, and ends all connections.
-    pub(crate) async fn close(&self) {
-        let last = tokio::time::timeout(LAST, self.acknowledgements.flush()).await;
-        if !matches!(last, Ok(Ok(()))) {
-            tracing::warn!("the last acknowledgements could not be kept");
-        }
-        self.hot.close().await;
-        self.archive.close().await;
     }
 
     /// What the archive knows of a group that Redis does not know: then it was lost there.
