@@ -3,6 +3,31 @@
 use super::*;
 
 #[tokio::test]
+async fn a_regression_is_said_once_and_only_of_what_is_current() {
+    let scene = Scene::new().await;
+    let old = scene.known().await;
+    scene.write(five(scene.group)).await.unwrap();
+    let archive = &scene.archive;
+    assert!(
+        !archive.mark_regressed(&old).await.unwrap(),
+        "it was archived further"
+    );
+    let current = scene.known().await;
+    assert!(archive.mark_regressed(&current).await.unwrap());
+    assert!(!archive.mark_regressed(&current).await.unwrap());
+    assert!(scene.known().await.head.frozen);
+    let marks = archive.marks().await.unwrap();
+    assert!(marks.len() == 1 && marks[0].0 == scene.group && marks[0].1.regressed);
+    // Nothing is archived of it.
+    let outcome = scene.write(vec![message(scene.group, 6, 2)]).await;
+    assert!(matches!(outcome, Err(WriteError::Stale)), "{outcome:?}");
+    archive.mark_repaired(&current).await.unwrap();
+    let marks = archive.marks().await.unwrap();
+    assert_eq!((marks[0].1.regressed, marks[0].1.repairs), (false, 1));
+    assert_eq!(scene.known().await.trimmed, Position(5));
+}
+
+#[tokio::test]
 async fn who_looked_at_a_group_before_its_repair_does_not_freeze_it_again() {
     let scene = Scene::new().await;
     let before = scene.known().await;
