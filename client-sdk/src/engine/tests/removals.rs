@@ -1,4 +1,4 @@
-//! Who is removed with a user.
+//! Who is removed with a user, and what a removed device keeps: nothing.
 
 use super::*;
 use crate::store::IntentRow;
@@ -54,4 +54,65 @@ fn removals_that_an_earlier_version_stored_are_read() {
     };
     let row = stored(users.detail().unwrap().unwrap());
     assert!(Operation::from_row(&row).unwrap() == users);
+}
+
+#[test]
+fn a_removed_device_forgets_the_group() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    let mut waiting = bob.send(log.group, "never");
+    drop(alice.submit(
+        log.group,
+        Operation::Remove {
+            devices: vec![bob.id()],
+        },
+    ));
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Removed);
+    assert_eq!(
+        bob.events().last(),
+        Some(&EventKind::Removed { by: alice.peer() })
+    );
+    assert!(matches!(
+        waiting.try_recv().unwrap(),
+        Err(Error::GroupNotActive(GroupStatus::Removed))
+    ));
+    let rows: i64 = bob
+        .engine
+        .db
+        .connection
+        .query_row("SELECT count(*) FROM openmls_group_data", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 0, "S4");
+    assert!(matches!(
+        bob.send(log.group, "x").try_recv().unwrap(),
+        Err(Error::GroupNotActive(GroupStatus::Removed))
+    ));
+}
+
+#[test]
+fn a_removed_device_can_be_added_again() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    drop(alice.submit(
+        log.group,
+        Operation::Remove {
+            devices: vec![bob.id()],
+        },
+    ));
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    // The second invitation overtakes the news of the removal: nothing may rely on the order between logs.
+    alice.add(&mut log, &mut [&mut bob]);
+    log.deliver(&mut bob);
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+    alice.send(log.group, "again");
+    log.accept_all(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(messages(&mut bob), ["again"]);
 }

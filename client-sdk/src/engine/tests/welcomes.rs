@@ -1,4 +1,4 @@
-//! Invitations that are not taken.
+//! Invitations that are taken, and those that are not.
 
 use openmls::prelude::SignaturePublicKey;
 use valise_proto::Epoch;
@@ -202,4 +202,98 @@ fn who_was_removed_is_not_taken_back_by_an_old_welcome_but_by_a_new_one() {
         .unwrap();
     assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
     assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+}
+
+#[test]
+fn an_unusable_welcome_does_not_stop_the_inbox() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    drop(alice.submit(
+        log.group,
+        Operation::Add {
+            packages: vec![bob.package(false)],
+        },
+    ));
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    let mut item = bob.welcome(&log, &commit);
+    let whole = item.clone();
+    let Some(valise_proto::delivery::v1::inbox_item::Item::Welcome(welcome)) = &mut item.item else {
+        panic!()
+    };
+    let mut bytes = welcome.welcome.to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    welcome.welcome = bytes.into();
+    bob.engine
+        .apply(vec![Arrival::Inbox(item, Some(Ok(alice.tree(log.group))))])
+        .unwrap();
+    assert!(matches!(
+        bob.events().as_slice(),
+        [EventKind::WelcomeUnusable { .. }]
+    ));
+    assert_eq!(bob.engine.cursors().unwrap().inbox, 1);
+    assert_eq!(bob.state(log.group).status, GroupStatus::WelcomeUnusable);
+    // Its key package was not eaten.
+    let again = valise_proto::delivery::v1::InboxItem { number: 2, ..whole };
+    bob.engine
+        .apply(vec![Arrival::Inbox(again, Some(Ok(alice.tree(log.group))))])
+        .unwrap();
+    assert_eq!(bob.state(log.group).status, GroupStatus::Active);
+}
+
+#[test]
+fn who_joins_by_a_last_resort_package_changes_its_keys_at_once() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    drop(alice.submit(
+        log.group,
+        Operation::Add {
+            packages: vec![bob.package(true)],
+        },
+    ));
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    bob.join(&log, &commit, alice.tree(log.group));
+    assert_eq!(bob.peek_kinds(), [UploadKind::Commit], "K2");
+    assert!(
+        bob.engine
+            .unpublished(Options::default().cipher_suite.mls())
+            .unwrap()
+            .1
+    );
+    log.accept_all(&mut bob);
+    log.deliver(&mut alice);
+    log.deliver(&mut bob);
+    assert_eq!(alice.state(log.group).epoch.0, 2);
+}
+
+#[test]
+fn a_member_of_another_authority_is_not_joined() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let (mut alice, mut bob) = (elsewhere.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("");
+    // The service would have to be in it: bob's package is believed by alice only if she trusts both.
+    alice.engine.device.bundle = elsewhere.bundle_with(&world);
+    drop(alice.submit(
+        log.group,
+        Operation::Add {
+            packages: vec![bob.package(false)],
+        },
+    ));
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    bob.join(&log, &commit, alice.tree(log.group));
+    assert_eq!(
+        bob.events(),
+        [EventKind::WelcomeUnusable {
+            cause: "rule broken: certificate_untrusted".to_owned()
+        }],
+        "C1"
+    );
 }
