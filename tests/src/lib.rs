@@ -12,6 +12,7 @@
 //! - [`lossy_proxy`]: a way to the services on which requests and answers get lost, by seed.
 //! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
+//! - [`replicas`]: two replicas of the delivery service, and devices at either.
 //! - [`retention`]: what a log has forgotten.
 //! - [`wait`]: awaiting a condition, with a deadline.
 //!
@@ -37,6 +38,7 @@ pub mod lossy_proxy;
 pub mod people;
 pub mod proxy;
 pub mod raw;
+pub mod replicas;
 pub mod retention;
 pub mod service;
 pub mod wait;

@@ -2,14 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use valise_local_stack::{LocalStack, RedisShape, StackOptions};
 use valise_proto::Reason;
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::subscribe_request::Message as Out;
-use valise_tests::crowd::{door, servers};
-use valise_tests::people::Town;
+use valise_tests::crowd::door;
+use valise_tests::raw::Door;
 use valise_tests::raw::stream::Stream;
-use valise_tests::raw::{Device, Door};
+use valise_tests::replicas::Replicas;
 
 /// A stream that has answered, which the service has heard.
 async fn open(door: &Door) -> Stream {
@@ -31,19 +30,10 @@ async fn answer(stream: &mut Stream) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_stream_displaces_those_at_other_replicas() {
-    let options = StackOptions {
-        authentication_replicas: 1,
-        directory_replicas: 1,
-        delivery_replicas: 2,
-        redis: RedisShape::Standalone,
-        ..StackOptions::default()
-    };
-    let stack = LocalStack::start(options).await;
-    let servers = servers(&stack, stack.delivery(0).url());
-    let town = Town::at(servers, stack.administrator_code().unwrap(), stack.domain()).await;
-    let alice = Device::enrol_at(door(&stack, 0).await, &town.code("alice").await).await;
-    let bob = Device::enrol_at(door(&stack, 0).await, &town.code("bob").await).await;
-    let elsewhere = door(&stack, 1).await;
+    let replicas = Replicas::start().await;
+    let alice = replicas.device(0, "alice").await;
+    let bob = replicas.device(0, "bob").await;
+    let elsewhere = door(&replicas.stack, 1).await;
     let elsewhere = elsewhere.with_token(&alice.new_token_at(&elsewhere).await.unwrap());
     let mut bobs = open(&bob.door).await;
 

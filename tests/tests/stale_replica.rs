@@ -6,12 +6,12 @@
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use valise_client_sdk::{DeviceId, Reason};
-use valise_local_stack::{LocalStack, RedisShape, StackOptions};
+use valise_local_stack::LocalStack;
 use valise_proto::Refusal;
 use valise_proto::delivery::v1 as wire;
-use valise_tests::crowd::{door, servers};
-use valise_tests::people::Town;
+use valise_tests::crowd::door;
 use valise_tests::raw::{Bundle, Device, Plan, key, refusal};
+use valise_tests::replicas::Replicas;
 
 /// Alice (leaf 0) talks to the first replica; Bob (leaf 1) and Carol (leaf 2) to the second.
 struct Scene {
@@ -28,25 +28,15 @@ struct Scene {
 impl Scene {
     /// Both replicas know the group.
     async fn new() -> Self {
-        let options = StackOptions {
-            authentication_replicas: 1,
-            directory_replicas: 1,
-            delivery_replicas: 2,
-            redis: RedisShape::Standalone,
-            ..StackOptions::default()
-        };
-        let stack = LocalStack::start(options).await;
-        let code = stack.administrator_code().unwrap();
-        let first = servers(&stack, stack.delivery(0).url());
-        let town = Town::at(first, code, stack.domain()).await;
-        let alice = Device::enrol_at(door(&stack, 0).await, &town.code("alice").await).await;
-        let bob = Device::enrol_at(door(&stack, 1).await, &town.code("bob").await).await;
-        let carol = Device::enrol_at(door(&stack, 1).await, &town.code("carol").await).await;
+        let replicas = Replicas::start().await;
+        let alice = replicas.device(0, "alice").await;
+        let bob = replicas.device(1, "bob").await;
+        let carol = replicas.device(1, "carol").await;
         let (alices, joined) = alice.group_with(&[&bob, &carol]).await;
         let [bobs, carols] = <[MlsGroup; 2]>::try_from(joined).ok().unwrap();
         let (position, _) = bob.head(&alices).await;
         let mut scene = Self {
-            stack,
+            stack: replicas.stack,
             alice,
             bob,
             carol,
