@@ -66,6 +66,14 @@ impl Servers {
         let redis = redis_at(RedisMode::Standalone, &[self.redis.url()], 0);
         Replica::open(&self.database, &redis, settings).await
     }
+
+    /// Servers of one's own, with a replica that archives.
+    async fn archiving() -> (Self, Replica) {
+        let servers = Self::start().await;
+        let mut replica = servers.replica(&settings()).await;
+        replica.archive();
+        (servers, replica)
+    }
 }
 
 /// A PostgreSQL, and the URL of a database with the schema.
@@ -110,6 +118,14 @@ impl Replica {
 
     fn archiver(&self, gone: fn(&UserId, DeviceId) -> bool) -> Archiver {
         self.log.archiver(RETENTION, Clock::system(), Arc::new(gone))
+    }
+
+    /// An archiver of all partitions that goes by that clock, and does nothing by itself.
+    async fn archiver_by(&self, clock: &Clock) -> Archiver {
+        let nobody = Arc::new(|_: &UserId, _: DeviceId| false);
+        let archiver = self.log.archiver(RETENTION, clock.clone(), nobody);
+        archiver.renew().await.unwrap();
+        archiver
     }
 
     /// Archives as it would in production.

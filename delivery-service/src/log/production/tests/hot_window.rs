@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use valise_clock::Clock;
-use valise_proto::{DeviceId, GroupId, Position, UserId};
+use valise_proto::{GroupId, Position};
 
-use super::{RETENTION, Servers, positions, read_all, settings};
+use super::{Servers, positions, read_all, settings};
 use crate::config::ArchiveConfig;
 use crate::log::conformance::{accept, commit, device, effects, eventually, group, message, refuse, user};
 use crate::log::{Append, OrderedLog, Refused};
@@ -87,12 +87,7 @@ async fn what_is_young_stays_however_much_there_is() {
     };
     let replica = servers.replica(&config).await;
     let (clock, hand) = Clock::movable();
-    let archiver = replica.log.archiver(
-        RETENTION,
-        clock.clone(),
-        Arc::new(|_: &UserId, _: DeviceId| false),
-    );
-    archiver.renew().await.unwrap();
+    let archiver = replica.archiver_by(&clock).await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;
@@ -138,12 +133,7 @@ async fn of_groups_in_which_nothing_happens_one_entry_stays() {
     };
     let replica = servers.replica(&config).await;
     let (clock, hand) = Clock::movable();
-    let archiver = replica.log.archiver(
-        RETENTION,
-        clock.clone(),
-        Arc::new(|_: &UserId, _: DeviceId| false),
-    );
-    archiver.renew().await.unwrap();
+    let archiver = replica.archiver_by(&clock).await;
     let log = &*replica.log;
     let alice = device();
     let at = |append: Append| Append {
@@ -238,9 +228,7 @@ async fn there_is_no_seam_while_entries_move() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_and_winners_are_known_after_they_left_redis() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;
@@ -285,9 +273,7 @@ async fn repeats_and_winners_are_known_after_they_left_redis() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_all_members_have_acknowledged_goes() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let (alice, bob) = (device(), device());
     let group = group(log, alice).await;

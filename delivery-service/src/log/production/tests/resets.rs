@@ -2,7 +2,7 @@
 
 use valise_proto::{GroupId, Position};
 
-use super::{Servers, settings};
+use super::Servers;
 use crate::log::conformance::{accept, device, eventually, group, inbox_of, message, refuse};
 use crate::log::offers::Restoration;
 use crate::log::postgres::reset::KeptReset;
@@ -17,9 +17,7 @@ fn id() -> GroupId {
 /// PostgreSQL knows it, and the replica ended before Redis was told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_replica_began_another_completes() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;
@@ -48,9 +46,7 @@ async fn what_one_replica_began_another_completes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_redis_forgot_is_done_again_and_nobody_is_told_twice() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;
@@ -89,9 +85,7 @@ async fn what_redis_forgot_is_done_again_and_nobody_is_told_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_leaves_a_reset_group_closed() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;
@@ -111,9 +105,7 @@ async fn a_repair_leaves_a_reset_group_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_that_was_refused_is_not_done_later() {
-    let servers = Servers::start().await;
-    let mut replica = servers.replica(&settings()).await;
-    replica.archive();
+    let (_servers, replica) = Servers::archiving().await;
     let log = &*replica.log;
     let alice = device();
     let group = group(log, alice).await;

@@ -1,15 +1,14 @@
 //! How long the archive keeps what nobody has acknowledged.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use openmls::prelude::tls_codec::{Serialize as _, VLBytes};
 use valise_clock::Clock;
 use valise_group_rules::{Policy, ROLES_EXTENSION, Retention, Roles};
-use valise_proto::{DeviceId, GroupId, Position, UserId};
+use valise_proto::{GroupId, Position};
 
-use super::{RETENTION, Servers, positions, settings};
+use super::{Servers, positions, settings};
 use crate::log::conformance::{accept, device, message, new_group, user};
 use crate::log::{Append, Created, NewGroup, OrderedLog};
 
@@ -69,12 +68,7 @@ async fn a_groups_policy_has_less_kept_and_never_more() {
         kept
     };
     let all = vec![1, 2, 3, 4, 5];
-    let mut archiver = log.archiver(
-        RETENTION,
-        clock.clone(),
-        Arc::new(|_: &UserId, _: DeviceId| false),
-    );
-    archiver.renew().await.unwrap();
+    let mut archiver = replica.archiver_by(&clock).await;
     archiver.round().await.unwrap();
     hand.advance(Duration::from_mins(59));
     archiver.round().await.unwrap();
