@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use valise_client_sdk::{Client, GroupId, Policy, Role, Store, StoreKey, UserId};
+use valise_client_sdk::{Client, Group, GroupId, Policy, Role, Store, StoreKey, UserId};
 use valise_tests::people::{event, text};
 use valise_tests::wait::soon;
 
@@ -36,51 +36,12 @@ pub(crate) enum Task {
     Create {
         name: String,
     },
-    Send {
-        group: [u8; 16],
-        text: String,
-    },
-    Rename {
-        group: [u8; 16],
-        name: String,
-    },
-    Add {
-        group: [u8; 16],
-        user: UserId,
-    },
-    Remove {
-        group: [u8; 16],
-        user: UserId,
-    },
-    Leave {
-        group: [u8; 16],
-    },
-    SetRole {
-        group: [u8; 16],
-        user: UserId,
-        role: Role,
-    },
-    SetPolicy {
-        group: [u8; 16],
-        policy: Policy,
-    },
-    SelfUpdate {
-        group: [u8; 16],
-    },
-    ComeIn {
-        group: [u8; 16],
-    },
+    /// In the group with that id.
+    In([u8; 16], Deed),
+    /// Into the group with that id.
+    ComeIn([u8; 16]),
     /// Reads up to that message, and confirms it.
     Confirm {
-        text: String,
-    },
-    /// Says that a message was read.
-    MarkRead {
-        group: [u8; 16],
-        text: String,
-    },
-    RemoveMessage {
-        group: [u8; 16],
         text: String,
     },
     Upkeep,
@@ -89,6 +50,30 @@ pub(crate) enum Task {
     },
     /// Only what a device does by itself.
     BeThere,
+}
+
+/// What a device is to do in a group.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) enum Deed {
+    Send {
+        text: String,
+    },
+    Rename {
+        name: String,
+    },
+    Add(UserId),
+    Remove(UserId),
+    Leave,
+    SetRole(UserId, Role),
+    SetPolicy(Policy),
+    SelfUpdate,
+    /// Says that a message was read.
+    MarkRead {
+        text: String,
+    },
+    RemoveMessage {
+        text: String,
+    },
 }
 
 /// Not a test: what the process of a device runs.
@@ -111,23 +96,14 @@ async fn a_device_that_ends() {
 }
 
 async fn run(client: &Client, task: Task) {
-    let group = async |id: [u8; 16]| client.group(GroupId::from_bytes(id)).await.unwrap().unwrap();
     match task {
         Task::Enrol { .. } | Task::BeThere => {}
         Task::Create { name } => drop(client.create_group(&name).await.unwrap()),
-        Task::Send { group: id, text } => drop(group(id).await.send(text.as_str()).await.unwrap()),
-        Task::Rename { group: id, name } => group(id).await.rename(&name).await.unwrap(),
-        Task::Add { group: id, user } => drop(group(id).await.add(&[user]).await.unwrap()),
-        Task::Remove { group: id, user } => drop(group(id).await.remove(&[user]).await.unwrap()),
-        Task::Leave { group: id } => group(id).await.leave().await.unwrap(),
-        Task::SetRole {
-            group: id,
-            user,
-            role,
-        } => group(id).await.set_role(user, role).await.unwrap(),
-        Task::SetPolicy { group: id, policy } => group(id).await.set_policy(policy).await.unwrap(),
-        Task::SelfUpdate { group: id } => group(id).await.self_update().await.unwrap(),
-        Task::ComeIn { group } => drop(client.come_in(GroupId::from_bytes(group)).await.unwrap()),
+        Task::In(id, deed) => {
+            let group = client.group(GroupId::from_bytes(id)).await.unwrap().unwrap();
+            run_in(&group, deed).await;
+        }
+        Task::ComeIn(id) => drop(client.come_in(GroupId::from_bytes(id)).await.unwrap()),
         Task::Confirm { text: wanted } => {
             let mut events = client.events();
             event(client, &mut events, |event| {
@@ -135,17 +111,30 @@ async fn run(client: &Client, task: Task) {
             })
             .await;
         }
-        Task::MarkRead { group: id, text } => {
-            let history = group(id).await.history();
+        Task::Upkeep => client.upkeep().await.unwrap(),
+        Task::ChangeStoreKey { key } => client.change_store_key(StoreKey::from_bytes(key)).await.unwrap(),
+    }
+}
+
+async fn run_in(group: &Group, deed: Deed) {
+    match deed {
+        Deed::Send { text } => drop(group.send(text.as_str()).await.unwrap()),
+        Deed::Rename { name } => group.rename(&name).await.unwrap(),
+        Deed::Add(user) => drop(group.add(&[user]).await.unwrap()),
+        Deed::Remove(user) => drop(group.remove(&[user]).await.unwrap()),
+        Deed::Leave => group.leave().await.unwrap(),
+        Deed::SetRole(user, role) => group.set_role(user, role).await.unwrap(),
+        Deed::SetPolicy(policy) => group.set_policy(policy).await.unwrap(),
+        Deed::SelfUpdate => group.self_update().await.unwrap(),
+        Deed::MarkRead { text } => {
+            let history = group.history();
             let read = named(&history, &text).await.unwrap();
             history.mark_read(&[read]).await.unwrap();
         }
-        Task::RemoveMessage { group: id, text } => {
-            let history = group(id).await.history();
+        Deed::RemoveMessage { text } => {
+            let history = group.history();
             let unwanted = named(&history, &text).await.unwrap();
             history.remove(unwanted).await.unwrap();
         }
-        Task::Upkeep => client.upkeep().await.unwrap(),
-        Task::ChangeStoreKey { key } => client.change_store_key(StoreKey::from_bytes(key)).await.unwrap(),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use valise_client_sdk::kill_point::{KillPoint, Step};
 use valise_client_sdk::{Content, EventKind, Expiry, History, MessageId};
 
-use crate::child::Task;
+use crate::child::{Deed, Task};
 use crate::stories::{Scene, says};
 use crate::witness::{agree, count, no_trouble, seen_until};
 use crate::world::World;
@@ -23,29 +23,17 @@ pub(crate) async fn forget(world: &World, operation: &'static str, points: Vec<K
     for point in points {
         let text = point.to_string();
         let expires = operation == "expire";
-        let (content, task) = if expires {
+        let (content, deed) = if expires {
             // That it was read is stored before.
             let content = Content::text(&text).expiring(Expiry::AfterRead(Duration::from_secs(1)));
             let text = text.clone();
-            (
-                content,
-                Task::MarkRead {
-                    group: scene.id,
-                    text,
-                },
-            )
+            (content, Deed::MarkRead { text })
         } else {
             let (content, text) = (Content::text(&text), text.clone());
-            (
-                content,
-                Task::RemoveMessage {
-                    group: scene.id,
-                    text,
-                },
-            )
+            (content, Deed::RemoveMessage { text })
         };
         scene.bobs.send(content).await.unwrap();
-        scene.device.ends(point, task).await;
+        scene.device.ends(point, Task::In(scene.id, deed)).await;
 
         let client = scene.device.open().await;
         let group = client.group(scene.bobs.id()).await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use valise_client_sdk::EventKind;
 use valise_client_sdk::kill_point::{KillPoint, Step};
 use valise_tests::wait::soon;
 
-use crate::child::Task;
+use crate::child::{Deed, Task};
 use crate::stories::{Scene, says};
 use crate::witness::{agree, count, no_trouble, seen_until};
 use crate::world::World;
@@ -26,11 +26,8 @@ pub(crate) async fn settle(world: &World, points: Vec<KillPoint>) {
     let mut scene = Scene::new(world, "settle").await;
     for point in points.into_iter().chain(way_back()) {
         let (group, text) = (scene.id, point.to_string());
-        let task = Task::Send {
-            group,
-            text: text.clone(),
-        };
-        scene.device.ends(SENT, task).await;
+        let deed = Deed::Send { text: text.clone() };
+        scene.device.ends(SENT, Task::In(group, deed)).await;
         for _ in 0..2 {
             scene.bobs.self_update().await.unwrap();
         }

@@ -4,7 +4,7 @@ use valise_client_sdk::kill_point::KillPoint;
 use valise_client_sdk::{Event, EventKind, GroupStatus};
 use valise_tests::wait::{soon, until};
 
-use crate::child::Task;
+use crate::child::{Deed, Task};
 use crate::stories::{Scene, goes, is_stored};
 use crate::witness::{agree, count, no_trouble, seen_until};
 use crate::world::World;
@@ -16,7 +16,7 @@ fn is_joined(event: &Event) -> bool {
 pub(crate) async fn leave(world: &World, points: Vec<KillPoint>) {
     let mut scene = Scene::new(world, "leave").await;
     for point in points {
-        scene.device.ends(point, Task::Leave { group: scene.id }).await;
+        scene.device.ends(point, Task::In(scene.id, Deed::Leave)).await;
 
         let client = scene.device.open().await;
         let group = client.group(scene.bobs.id()).await.unwrap().unwrap();

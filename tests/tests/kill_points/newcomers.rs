@@ -185,7 +185,7 @@ pub(crate) async fn come_in(world: &World, points: Vec<KillPoint>) {
         let before = bobs.info().await.unwrap().epoch;
         let mut bob_sees = bob.events();
         let group = *laptops.id().as_bytes();
-        device.ends(point, Task::ComeIn { group }).await;
+        device.ends(point, Task::ComeIn(group)).await;
 
         let client = device.open().await;
         if point.operation == "wish_rejoin" && point.step == Step::BeforeStored {

@@ -5,7 +5,7 @@ use valise_client_sdk::{Client, Epoch, EventKind, Events, Group, Role};
 use valise_tests::people::joined;
 use valise_tests::wait::{soon, until};
 
-use crate::child::Task;
+use crate::child::{Deed, Task};
 use crate::device::Device;
 use crate::witness::{agree, count, no_trouble, seen_until};
 use crate::world::World;
@@ -89,34 +89,28 @@ impl<'a> Scene<'a> {
 
     /// Makes ready what the operation needs. The device is not there.
     async fn prepare(&self, point: KillPoint) -> Plan {
-        let group = self.id;
+        let inside = |deed| Task::In(self.id, deed);
         let name = point.to_string();
         let dora = self.dora.device();
         let user = self.dora.user().clone();
         let (task, effect, commits): (Task, Option<Effect>, u64) = match point.operation {
             "send" => {
-                let task = Task::Send {
-                    group,
-                    text: name.clone(),
-                };
-                (task, Some(by(move |kind| says(kind, &name))), 0)
+                let deed = Deed::Send { text: name.clone() };
+                (inside(deed), Some(by(move |kind| says(kind, &name))), 0)
             }
             "rename" => {
-                let task = Task::Rename {
-                    group,
-                    name: name.clone(),
-                };
+                let deed = Deed::Rename { name: name.clone() };
                 let effect = move |kind: &EventKind| matches!(kind, EventKind::GroupNamed { name: new, .. } if *new == name);
-                (task, Some(by(effect)), 0)
+                (inside(deed), Some(by(effect)), 0)
             }
             "wish_add" | "claim_key_packages" | "add" => {
                 self.with_dora(false).await;
                 let effect = move |kind: &EventKind| matches!(kind, EventKind::MembersChanged { added, .. } if added.iter().any(|peer| peer.device == dora));
-                (Task::Add { group, user }, Some(by(effect)), 1)
+                (inside(Deed::Add(user)), Some(by(effect)), 1)
             }
             "remove" => {
                 self.with_dora(true).await;
-                (Task::Remove { group, user }, Some(goes(dora)), 1)
+                (inside(Deed::Remove(user)), Some(goes(dora)), 1)
             }
             "set_role" => {
                 self.with_dora(true).await;
@@ -128,7 +122,7 @@ impl<'a> Scene<'a> {
                     Role::Reader
                 };
                 let effect = move |kind: &EventKind| matches!(kind, EventKind::RolesChanged { users, .. } if !users.is_empty());
-                (Task::SetRole { group, user, role }, Some(by(effect)), 1)
+                (inside(Deed::SetRole(user, role)), Some(by(effect)), 1)
             }
             "set_policy" => {
                 let mut policy = self.bobs.policy().await.unwrap();
@@ -139,9 +133,9 @@ impl<'a> Scene<'a> {
                 };
                 let effect =
                     |kind: &EventKind| matches!(kind, EventKind::RolesChanged { policy: Some(_), .. });
-                (Task::SetPolicy { group, policy }, Some(by(effect)), 1)
+                (inside(Deed::SetPolicy(policy)), Some(by(effect)), 1)
             }
-            "self_update" => (Task::SelfUpdate { group }, None, 1),
+            "self_update" => (inside(Deed::SelfUpdate), None, 1),
             "commit_proposals" | "receive_proposal" => {
                 self.with_dora(true).await;
                 let doras = self.doras(true).await.unwrap();
