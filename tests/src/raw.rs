@@ -2,35 +2,31 @@
 //! test wants it to.
 
 pub mod bytes;
+mod commits;
+mod door;
 pub mod stream;
 
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, LeafNodeIndex, Lifetime,
-    MlsGroup, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent,
+    Credential, CredentialWithKey, ExternalSender, KeyPackage, KeyPackageBuilder, Lifetime, MlsGroup,
+    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProcessedMessageContent,
     ProtocolVersion, RatchetTreeIn, StagedWelcome,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::Signer as _;
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
 use valise_access_token::{ASSERTION_AUDIENCE, assertion};
 use valise_clock::Clock;
 use valise_device_certificate::{KeyKind, certification_request};
 use valise_group_rules::{capabilities, create_config, credential, join_config, suites};
 use valise_proto::authentication::v1 as authentication;
-use valise_proto::authentication::v1::administration_service_client::AdministrationServiceClient;
-use valise_proto::authentication::v1::authentication_service_client::AuthenticationServiceClient;
 use valise_proto::delivery::v1 as wire;
-use valise_proto::delivery::v1::delivery_internal_service_client::DeliveryInternalServiceClient;
-use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use valise_proto::delivery::v1::inbox_item::Item;
 use valise_proto::directory::v1 as directory;
-use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
 use valise_proto::{DeviceId, GroupId, Refusal, UserId};
+
+pub use self::commits::{Bundle, Plan, bundle};
+pub use self::door::{Bearer, Calls, Door, refusal};
 
 use self::stream::Stream;
 use crate::service::Service;
@@ -39,145 +35,6 @@ use crate::service::Service;
 pub const DAY: u64 = 24 * 3600;
 /// The suite of all groups here.
 pub const SUITE: u32 = 1;
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
-
-/// A channel whose calls carry a token, or none.
-pub type Calls = InterceptedService<Channel, Bearer>;
-
-/// What stands after `authorization:`.
-#[derive(Clone, Debug, Default)]
-pub struct Bearer(pub Option<String>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        Ok(request)
-    }
-}
-
-/// The reason that a service gave. A status without one is a fault.
-pub fn refusal(status: &Status) -> Refusal {
-    Refusal::from_status(status).unwrap_or_else(|| panic!("a status without a reason: {status:?}"))
-}
-
-/// The clients of all services.
-#[derive(Clone)]
-pub struct Door {
-    authentication: Channel,
-    directory: Channel,
-    delivery: Channel,
-    bearer: Bearer,
-}
-
-impl Door {
-    /// Calls without a token, over one connection.
-    pub fn open(channel: Channel) -> Self {
-        Self::each(channel.clone(), channel.clone(), channel)
-    }
-
-    /// Calls without a token, over a connection to each service: the authentication service, the key-package directory, the
-    /// delivery service.
-    pub fn each(authentication: Channel, directory: Channel, delivery: Channel) -> Self {
-        Self {
-            authentication,
-            directory,
-            delivery,
-            bearer: Bearer(None),
-        }
-    }
-
-    /// Calls with that token.
-    pub fn with_token(&self, token: &str) -> Self {
-        Self {
-            bearer: Bearer(Some(token.to_owned())),
-            ..self.clone()
-        }
-    }
-
-    fn calls(&self, channel: &Channel) -> Calls {
-        InterceptedService::new(channel.clone(), self.bearer.clone())
-    }
-
-    /// The authentication service.
-    pub fn authentication(&self) -> AuthenticationServiceClient<Calls> {
-        AuthenticationServiceClient::new(self.calls(&self.authentication))
-    }
-
-    /// The authentication service's administration.
-    pub fn administration(&self) -> AdministrationServiceClient<Calls> {
-        AdministrationServiceClient::new(self.calls(&self.authentication))
-    }
-
-    /// The key-package directory.
-    pub fn directory(&self) -> KeyPackageDirectoryServiceClient<Calls> {
-        KeyPackageDirectoryServiceClient::new(self.calls(&self.directory))
-            .max_decoding_message_size(MAX_ANSWER)
-    }
-
-    /// The delivery service.
-    pub fn delivery(&self) -> DeliveryServiceClient<Calls> {
-        DeliveryServiceClient::new(self.calls(&self.delivery)).max_decoding_message_size(MAX_ANSWER)
-    }
-
-    /// The delivery service's door for other services.
-    pub fn internal(&self) -> DeliveryInternalServiceClient<Calls> {
-        DeliveryInternalServiceClient::new(self.calls(&self.delivery))
-    }
-}
-
-/// A commit with what goes along.
-#[derive(Clone, Debug, Default)]
-pub struct Bundle {
-    /// The commit, an MLSMessage.
-    pub commit: Vec<u8>,
-    /// Its GroupInfo.
-    pub group_info: Vec<u8>,
-    /// Its Welcome, or nothing.
-    pub welcome: Vec<u8>,
-}
-
-/// What a commit is to do.
-#[derive(Default)]
-pub struct Plan {
-    /// Whom to add.
-    pub adds: Vec<KeyPackage>,
-    /// Whom to remove.
-    pub removals: Vec<LeafNodeIndex>,
-    /// With a path, even if nothing else asks for one.
-    pub path: bool,
-    /// With whatever proposals came in before.
-    pub pending: bool,
-}
-
-impl Plan {
-    /// New keys for the committer.
-    pub fn self_update() -> Self {
-        Self {
-            path: true,
-            ..Self::default()
-        }
-    }
-
-    /// Adds.
-    pub fn add(adds: Vec<KeyPackage>) -> Self {
-        Self {
-            adds,
-            ..Self::default()
-        }
-    }
-
-    /// Removes.
-    pub fn remove(removals: Vec<LeafNodeIndex>) -> Self {
-        Self {
-            removals,
-            ..Self::default()
-        }
-    }
-}
 
 /// A device.
 pub struct Device {
@@ -432,61 +289,6 @@ impl Device {
             .unwrap()
     }
 
-    /// Builds a commit and leaves it pending.
-    pub fn commit(&self, group: &mut MlsGroup, plan: Plan) -> Bundle {
-        let built = group
-            .commit_builder()
-            .consume_proposal_store(plan.pending)
-            .force_self_update(plan.path)
-            .propose_adds(plan.adds)
-            .propose_removals(plan.removals)
-            .load_psks(self.provider.storage())
-            .unwrap()
-            .create_group_info(true)
-            .use_ratchet_tree_extension(false)
-            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| {
-                true
-            })
-            .unwrap()
-            .stage_commit(&self.provider)
-            .unwrap();
-        bundle(built)
-    }
-
-    /// Forgets the pending commit.
-    pub fn forget(&self, group: &mut MlsGroup) {
-        group.clear_pending_commit(self.provider.storage()).unwrap();
-    }
-
-    /// Submits a commit.
-    pub async fn submit(&self, bundle: &Bundle) -> Result<wire::Accepted, Refusal> {
-        let request = wire::SubmitCommitRequest {
-            commit: bundle.commit.clone().into(),
-            group_info: bundle.group_info.clone().into(),
-            welcome: bundle.welcome.clone().into(),
-            idempotency_key: key(),
-            may_be_repeat: false,
-        };
-        let answer = self.door.delivery().submit_commit(request).await;
-        answer
-            .map(|answer| answer.into_inner().accepted.unwrap())
-            .map_err(|status| refusal(&status))
-    }
-
-    /// Submits an external commit.
-    pub async fn submit_external(&self, bundle: &Bundle) -> Result<wire::Accepted, Refusal> {
-        let request = wire::SubmitExternalCommitRequest {
-            commit: bundle.commit.clone().into(),
-            group_info: bundle.group_info.clone().into(),
-            idempotency_key: key(),
-            may_be_repeat: false,
-        };
-        let answer = self.door.delivery().submit_external_commit(request).await;
-        answer
-            .map(|answer| answer.into_inner().accepted.unwrap())
-            .map_err(|status| refusal(&status))
-    }
-
     /// Encrypts a message.
     pub fn encrypt(&self, group: &mut MlsGroup, text: &[u8]) -> Vec<u8> {
         group
@@ -641,17 +443,6 @@ pub fn credential_with_key(credential: Credential, signer: &SignatureKeyPair) ->
 /// A key package as it is published.
 pub fn message(package: KeyPackage) -> Vec<u8> {
     MlsMessageOut::from(package).tls_serialize_detached().unwrap()
-}
-
-/// What openmls built, as it is submitted.
-pub fn bundle(built: openmls::prelude::CommitMessageBundle) -> Bundle {
-    let (commit, welcome, group_info) = built.into_messages();
-    let bytes = |message: MlsMessageOut| message.tls_serialize_detached().unwrap();
-    Bundle {
-        commit: bytes(commit),
-        group_info: group_info.map(bytes).unwrap_or_default(),
-        welcome: welcome.map(bytes).unwrap_or_default(),
-    }
 }
 
 /// A new Ed25519 key pair.
