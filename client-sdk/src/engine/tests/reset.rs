@@ -1,14 +1,16 @@
 //! Going on in the successor of a group that was reset.
 
+mod held;
+
 use valise_group_rules::Roles;
 use valise_proto::GroupId;
 
 use super::people::{Log, Person, World};
 use super::*;
+use crate::Role;
 use crate::engine::intents::Outcome;
 use crate::engine::{UploadKind, live};
 use crate::store::{OldGroup, ResetStep};
-use crate::{AfterBadCommit, Policy, Role};
 
 fn new_id() -> GroupId {
     GroupId::random(&mut rand::rng())
@@ -397,18 +399,6 @@ fn a_crash_at_any_step_goes_on_there() {
     }
 }
 
-/// A commit of Alice's that the others cannot process, accepted by the service.
-fn bad_commit(alice: &mut Person, log: &mut Log) {
-    drop(alice.submit(log.group, Operation::SelfUpdate));
-    let commit = alice.upload();
-    log.accept(alice, &commit);
-    log.deliver(alice);
-    let entry = log.entries.last_mut().unwrap();
-    let mut bytes = entry.mls_message.to_vec();
-    *bytes.last_mut().unwrap() ^= 1;
-    entry.mls_message = bytes.into();
-}
-
 #[test]
 fn adding_to_a_successor_waits_where_it_can_go_on_and_is_told_where_it_cannot() {
     let world = World::new();
@@ -452,40 +442,16 @@ fn what_was_queued_in_a_successor_that_another_has_made_fails() {
     assert!(bob.engine.outbox_is_empty().unwrap());
 }
 
-#[test]
-fn a_device_that_is_held_takes_the_end_from_what_a_member_signed() {
-    let world = World::new();
-    let (mut alice, mut bob, mut carol, mut log) = scene(&world);
-    bad_commit(&mut alice, &mut log);
-    log.deliver(&mut bob);
-    assert_eq!(bob.state(log.group).status, GroupStatus::HeldByBadCommit);
-    bob.events();
-    let current = alice.current(&log);
-    let successor = reset(&log, &mut [&mut bob]);
-    assert!(!old_of(&bob, &log).complete);
-
-    // State of another group is not it, nor is one that nobody has signed.
-    let other = carol.create_group("Other");
-    let foreign = carol.current(&other);
-    let mut forged = current.clone();
-    let mut bytes = forged.group_info.to_vec();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    forged.group_info = bytes.into();
-    for bad in [&foreign, &forged] {
-        assert!(bob.engine.make_successor(log.group, Some(bad)).is_err());
-        assert!(bob.peek_kinds().is_empty() && step(&bob, &log) == ResetStep::Waiting);
-    }
-
-    bob.engine.make_successor(log.group, Some(&current)).unwrap();
-    let upload = bob.upload();
-    assert_eq!(upload.kind, UploadKind::Create);
-    bob.accepted(&upload, Position::NONE);
-    assert!(!has_keys(&bob, log.group), "it was only looked at");
-    let behind = bob.engine.left_behind(log.group).unwrap().unwrap();
-    assert_eq!(behind.devices, [carol.id(), alice.id()]);
-    let members = bob.engine.members(successor).unwrap();
-    assert_eq!(members.len(), 1);
+/// A commit of Alice's that the others cannot process, accepted by the service.
+fn bad_commit(alice: &mut Person, log: &mut Log) {
+    drop(alice.submit(log.group, Operation::SelfUpdate));
+    let commit = alice.upload();
+    log.accept(alice, &commit);
+    log.deliver(alice);
+    let entry = log.entries.last_mut().unwrap();
+    let mut bytes = entry.mls_message.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    entry.mls_message = bytes.into();
 }
 
 #[test]
@@ -523,30 +489,5 @@ fn who_makes_a_successor_of_what_it_has_not_read_is_shown_what_is_new() {
             },
         ];
         assert_eq!(bob.events(), shown, "first: {first}");
-    }
-}
-
-#[test]
-fn a_bad_commit_is_rejoined_after_where_the_groups_policy_says_so() {
-    for rejoin in [false, true] {
-        let world = World::new();
-        let (mut alice, mut bob, _carol, mut log) = scene(&world);
-        if rejoin {
-            let policy = Policy {
-                bad_commit: AfterBadCommit::Rejoin,
-                ..Policy::default()
-            };
-            alice.done(&mut log, Operation::SetPolicy { policy });
-            log.deliver(&mut bob);
-        }
-        bad_commit(&mut alice, &mut log);
-        log.deliver(&mut bob);
-        assert!(bob.reported());
-        let expected = if rejoin {
-            GroupStatus::Rejoining
-        } else {
-            GroupStatus::HeldByBadCommit
-        };
-        assert_eq!(bob.state(log.group).status, expected, "S7");
     }
 }
