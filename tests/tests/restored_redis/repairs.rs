@@ -8,7 +8,8 @@ use valise_tests::raw::bytes::opaque;
 use valise_tests::raw::refusal;
 use valise_tests::wait::until;
 
-use super::{Lock, NEVER, SIZE, observer_at, offer, position_in_archive, send, start};
+use crate::archive::{Lock, position_in_archive};
+use crate::scene::{NEVER, SIZE, observer_at, offer, send, start};
 
 /// A group of one device and the observer, whose first entry is archived.
 async fn begin(delivery_replicas: usize) -> (LocalStack, Crowd) {
