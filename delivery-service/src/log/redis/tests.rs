@@ -54,6 +54,30 @@ async fn wrong_types(server: &Redis) -> u64 {
     count.map_or(0, |count| count.trim().parse().unwrap())
 }
 
+/// Puts these fields and values in the place of an entry; where there are none, the entry is missing.
+async fn replace(log: &Hot, group: GroupId, position: u64, values: &[&str]) {
+    let script = "local entries = redis.call('XRANGE', KEYS[1], '-', '+')
+        redis.call('DEL', KEYS[1])
+        for _, entry in ipairs(entries) do
+            local values = entry[2]
+            if entry[1] == ARGV[1] then values = {unpack(ARGV, 2)} end
+            if #values > 0 then redis.call('XADD', KEYS[1], entry[1], unpack(values)) end
+        end
+        return #entries";
+    let partition = super::partition::Partition::of_group(&group);
+    let stream = super::keys::Keys::of(partition).stream(&group);
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(script)
+        .arg(1)
+        .arg(stream)
+        .arg(format!("{position}-0"));
+    for value in values {
+        command.arg(*value);
+    }
+    log.log.store.ask(partition, command).await.unwrap();
+}
+
 /// The hot log as an [`OrderedLog`]; what production keeps in SQL, an SQLite file keeps.
 struct Hot {
     log: RedisLog,

@@ -12,7 +12,9 @@ pub(super) fn damaged(what: &str) -> StoreError {
 
 /// Is there something that cannot be read, however often it is asked for?
 pub(crate) fn is_damaged(StoreError(reason): &StoreError) -> bool {
-    reason.starts_with(DAMAGED) || reason == "Redis answers WRONGTYPE"
+    reason.starts_with(DAMAGED)
+        || reason.starts_with("Redis answers DAMAGED ")
+        || reason == "Redis answers WRONGTYPE"
 }
 
 /// A string, if there is one.

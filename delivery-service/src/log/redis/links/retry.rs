@@ -86,6 +86,8 @@ fn judge_code(asked: &Address, code: &str, details: &str) -> Failure {
         "NOSCRIPT" => Failure::UnknownScript,
         "TRYAGAIN" | "LOADING" | "NOREPLICAS" => again(false),
         "CLUSTERDOWN" | "READONLY" | "MASTERDOWN" => again(true),
+        // Said by a script of ours, with what is damaged.
+        "DAMAGED" => Failure::Refused(format!("{code} {details}")),
         code => Failure::Refused(code.to_owned()),
     }
 }
@@ -146,6 +148,10 @@ mod tests {
         assert_eq!(
             judged(&["OOM command not allowed"]),
             Some(Failure::Refused("OOM".to_owned()))
+        );
+        assert_eq!(
+            judged(&["DAMAGED entry 5 cannot be read"]),
+            Some(Failure::Refused("DAMAGED entry 5 cannot be read".to_owned()))
         );
         assert!(matches!(
             judged(&["WRONGTYPE x", "TRYAGAIN y"]),

@@ -86,7 +86,8 @@ local function answered(group, field)
         return nil
     end
     local entry = call('XRANGE', group.s, position .. '-0', position .. '-0')[1]
-    if not entry then
+    -- One that cannot be read must not end the whole batch.
+    if not entry or #entry[2][2] < 25 then
         group.damaged = true
         return nil
     end

@@ -5,8 +5,8 @@ local positions = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', '
 local entries, size = {}, 0
 for _, position in ipairs(positions) do
     local entry = redis.call('XRANGE', KEYS[2], position .. '-0', position .. '-0')[1]
-    if not entry then
-        return redis.error_reply('DAMAGED a handshake whose entry is not there')
+    if not entry or not entry[2][4] then
+        return redis.error_reply('DAMAGED handshake ' .. position .. ' cannot be read')
     end
     size = size + #entry[2][4]
     if size > tonumber(ARGV[3]) and #entries > 0 then

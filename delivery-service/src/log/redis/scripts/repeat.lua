@@ -7,6 +7,6 @@ if not position then
 end
 local entry = redis.call('XRANGE', KEYS[2], position .. '-0', position .. '-0')[1]
 if not entry then
-    return redis.error_reply('DAMAGED a key whose entry is not there')
+    return redis.error_reply('DAMAGED entry ' .. position .. ' of a key is not there')
 end
 return {position, entry[2][2]}

@@ -218,6 +218,21 @@ async fn keys_that_cannot_be_are_refused_before_anything_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_what_cannot_be_read_spoils_no_batch() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (bad, good, partition, _) = two_groups(&log, alice).await;
+    let first = message(bad, alice, 0, "first");
+    accept(&*log, first.clone()).await;
+    replace(&log, bad, 1, &["m", "x", "b", "x"]).await;
+    let batch = [first, message(good, alice, 0, "beside it")];
+    let outcomes = send(&log, partition, &batch).await;
+    assert_eq!(outcomes[0], Err(Refused::Frozen));
+    assert_eq!(outcomes[1].unwrap().position, Position(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_group_answers_repeats_and_refuses_the_rest() {
     let server = Redis::start().await;
     let log = Hot::new(open(&server).await);
