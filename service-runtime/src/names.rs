@@ -23,7 +23,7 @@ pub const ARCHIVED: &str = "valise.archive.archived";
 pub const TRIMMED: &str = "valise.archive.trimmed";
 /// Counter: entries that have left the archive, as nobody needs them any more.
 pub const DELETED: &str = "valise.archive.deleted";
-/// Counter: groups whose log was found to have gone back in time.
+/// Counter: groups whose log was found to have gone back in time, or to be damaged.
 pub const REGRESSED: &str = "valise.log.regressed";
 /// Gauge: groups that are frozen until somebody repairs them.
 pub const FROZEN: &str = "valise.log.frozen_groups";

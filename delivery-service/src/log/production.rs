@@ -3,7 +3,8 @@
 //! An entry leaves Redis only after it was archived. So whoever does not find something in Redis *first* finds it in the archive
 //! *then*; the other way round it could be missed in both. Nothing else keeps the two halves without a seam.
 //!
-//! A group whose log in Redis is known to be another one than was archived is closed for writes, and read from the archive alone.
+//! A group whose log in Redis is known to be another one than was archived is closed for writes, and read from the archive alone. What
+//! cannot be read in Redis is read from the archive too, as far as that goes, until the archiver closes its group.
 
 mod repair;
 mod run;
@@ -27,8 +28,8 @@ use super::acknowledgements::Acknowledgements;
 use super::offers::{Candidate, Frozen, OfferRefused, OfferedEntry, Restoration, restored_key};
 use super::postgres::reset::KeptReset;
 use super::postgres::{ArchivedGroup, PostgresArchive, Registration};
-use super::redis::RedisLog;
 use super::redis::partition::Partition;
+use super::redis::{RedisLog, is_damaged};
 use super::regression::{self, Regression};
 use super::{
     Append, Appended, CommitReport, Created, Entry, Head, InboxItem, Membership, NewGroup, News, Notice,
@@ -86,8 +87,14 @@ impl ProductionLog {
     /// The archive's answer to a repeat, where it can be asked for one.
     async fn archived_repeat(&self, append: &Append) -> Result<Option<Appended>, StoreError> {
         let (group, key, sender) = (append.group, append.key, append.sender);
-        if !append.may_be_repeat || self.hot.repeat(group, key, sender).await?.is_some() {
+        if !append.may_be_repeat {
             return Ok(None);
+        }
+        match self.hot.repeat(group, key, sender).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(None),
+            Err(error) if is_damaged(&error) => return self.archive.repeat(group, key, sender).await,
+            Err(error) => return Err(error),
         }
         if self.watch.was_repaired(group) {
             // An entry that came back from a device has another key; its bytes are the same.
@@ -207,12 +214,18 @@ impl OrderedLog for ProductionLog {
         key: IdempotencyKey,
         sender: Option<DeviceId>,
     ) -> Result<Option<Appended>, StoreError> {
-        if !self.watch.is_regressed(group)
-            && let Some(first) = self.hot.repeat(group, key, sender).await?
-        {
-            return Ok(Some(first));
+        if self.watch.is_regressed(group) {
+            return self.archive.repeat(group, key, sender).await;
         }
-        self.archive.repeat(group, key, sender).await
+        match self.hot.repeat(group, key, sender).await {
+            Ok(None) => self.archive.repeat(group, key, sender).await,
+            Err(error) if is_damaged(&error) => {
+                // It was answered once, so `None` would be wrong.
+                let first = self.archive.repeat(group, key, sender).await?;
+                first.map(Some).ok_or(error)
+            }
+            outcome => outcome,
+        }
     }
 
     async fn winner(&self, group: GroupId, epoch: Epoch) -> Result<Option<Position>, StoreError> {
@@ -255,7 +268,14 @@ impl OrderedLog for ProductionLog {
     ) -> Result<Vec<Arc<Entry>>, StoreError> {
         let mut hot = Vec::new();
         if !self.watch.is_regressed(group) {
-            hot = self.hot.read(group, after, max_entries, max_bytes).await?;
+            hot = match self.hot.read(group, after, max_entries, max_bytes).await {
+                Err(error) if is_damaged(&error) => {
+                    // What is archived of it can be read there.
+                    let cold = self.archive.read(group, after, max_entries, max_bytes).await?;
+                    return if cold.is_empty() { Err(error) } else { Ok(cold) };
+                }
+                read => read?,
+            };
             let begins = hot.first().map(|entry| entry.position) == Some(after.next());
             if begins || (hot.is_empty() && self.is_hot(group, after).await?) {
                 return Ok(joined(Vec::new(), hot, max_entries, max_bytes));
@@ -273,9 +293,22 @@ impl OrderedLog for ProductionLog {
     ) -> Result<Vec<Arc<Entry>>, StoreError> {
         let mut hot = Vec::new();
         if !self.watch.is_regressed(group) {
-            hot = self.hot.handshakes(group, after, max_entries).await?;
-            if self.is_hot(group, after).await? {
-                return Ok(hot);
+            match self.hot.handshakes(group, after, max_entries).await {
+                Err(error) if is_damaged(&error) => {
+                    // What is archived of it can be read there; what is newer must be read here, for none may be left out.
+                    let archived = self.archive.group(group).await?;
+                    let end = archived.map_or(Position::NONE, |archived| archived.head.position);
+                    if end <= after {
+                        return Err(error);
+                    }
+                    hot = self.hot.handshakes(group, end, max_entries).await?;
+                }
+                read => {
+                    hot = read?;
+                    if self.is_hot(group, after).await? {
+                        return Ok(hot);
+                    }
+                }
             }
         }
         let mut entries = self.archive.handshakes(group, after, max_entries).await?;

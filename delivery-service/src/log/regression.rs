@@ -23,7 +23,7 @@ pub(crate) enum Regression {
     Gap,
     /// An entry was archived at the same position, or a commit of the same epoch.
     Conflict,
-    /// What is there cannot be read.
+    /// Something of it cannot be read: what is to be archived, or what is to be trimmed.
     Damaged,
 }
 

@@ -142,7 +142,7 @@ impl Archiver {
         }
     }
 
-    async fn copy_groups(
+    pub(super) async fn copy_groups(
         &self,
         lease: Lease,
         partition: Partition,
@@ -342,7 +342,11 @@ impl Archiver {
         written
     }
 
-    async fn freeze(&self, group: &ArchivedGroup, regression: Regression) -> Result<(), StoreError> {
+    pub(super) async fn freeze(
+        &self,
+        group: &ArchivedGroup,
+        regression: Regression,
+    ) -> Result<(), StoreError> {
         regression::report(&self.hot, &self.archive, group, regression).await
     }
 

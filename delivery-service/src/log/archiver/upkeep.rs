@@ -1,5 +1,7 @@
 //! What need not stay: in Redis, what is archived and neither among a group's newest entries nor young, and what is old; in the archive,
 //! what every member has acknowledged or what is older than the retention time, the service's or the group's own.
+//!
+//! Trimming alone looks at archived entries in Redis again. Where one of them cannot be read, the group is frozen until it is repaired.
 
 use std::time::Duration;
 
@@ -12,6 +14,9 @@ use crate::log::StoreError;
 use crate::log::postgres::lease::{Lease, WriteError};
 use crate::log::postgres::retention::Sweepable;
 use crate::log::postgres::trim::{AgainAt, Trimmable};
+use crate::log::redis::is_damaged;
+use crate::log::redis::partition::Partition;
+use crate::log::regression::Regression;
 
 /// Groups that one round looks at.
 const GROUPS: usize = 1000;
@@ -24,7 +29,12 @@ impl Archiver {
         let now = self.clock.unix_millis();
         let groups = self.archive.trimmable(partitions, now, GROUPS).await?;
         let mut done = stream::iter(groups)
-            .map(|group| self.trim_group(group, now))
+            .map(|group| async move {
+                match self.trim_group(group, now).await {
+                    Err(error) if is_damaged(&error) => self.freeze_damaged(group, &error).await,
+                    trimmed => trimmed,
+                }
+            })
             .buffer_unordered(AT_ONCE);
         let mut outcome = Ok(());
         while let Some(trimmed) = done.next().await {
@@ -73,6 +83,38 @@ impl Archiver {
         self.archive
             .trimmed(group.number, trimmed, self.settings.hot_entries, again_at)
             .await
+    }
+
+    /// A group that can never be trimmed, as an entry of it cannot be read, is handled as one whose log is not the archived one.
+    async fn freeze_damaged(&self, group: Trimmable, error: &StoreError) -> Result<(), StoreError> {
+        let partition = Partition::of_group(&group.group);
+        let Some(token) = self.leases().get(&partition.number()).copied() else {
+            // Another replica comes to it.
+            return Ok(());
+        };
+        let lease = Lease {
+            partition: partition.number(),
+            token,
+        };
+        // Closed before the rest is copied: what was answered in between would not be archived, and the repair would drop it.
+        self.hot.set_frozen(group.group, true).await?;
+        match self.copy_groups(lease, partition, &[group.group], None).await {
+            Ok(()) => {}
+            Err(WriteError::Stale) => return Ok(()),
+            Err(WriteError::Conflict) => {
+                return Err(StoreError("a damaged group has conflicts".to_owned()));
+            }
+            Err(WriteError::Store(error)) => return Err(error),
+        }
+        tracing::error!(
+            group = %group.group,
+            %error,
+            "a group cannot be trimmed: an entry of it is damaged in Redis"
+        );
+        match self.archive.group(group.group).await? {
+            Some(archived) => self.freeze(&archived, Regression::Damaged).await,
+            None => Ok(()),
+        }
     }
 
     /// Deletes old entries of the groups whose time has come.

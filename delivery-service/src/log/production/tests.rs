@@ -1,6 +1,7 @@
 //! The production log on real servers, with a tiny hot window and archivers that never rest.
 
 mod archiving;
+mod damaged;
 mod faults;
 mod frozen;
 mod hot_window;
@@ -24,6 +25,7 @@ use crate::log::archiver::Archiver;
 use crate::log::conformance::{self, Backend, eventually};
 use crate::log::postgres;
 use crate::log::redis::config::{RedisConfig, RedisMode};
+use crate::log::redis::partition::Partition;
 use crate::log::{Entry, OrderedLog};
 
 /// The entries of these tests are from 1970.
@@ -179,6 +181,23 @@ async fn read_all(log: &ProductionLog, group: GroupId, mut after: Position) -> V
 
 fn positions(entries: &[Arc<Entry>]) -> Vec<u64> {
     entries.iter().map(|entry| entry.position.0).collect()
+}
+
+/// The entry at that position of each group of that one's partition becomes one that cannot be read.
+async fn damage(servers: &Servers, group: GroupId, position: u64) {
+    let tag = Partition::of_group(&group).tag();
+    let script = format!(
+        "for _, k in ipairs(redis.call('KEYS', '{tag}s:*')) do
+             local entries = redis.call('XRANGE', k, '-', '+')
+             redis.call('DEL', k)
+             for _, entry in ipairs(entries) do
+                 if entry[1] == '{position}-0' then entry[2] = {{'m', 'x', 'b', 'x'}} end
+                 redis.call('XADD', k, entry[1], unpack(entry[2]))
+             end
+         end
+         return 1"
+    );
+    assert_eq!(servers.redis.command(&["EVAL", &script, "0"]).await, "1");
 }
 
 struct Production {

@@ -58,7 +58,8 @@ impl RedisLog {
         number_or_zero(self.store.ask(partition, command).await?)
     }
 
-    /// Deletes entries up to a position (inclusive), with their keys and index members. Heads, windows and GroupInfo stay.
+    /// Deletes entries up to a position (inclusive), with their keys and index members. Heads, windows and GroupInfo stay. Where one of
+    /// them, or the next one, is missing or cannot be read, the error is [`is_damaged`](super::is_damaged) and names it.
     pub(crate) async fn trim(&self, group: GroupId, up_to: Position) -> Result<(), StoreError> {
         self.trim_old(group, up_to, u64::MAX).await.map(drop)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use valise_proto::{EntryId, GroupId, Position};
 
-use super::{Replica, Servers, positions, read_all, settings};
+use super::{Replica, Servers, damage, positions, read_all, settings};
 use crate::log::conformance::{accept, device, eventually, group, message, new_group};
 use crate::log::redis::partition::Partition;
 use crate::log::{Append, Created, NewGroup, OrderedLog};
@@ -58,23 +58,6 @@ async fn more_changed_groups_than_are_looked_at_together_are_all_archived() {
     replica.stop().await;
 }
 
-/// The newest entry of each group of that one's partition becomes one that cannot be read.
-async fn damage(servers: &Servers, group: GroupId) {
-    let tag = Partition::of_group(&group).tag();
-    let script = format!(
-        "for _, k in ipairs(redis.call('KEYS', '{tag}s:*')) do
-             local entries = redis.call('XRANGE', k, '-', '+')
-             redis.call('DEL', k)
-             for n, entry in ipairs(entries) do
-                 if n == #entries then entry[2] = {{'m', 'x', 'b', 'x'}} end
-                 redis.call('XADD', k, entry[1], unpack(entry[2]))
-             end
-         end
-         return 1"
-    );
-    assert_eq!(servers.redis.command(&["EVAL", &script, "0"]).await, "1");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_read_freezes_its_group_alone() {
     let servers = Servers::start().await;
@@ -87,7 +70,7 @@ async fn an_entry_that_cannot_be_read_freezes_its_group_alone() {
     for number in 1..=3 {
         accept(log, message(damaged, alice, 0, &number.to_string())).await;
     }
-    damage(&servers, damaged).await;
+    damage(&servers, damaged, 3).await;
     let beside = loop {
         let id = GroupId::random(&mut rand::rng());
         if Partition::of_group(&id) == Partition::of_group(&damaged) {

@@ -5,7 +5,7 @@ use crate::log::conformance::{
     accept, commit, device, effects, eventually, group, key, message, refuse, user,
 };
 use crate::log::redis::partition::Partition;
-use crate::log::redis::{HeadRow, Restored};
+use crate::log::redis::{HeadRow, Restored, is_damaged};
 use crate::log::{EntryKind, Refused};
 
 async fn positions(log: &Hot, group: GroupId, after: u64) -> Vec<u64> {
@@ -134,6 +134,41 @@ async fn what_is_young_is_not_trimmed_for_its_age() {
     assert_eq!(trim(199, 1205).await, Some((Position(121), 1210)), "again");
     assert_eq!(trim(199, 9000).await, Some((Position(200), 2000)));
     assert_eq!(trim(200, 9000).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_an_entry_is_damaged_nothing_is_trimmed_and_it_is_said_where() {
+    let (redis, valkey) = tokio::join!(Redis::start(), Redis::start_with(RedisProgram::Valkey, &[]));
+    let (wrong_kind, good) = ("\t".repeat(41), "\u{3}".repeat(57));
+    let damages: [&[&str]; 4] = [
+        &["m", "x", "b", "x"],
+        &["m", wrong_kind.as_str(), "b", "x"],
+        &["m", good.as_str()],
+        &[],
+    ];
+    for server in [redis, valkey] {
+        let log = Hot::new(open(&server).await);
+        let alice = device();
+        for values in damages {
+            let group = group(&*log, alice).await;
+            for _ in 1..=5 {
+                accept(&*log, message(group, alice, 0, "x")).await;
+            }
+            replace(&log, group, 3, values).await;
+            // One of those that are to go, and the one that would be the oldest then.
+            for up_to in [4, 2] {
+                let error = log.log.trim(group, Position(up_to)).await.unwrap_err();
+                assert_eq!(
+                    error.0, "Redis answers DAMAGED entry 3 cannot be read",
+                    "{values:?}"
+                );
+                assert!(is_damaged(&error));
+                assert_eq!(log.log.floor(group).await.unwrap(), Some(Position(1)));
+            }
+            log.log.trim(group, Position(1)).await.unwrap();
+            assert_eq!(log.log.floor(group).await.unwrap(), Some(Position(2)));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
