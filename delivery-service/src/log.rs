@@ -6,8 +6,9 @@
 //!
 //! - **An append is one atomic step.** All checks come before the first write: idempotency key (first of all), frozen or reset,
 //!   expected epoch, proposals that must have been seen. Then position, entry, and for a commit also epoch, GroupInfo, reading
-//!   windows and the joiners' inbox items are written together; or, where inboxes are kept elsewhere, the record that hands them over:
-//!   those items, and the groups on users' lists, may come a moment later, but always, and each once.
+//!   windows, the service's proposals that come with it and the joiners' inbox items are written together; or, where inboxes are kept
+//!   elsewhere, the record that hands them over: those items, and the groups on users' lists, may come a moment later, but always, and
+//!   each once.
 //! - **A reset is one, too**: the group takes no entry any more, and the record that tells its members is written with that.
 //! - **Positions are 1, 2, 3… without a gap**, and an answered append is never taken back.
 //! - **Visible is durable**: nothing is answered, read or published as [`News`] before it would survive a crash.
@@ -154,6 +155,19 @@ pub struct CommitEffects {
     pub left: Vec<DeviceId>,
     /// The Welcome for the joined devices' inboxes.
     pub welcome: Option<Bytes>,
+    /// The service's own, of the epoch that it begins: the entries that follow it, in this order. Its repeats bring none.
+    pub proposals: Vec<ServiceProposal>,
+}
+
+/// A proposal of the service that comes with a commit: an entry without a sender.
+#[derive(Clone, Debug)]
+pub struct ServiceProposal {
+    /// New: no other entry has it.
+    pub key: IdempotencyKey,
+    /// Names the entry.
+    pub id: EntryId,
+    /// The MLSMessage.
+    pub bytes: Bytes,
 }
 
 /// Where an accepted entry stands.

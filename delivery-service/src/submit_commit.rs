@@ -365,6 +365,7 @@ fn effects(summary: &CommitSummary, request: &SubmitCommit) -> CommitEffects {
             .map(|(_, identity)| identity.device)
             .collect(),
         welcome: (!request.welcome.is_empty()).then(|| request.welcome.clone()),
+        proposals: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod members;
 mod news;
+mod proposals;
 mod reports;
 mod resets;
 
@@ -14,7 +15,8 @@ use bytes::Bytes;
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId, Uuid};
 
 use super::{
-    Append, Appended, CommitEffects, Created, EntryKind, InboxItem, NewGroup, OrderedLog, Refused, Snapshot,
+    Append, Appended, CommitEffects, Created, EntryKind, InboxItem, NewGroup, OrderedLog, Refused,
+    ServiceProposal, Snapshot,
 };
 
 /// A backend under test, empty at first.
@@ -34,6 +36,8 @@ pub(crate) async fn all(mut backend: impl Backend) {
     acceptance_never_goes_back(&*backend.log()).await;
     proposals_must_be_seen(&*backend.log()).await;
     the_service_proposes_on_what_it_has_seen(&*backend.log()).await;
+    proposals::proposals_come_with_a_commit(&*backend.log()).await;
+    proposals::a_commit_that_is_refused_brings_none(&*backend.log()).await;
     reading_is_bounded_and_ordered(&*backend.log()).await;
     members::windows_and_memberships(&*backend.log()).await;
     members::standings_are_what_is_known_of_each_group(&*backend.log()).await;
@@ -128,6 +132,7 @@ pub(crate) fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
         joined: Vec::new(),
         left: Vec::new(),
         welcome: None,
+        proposals: Vec::new(),
     };
     Append {
         kind: EntryKind::Commit,
@@ -135,6 +140,16 @@ pub(crate) fn commit(group: GroupId, sender: DeviceId, epoch: u64) -> Append {
         commit: Some(effects),
         ..message(group, sender, epoch, "commit")
     }
+}
+
+/// So many of the service's, to come with a commit.
+pub(crate) fn service_proposals(count: usize) -> Vec<ServiceProposal> {
+    let proposal = |number| ServiceProposal {
+        key: key(),
+        id: EntryId::random(&mut rand::rng()),
+        bytes: Bytes::from(format!("proposal {number}")),
+    };
+    (0..count).map(proposal).collect()
 }
 
 pub(crate) fn effects(append: &mut Append) -> &mut CommitEffects {

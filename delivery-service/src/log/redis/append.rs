@@ -17,9 +17,11 @@ use super::relay::Relay;
 use super::scripts::{APPEND, CREATE, Store, text, unknown};
 use super::value::{StreamId, damaged, decimal, string};
 use super::wire::{HandOff, Reader, Record, kind_code, pack_group_info, pack_joined};
-use crate::log::{Append, Appended, CommitEffects, Created, EntryKind, NewGroup, Refused, StoreError};
+use crate::log::{
+    Append, Appended, CommitEffects, Created, EntryKind, NewGroup, Refused, ServiceProposal, StoreError,
+};
 
-/// Most entries of a batch.
+/// Entries after which no other one joins a batch. Those that come with a commit count.
 const BATCH: usize = 64;
 /// Bytes of entries after which no other one joins a batch.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -38,7 +40,7 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     /// Tasks that take from it.
     servers: usize,
-    /// Entries that they have sent and that are not answered.
+    /// Appends that they have sent and that are not answered.
     under_way: usize,
 }
 
@@ -52,6 +54,35 @@ impl Queue {
     fn needs_server(&self) -> bool {
         self.servers == 0 || (self.servers < UNDER_WAY && self.under_way > 0 && self.is_worth_a_batch())
     }
+
+    /// The next batch: what waits longest, and is under way now.
+    fn take_batch(&mut self) -> Vec<Waiting> {
+        let mut batch = Vec::new();
+        let (mut entries, mut size) = (0, 0);
+        while entries < BATCH
+            && size < BATCH_BYTES
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            let proposals = proposals(&waiting.append);
+            entries += 1 + proposals.len();
+            size += waiting.append.bytes.len();
+            size += proposals
+                .iter()
+                .map(|proposal| proposal.bytes.len())
+                .sum::<usize>();
+            batch.push(waiting);
+        }
+        self.under_way += batch.len();
+        batch
+    }
+}
+
+/// What comes with a commit.
+fn proposals(append: &Append) -> &[ServiceProposal] {
+    append
+        .commit
+        .as_ref()
+        .map_or(&[], |effects| effects.proposals.as_slice())
 }
 
 /// Takes appends; of each partition so many batches are under way at once as [`UNDER_WAY`] says.
@@ -146,17 +177,7 @@ impl Appender {
             queue.servers -= 1;
             return None;
         }
-        let mut batch = Vec::new();
-        let mut size = 0;
-        while batch.len() < BATCH
-            && size < BATCH_BYTES
-            && let Some(waiting) = queue.waiting.pop_front()
-        {
-            size += waiting.append.bytes.len();
-            batch.push(waiting);
-        }
-        queue.under_way += batch.len();
-        Some(batch)
+        Some(queue.take_batch())
     }
 
     async fn send(
@@ -296,6 +317,7 @@ pub(super) async fn append_batch(
                 .iter()
                 .flat_map(|device| *device.as_uuid().as_bytes());
             arguments.push(left.collect());
+            arguments.push(pack_proposals(&effects.proposals));
         }
     }
     let reply = string(store.run(partition, &APPEND, names, arguments).await?)?;
@@ -337,6 +359,18 @@ fn header(append: &Append, group: u16, welcome: u16) -> Vec<u8> {
     header
 }
 
+/// Of each its id, its key as a field among the group's answers, and its bytes.
+fn pack_proposals(proposals: &[ServiceProposal]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for proposal in proposals {
+        packed.extend_from_slice(proposal.id.as_bytes());
+        packed.extend_from_slice(&answer_field(&proposal.key, None));
+        packed.extend_from_slice(&(proposal.bytes.len() as u32).to_be_bytes());
+        packed.extend_from_slice(&proposal.bytes);
+    }
+    packed
+}
+
 fn read_outcome(reader: &mut Reader<'_>) -> Result<(Outcome, StreamId), StoreError> {
     let status = reader.byte()?;
     let (first, second, at) = (reader.long()?, reader.long()?, reader.long()?);
@@ -366,4 +400,31 @@ fn read_outcome(reader: &mut Reader<'_>) -> Result<(Outcome, StreamId), StoreErr
         _ => return Err(damaged("answer")),
     };
     Ok((outcome, handed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::conformance::{commit, device, effects, message, service_proposals};
+
+    #[test]
+    fn what_comes_with_a_commit_counts_for_its_batch() {
+        let (group, alice) = (GroupId::from_bytes([7; 16]), device());
+        let with = |count| {
+            let mut back = commit(group, alice, 0);
+            effects(&mut back).proposals = service_proposals(count);
+            back
+        };
+        let mut large = with(1);
+        effects(&mut large).proposals[0].bytes = vec![0; BATCH_BYTES].into();
+        let small = message(group, alice, 0, "small");
+        let mut queue = Queue::default();
+        for append in [with(BATCH - 2), small.clone(), small.clone(), large, small] {
+            let (answer, _) = oneshot::channel();
+            queue.waiting.push_back(Waiting { append, answer });
+        }
+        let batches: Vec<_> = (0..3).map(|_| queue.take_batch().len()).collect();
+        assert_eq!(batches, [2, 2, 1], "full of entries, full of bytes, the rest");
+        assert_eq!(queue.under_way, 5);
+    }
 }

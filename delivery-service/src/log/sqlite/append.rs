@@ -10,6 +10,7 @@ use valise_proto::{DeviceId, Epoch, GroupId, Position};
 use super::read;
 use crate::log::{
     Append, Appended, CommitEffects, Created, Entry, EntryKind, Head, NewGroup, News, Notice, Refused,
+    ServiceProposal,
 };
 
 /// Heads that the writer has seen; it is the only one that changes them. Bounded.
@@ -186,9 +187,9 @@ pub(super) fn append(
     }
     heads.change(append.group, row);
 
-    let left = append
+    let (left, proposals): (Arc<[DeviceId]>, Vec<ServiceProposal>) = append
         .commit
-        .map(|effects| effects.left.into())
+        .map(|effects| (effects.left.into(), effects.proposals))
         .unwrap_or_default();
     let entry = Entry {
         group: append.group,
@@ -204,13 +205,44 @@ pub(super) fn append(
         entry: Arc::new(entry),
         left,
     });
-    Ok(Ok(Appended {
+    let appended = Appended {
         position,
         id: append.id,
         epoch: row.head.epoch,
         at: row.accepted_at,
         repeated: false,
-    }))
+    };
+    append_proposals(transaction, heads, append.group, &appended, proposals, news)?;
+    Ok(Ok(appended))
+}
+
+/// What comes with a commit follows it.
+fn append_proposals(
+    transaction: &Transaction<'_>,
+    heads: &mut Heads,
+    group: GroupId,
+    commit: &Appended,
+    proposals: Vec<ServiceProposal>,
+    news: &mut Vec<News>,
+) -> rusqlite::Result<()> {
+    for proposal in proposals {
+        let following = Append {
+            group,
+            key: proposal.key,
+            kind: EntryKind::Proposal,
+            epoch: commit.epoch,
+            id: proposal.id,
+            sender: None,
+            bytes: proposal.bytes,
+            at: commit.at,
+            may_be_repeat: false,
+            seen_proposal: None,
+            commit: None,
+        };
+        // An epoch that has just begun takes them. Were one refused, the commit would not be written either.
+        append(transaction, heads, following, news)?.map_err(|_| rusqlite::Error::QueryReturnedNoRows)?;
+    }
+    Ok(())
 }
 
 fn refuse(transaction: &Transaction<'_>, row: &Row, append: &Append) -> rusqlite::Result<Option<Refused>> {

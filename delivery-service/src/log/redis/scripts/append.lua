@@ -2,8 +2,8 @@
 -- KEYS: heads, changes, inbox changes, out, channel; six for each group (stream, keys, handshakes, commits, GroupInfo, windows);
 -- then one for each Welcome.
 -- ARGV: milliseconds for which Welcomes are kept, number of groups, the groups; then for each item a header and its bytes, and for a commit also
--- GroupInfo, Welcome, joined, left.
--- Returns one record of 49 bytes for each item: what became of it, and up to six numbers.
+-- GroupInfo, Welcome, joined, left, and the service's proposals that come with it.
+-- Returns one record of 49 bytes for each item, not for what comes with it: what became of it, and up to six numbers.
 local heads, changes, inbox_changes, out, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local welcome_millis, group_count = ARGV[1], tonumber(ARGV[2])
 local COMMIT, PROPOSAL, APPLICATION = 1, 2, 3
@@ -131,8 +131,19 @@ local function accept(group, item, bytes, effects)
     group.accepted[#group.accepted + 1] = item.position
     entries[#entries + 1] = item
     tell(group, position, meta, bytes, effects and effects.left or '')
-    reply(ACCEPTED, position, group.epoch, group.at, item.id)
-    item.reply = replies[#replies]
+end
+
+-- The service's proposals that come with a commit: the entries after it, of the epoch that it has begun.
+local function propose(group, commit)
+    local packed, at = commit.effects.proposals, 1
+    while at <= #packed do
+        local item = {
+            kind = PROPOSAL, epoch = group.epoch, at = commit.at, id = nil, field = nil, bytes = nil, group = nil,
+            position = nil, meta = nil,
+        }
+        item.id, item.field, item.bytes, at = read('>c8c16I4c0', packed, at)
+        accept(group, item, item.bytes, nil)
+    end
 end
 
 -- The checks, in the order of the trait's documentation.
@@ -163,7 +174,12 @@ local function decide(group, item, bytes, effects)
     if item.seen < group.proposal then
         return reply(UNSEEN, group.proposal)
     end
-    return accept(group, item, bytes, effects)
+    accept(group, item, bytes, effects)
+    reply(ACCEPTED, group.position, group.epoch, group.at, item.id)
+    item.reply = replies[#replies]
+    if effects then
+        propose(group, item)
+    end
 end
 
 local items, keys_of = {}, {}
@@ -185,10 +201,10 @@ while argument <= argument_count do
     if item.kind == COMMIT then
         item.effects = {
             group_info = ARGV[argument], welcome = ARGV[argument + 1], joined = ARGV[argument + 2],
-            left = ARGV[argument + 3],
+            left = ARGV[argument + 3], proposals = ARGV[argument + 4],
             welcome_key = welcome > 0 and KEYS[5 + group_count * 6 + welcome] or nil,
         }
-        argument = argument + 4
+        argument = argument + 5
     end
     items[#items + 1] = item
     local keys = keys_of[item.number]
@@ -234,7 +250,10 @@ end
 local newest = text(seq)
 for _, group in ipairs(groups) do
     if group.changed then
-        call('HSET', group.i, unpack(group.accepted))
+        -- In parts: a commit may come with a proposal for each member, and `unpack` has a limit.
+        for first = 1, #group.accepted, 1000 do
+            call('HSET', group.i, unpack(group.accepted, first, math.min(first + 999, #group.accepted)))
+        end
         local head = pack(HEAD, group.flags, group.epoch, group.position, group.commit, group.proposal, group.at,
             group.origin, group.key)
         call('HSET', heads, group.id, head, 'seq', newest)

@@ -1,7 +1,9 @@
 //! Batches, and what a group's keys must be to be appended to.
 
 use super::*;
-use crate::log::conformance::{accept, commit, device, effects, group, key, message, new_group, refuse};
+use crate::log::conformance::{
+    accept, commit, device, effects, group, key, message, new_group, refuse, service_proposals,
+};
 use crate::log::redis::append::append_batch;
 use crate::log::redis::keys::Keys;
 use crate::log::redis::partition::Partition;
@@ -104,6 +106,65 @@ async fn a_batch_is_decided_item_by_item_and_may_be_sent_twice() {
             .await,
         "1"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_a_commit_is_no_item_of_its_batch() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let (first, second, partition, _) = two_groups(&log, alice).await;
+    let mut back = commit(first, alice, 0);
+    effects(&mut back).proposals = service_proposals(2);
+    let batch = [
+        back.clone(),
+        commit(first, alice, 1),
+        message(first, alice, 1, "next"),
+        back,
+        message(second, alice, 0, "other"),
+    ];
+    let unseen = Refused::ProposalUnseen {
+        position: Position(3),
+    };
+    for sent in 1..=2 {
+        let mut outcomes = send(&log, partition, &batch).await;
+        assert_eq!(outcomes.remove(1), Err(unseen));
+        let positions: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap().position.0)
+            .collect();
+        assert_eq!(positions, [1, 4, 1, 1], "sent {sent} times");
+    }
+    let read = log.read(first, Position::NONE, 9, 999).await.unwrap();
+    assert_eq!(read.len(), 4, "nothing was written twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_may_come_with_thousands_of_proposals() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    // More than a script can pass to one command.
+    let count = 5000;
+    let mut back = commit(group, alice, 0);
+    effects(&mut back).proposals = service_proposals(count);
+    accept(&*log, back.clone()).await;
+    let newest = Position(1 + count as u64);
+    let head = log.head(group).await.unwrap().unwrap();
+    assert_eq!(
+        (head.position, head.proposal_position, head.commit_position),
+        (newest, newest, Position(1))
+    );
+    let handshakes = log.handshakes(group, Position(1), count).await.unwrap();
+    assert_eq!(handshakes.len(), count);
+    let brought = effects(&mut back).proposals.clone();
+    for (proposal, position) in brought.iter().zip(2..).step_by(499) {
+        let kept = log.repeat(group, proposal.key, None).await.unwrap().unwrap();
+        assert_eq!((kept.position, kept.id), (Position(position), proposal.id));
+    }
+    assert!(accept(&*log, back).await.repeated);
+    assert_eq!(log.head(group).await.unwrap().unwrap().position, newest);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
