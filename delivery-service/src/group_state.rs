@@ -51,6 +51,8 @@ pub(crate) struct PendingProposal {
     pub(crate) position: Position,
     /// The leaf that it removes.
     pub(crate) removes: openmls::prelude::LeafNodeIndex,
+    /// The service's own, and not a member's that leaves: that device is revoked.
+    pub(crate) by_service: bool,
 }
 
 /// The public state of a group, folded up to and including [`GroupState::position`].

@@ -10,14 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn, Sender};
-use valise_access_token::Verifier;
-use valise_group_rules::{CommitSummary, Committer, GroupLimits, RuleViolation, judge_credentials_with};
+use valise_group_rules::{CommitSummary, Committer, RuleViolation, judge_credentials_with};
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal, UserId};
 
-use crate::certificate_verdicts::CertificateVerdicts;
 use crate::door::{Submission, broken, new_entry_id, sized, unreadable};
 use crate::group_state::{GroupState, Held, MlsCommit, StateError, Verified, judge_group_info};
-use crate::log::{Append, Appended, CommitEffects, EntryKind, Refused};
+use crate::log::{Append, Appended, CommitEffects, EntryKind, Refused, ServiceProposal};
 use crate::send_message;
 use crate::service::Delivery;
 
@@ -58,6 +56,8 @@ enum Outcome {
     Appended {
         appended: Appended,
         verified: Box<Verified>,
+        /// The service's proposals that came with it.
+        proposals: Vec<Bytes>,
         now: bool,
     },
     /// Of another epoch, or not the sender's to make. If it was accepted earlier its epoch has ended.
@@ -94,11 +94,12 @@ impl Delivery {
             Outcome::Appended {
                 appended,
                 verified,
+                proposals,
                 now,
             } => {
                 // To a repeat the state has come, or will come, by the log: its key does not say that it is the same commit.
                 if now {
-                    self.merge_behind(held, group, *verified, appended, request.external);
+                    self.merge_behind(held, group, *verified, appended, proposals);
                 }
                 Ok(appended)
             }
@@ -116,7 +117,7 @@ impl Delivery {
 
     /// Judges the commit by the state that is held, and appends it.
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         mut held: Held,
         commit: MlsCommit,
         by: &Submitter<'_>,
@@ -128,11 +129,12 @@ impl Delivery {
         };
         let (group, epoch) = (commit.group, commit.epoch);
         let (held, judged) = self.judge(held, commit, by.device, request).await?;
-        let verified = match judged {
-            Ok(verified) => verified,
+        let Judged { verified, removals } = match judged {
+            Ok(judged) => judged,
             Err(refusal) => return Ok((held, Outcome::Refused(refusal))),
         };
         let id = new_entry_id();
+        let proposals = removals.iter().map(|removal| removal.bytes.clone()).collect();
         let append = Append {
             group,
             key: request.submission.key,
@@ -144,7 +146,7 @@ impl Delivery {
             bytes: request.commit.clone(),
             at: self.clock.unix_millis(),
             seen_proposal: Some(seen_proposal),
-            commit: Some(effects(&verified.summary, request)),
+            commit: Some(effects(&verified.summary, removals, request)),
         };
         let outcome = match self.log.append(append).await? {
             // A store that was asked twice for it calls it a repeat, too: ids tell.
@@ -152,6 +154,7 @@ impl Delivery {
                 now: appended.id == id,
                 appended,
                 verified,
+                proposals,
             },
             Err(Refused::Reset) => Outcome::Refused(self.was_reset(group).await?),
             Err(refused) => Outcome::Refused(send_message::refusal(refused)),
@@ -197,31 +200,27 @@ impl Delivery {
 
     /// Verification is arithmetic, up to 100 ms in large groups: then not on the threads that serve others.
     async fn judge(
-        &self,
+        self: &Arc<Self>,
         mut held: Held,
         commit: MlsCommit,
         device: DeviceId,
         request: &SubmitCommit,
-    ) -> Result<(Held, Result<Box<Verified>, Refusal>), Refusal> {
+    ) -> Result<(Held, Result<Judged, Refusal>), Refusal> {
         let judge = Judge {
+            delivery: Arc::clone(self),
             device,
             group_info: request.group_info.clone(),
             welcome: request.welcome.clone(),
             external: request.external,
-            limits: self.limits.group(),
-            retention: self.retention_seconds,
-            now: self.clock.unix_seconds(),
-            verifier: self.verifier.clone(),
-            certificates: Arc::clone(&self.certificates),
         };
         let state = held.state()?;
         if state.roster.len() <= SMALL_GROUP && request.size() <= SMALL_COMMIT {
-            let verified = judge.judge(state, commit);
-            return Ok((held, verified));
+            let judged = judge.judge(state, commit);
+            return Ok((held, judged));
         }
         tokio::task::spawn_blocking(move || {
-            let verified = judge.judge(held.state()?, commit);
-            Ok((held, verified))
+            let judged = judge.judge(held.state()?, commit);
+            Ok((held, judged))
         })
         .await
         .map_err(|_| Reason::Internal)?
@@ -234,19 +233,23 @@ impl Delivery {
         group: GroupId,
         verified: Verified,
         appended: Appended,
-        external: bool,
+        proposals: Vec<Bytes>,
     ) {
         let delivery = Arc::clone(self);
         self.lifecycle.spawn("merge", async move {
-            delivery.merge(held, group, verified, appended).await;
-            if external {
-                delivery.issue_removals_again(group).await;
-            }
+            delivery.merge(held, group, verified, appended, proposals).await;
         });
     }
 
     /// The log has it; now the cached state follows. If that fails the state is dropped and rebuilt from the log.
-    async fn merge(&self, mut held: Held, group: GroupId, verified: Verified, appended: Appended) {
+    async fn merge(
+        &self,
+        mut held: Held,
+        group: GroupId,
+        verified: Verified,
+        appended: Appended,
+        proposals: Vec<Bytes>,
+    ) {
         let small = held.state().is_ok_and(|state| {
             state.roster.len() <= SMALL_GROUP && verified.summary.added.len() <= SMALL_GROUP
         });
@@ -256,7 +259,11 @@ impl Delivery {
                     return Err(StateError::Damaged("merge order"));
                 }
                 state.merge(verified.staged, appended.position)?;
-                state.due_snapshot(appended.id)
+                let snapshot = state.due_snapshot(appended.id)?;
+                for proposal in proposals {
+                    state.queue_accepted(&proposal, state.position.next())?;
+                }
+                Ok(snapshot)
             });
             if result.is_err() {
                 *held.guard = None;
@@ -289,35 +296,41 @@ impl Delivery {
 
 /// What a commit is judged by, besides the group's state.
 struct Judge {
+    delivery: Arc<Delivery>,
     device: DeviceId,
     group_info: Bytes,
     welcome: Bytes,
     external: bool,
-    limits: GroupLimits,
-    retention: u64,
-    /// In seconds since 1970-01-01 UTC.
-    now: u64,
-    verifier: Verifier,
-    certificates: Arc<CertificateVerdicts>,
+}
+
+/// A commit that may be appended.
+struct Judged {
+    verified: Box<Verified>,
+    /// The service's proposals that go with it.
+    removals: Vec<ServiceProposal>,
 }
 
 impl Judge {
-    fn judge(&self, state: &GroupState, commit: MlsCommit) -> Result<Box<Verified>, Refusal> {
+    fn judge(&self, state: &GroupState, commit: MlsCommit) -> Result<Judged, Refusal> {
+        let delivery = &self.delivery;
+        let group = commit.group;
         let tag = commit.tag_bytes().map_err(broken(Reason::InvalidCommit))?;
-        let verified = state.verify_commit(commit, self.limits).map_err(refusal)?;
+        let limits = delivery.limits.group();
+        let verified = state.verify_commit(commit, limits).map_err(refusal)?;
         let summary = &verified.summary;
-        let bundle = self.verifier.trust_bundle();
+        let bundle = delivery.verifier.trust_bundle();
+        let now = delivery.clock.unix_seconds();
         judge_credentials_with(
             summary,
-            |credential, key| self.certificates.judge(credential, key, &bundle, self.now),
-            self.now,
-            self.retention,
+            |credential, key| delivery.certificates.judge(credential, key, &bundle, now),
+            now,
+            delivery.retention_seconds,
         )
         .map_err(broken(Reason::InvalidCommit))?;
         for added in &summary.added {
             // It may have been revoked after its key package was claimed.
             let (user, device) = (&added.identity.user, added.identity.device);
-            if self.verifier.is_revoked(user, device)? {
+            if delivery.verifier.is_revoked(user, device)? {
                 return Err(broken(Reason::PolicyDenied)(RuleViolation("device_revoked")));
             }
         }
@@ -330,7 +343,15 @@ impl Judge {
         judge_group_info(&self.group_info, &tag, &verified, state)
             .map_err(broken(Reason::InvalidGroupInfo))?;
         judge_welcome(&self.welcome, summary)?;
-        Ok(Box::new(verified))
+        let removals = if self.external {
+            delivery.removals_with(group, state, summary)?
+        } else {
+            Vec::new()
+        };
+        Ok(Judged {
+            verified: Box::new(verified),
+            removals,
+        })
     }
 }
 
@@ -344,7 +365,11 @@ fn refusal(violation: RuleViolation) -> Refusal {
     broken(reason)(violation)
 }
 
-fn effects(summary: &CommitSummary, request: &SubmitCommit) -> CommitEffects {
+fn effects(
+    summary: &CommitSummary,
+    proposals: Vec<ServiceProposal>,
+    request: &SubmitCommit,
+) -> CommitEffects {
     let mut joined: Vec<_> = summary
         .added
         .iter()
@@ -365,7 +390,7 @@ fn effects(summary: &CommitSummary, request: &SubmitCommit) -> CommitEffects {
             .map(|(_, identity)| identity.device)
             .collect(),
         welcome: (!request.welcome.is_empty()).then(|| request.welcome.clone()),
-        proposals: Vec::new(),
+        proposals,
     }
 }
 

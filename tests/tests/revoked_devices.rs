@@ -12,7 +12,8 @@ use valise_group_rules::{capabilities, join_config};
 use valise_proto::Reason;
 use valise_proto::delivery::v1 as wire;
 use valise_tests::people::Town;
-use valise_tests::raw::{Bundle, Device, Plan, bundle, refusal};
+use valise_tests::raw::{Bundle, Device, Door, Plan, bundle, refusal};
+use valise_tests::retention::database;
 use valise_tests::service::Service;
 use valise_tests::wait::{soon, until};
 
@@ -36,6 +37,22 @@ async fn entry_after(reader: &Device, group: &MlsGroup, position: u64) -> wire::
         entries.into_iter().next()
     })
     .await
+}
+
+/// Kind, epoch and bytes of the entries after that position in the delivery service's store.
+fn entries_after(service: &Service, group: &MlsGroup, position: i64) -> Vec<(i64, i64, Vec<u8>)> {
+    let database = database(service);
+    let mut entries = database
+        .prepare(
+            "SELECT kind, epoch, bytes FROM entries WHERE position > ?2
+             AND group_number = (SELECT number FROM groups WHERE group_id = ?1) ORDER BY position",
+        )
+        .unwrap();
+    let parameters = rusqlite::params![group.group_id().as_slice(), position];
+    let entries = entries
+        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
+    entries.map(Result::unwrap).collect()
 }
 
 /// With it a member that has lost its state comes back: its old leaf goes.
@@ -92,10 +109,10 @@ async fn a_device_that_was_revoked_after_its_key_package_was_claimed_is_not_adde
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_that_an_external_commit_left_undone_is_proposed_again() {
-    let service = Service::start().await;
+async fn a_removal_that_an_external_commit_left_undone_begins_the_next_epoch() {
+    let mut service = Service::start().await;
     let town = Town::of(&service).await;
-    let alice = Device::enrol(&service, &town.code("alice").await).await;
+    let mut alice = Device::enrol(&service, &town.code("alice").await).await;
     let bob = Device::enrol(&service, &town.code("bob").await).await;
     let carol = Device::enrol(&service, &town.code("carol").await).await;
     let (mut group, _) = alice.group_with(&[&bob, &carol]).await;
@@ -106,10 +123,22 @@ async fn a_removal_that_an_external_commit_left_undone_is_proposed_again() {
     let accepted = bob.submit_external(&back).await.unwrap();
     assert_eq!((accepted.position, accepted.epoch), (3, 2));
 
-    let again = entry_after(&alice, &group, 3).await;
-    assert_eq!(again.kind(), wire::EntryKind::Proposal);
+    // In the same step: it is there though nobody has the time for anything else.
+    service.kill().await;
+    let again = entries_after(&service, &group, 2);
+    let (kinds, epochs): (Vec<_>, Vec<_>) = again.iter().map(|(kind, epoch, _)| (*kind, *epoch)).unzip();
+    assert_eq!(
+        (kinds, epochs),
+        (vec![1, 2], vec![1, 2]),
+        "the commit, and a proposal"
+    );
+    service.restart().await;
+    let door = Door::open(service.connect().await);
+    let token = alice.new_token_at(&door).await.unwrap();
+    alice.door = door.with_token(&token);
+
     // Whoever commits what waits now removes her.
-    for entry in [&first.mls_message[..], &back.commit, &again.mls_message] {
+    for entry in [&first.mls_message[..], &back.commit, &again[1].2] {
         assert_eq!(alice.apply(&mut group, entry), None);
     }
     let plan = Plan {
@@ -117,7 +146,8 @@ async fn a_removal_that_an_external_commit_left_undone_is_proposed_again() {
         ..Plan::default()
     };
     let removal = alice.commit(&mut group, plan);
-    alice.submit(&removal).await.unwrap();
+    let removed = alice.submit(&removal).await.unwrap();
+    assert_eq!(removed.position, 5, "nothing was proposed twice");
     group.merge_pending_commit(&alice.provider).unwrap();
     assert_eq!(group.members().count(), 2);
 }

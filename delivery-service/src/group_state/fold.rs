@@ -153,12 +153,25 @@ impl GroupState {
         removes: LeafNodeIndex,
         position: Position,
     ) -> Result<(), StateError> {
+        let by_service = matches!(proposal.sender(), Sender::External(_));
         self.group
             .add_proposal(&NoStore, proposal)
             .map_err(|_| StateError::Damaged("proposal"))?;
-        self.pending.push(PendingProposal { position, removes });
+        self.pending.push(PendingProposal {
+            position,
+            removes,
+            by_service,
+        });
         self.position = position;
         Ok(())
+    }
+
+    /// The same, of its bytes: it was verified before it was appended.
+    pub(crate) fn queue_accepted(&mut self, bytes: &[u8], position: Position) -> Result<(), StateError> {
+        let damaged = |_| StateError::Damaged("replay");
+        let proposal = MlsCommit::read(bytes, ContentType::Proposal).map_err(damaged)?;
+        let (queued, removes) = self.verify_proposal(proposal).map_err(damaged)?;
+        self.queue(*queued, removes, position)
     }
 
     /// A snapshot, where one is due: soon after a commit that adds (it can be replayed only until the added package expires), and every
@@ -191,11 +204,7 @@ impl GroupState {
         let damaged = |_| StateError::Damaged("replay");
         match entry.kind {
             EntryKind::Application => Ok(()),
-            EntryKind::Proposal => {
-                let proposal = MlsCommit::read(&entry.bytes, ContentType::Proposal).map_err(damaged)?;
-                let (queued, removes) = self.verify_proposal(proposal).map_err(damaged)?;
-                self.queue(*queued, removes, entry.position)
-            }
+            EntryKind::Proposal => self.queue_accepted(&entry.bytes, entry.position),
             EntryKind::Commit => {
                 let commit = MlsCommit::read(&entry.bytes, ContentType::Commit).map_err(damaged)?;
                 let processed = process(&self.group, commit.message).map_err(damaged)?;

@@ -185,6 +185,15 @@ fn a_removal_that_two_replicas_proposed_comes_back_twice() {
 }
 
 #[test]
+fn what_the_service_proposed_is_told_from_what_members_did() {
+    let mut scene = Scene::new();
+    let offered = [scene.removal(2), scene.proposal(1)].map(|entry| scene.offered(&entry, &ALL));
+    let plan = scene.plan(&offered, FAR);
+    let by_service = plan.state.group.pending.iter().map(|pending| pending.by_service);
+    assert_eq!(by_service.collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
 fn who_was_added_has_a_say_and_who_was_removed_has_none() {
     let mut scene = Scene::new();
     let before = scene.message(0, "before");
