@@ -56,8 +56,14 @@ impl Service {
         name: &str,
         kind: KeyKind,
     ) -> Result<ServiceIdentity, Refusal> {
+        let key = ServiceKey::generate_of(kind).map_err(|_| Refusal::new(Reason::Internal))?;
+        self.certify_service_key(name, key).await
+    }
+
+    /// A certificate for a key that is there, of one of [`SERVICE_NAMES`](crate::SERVICE_NAMES): that is how a service's certificate is
+    /// renewed. Errors: `INVALID_CERTIFICATE_REQUEST` where the key belongs to somebody else, `MALFORMED`.
+    pub async fn certify_service_key(&self, name: &str, key: ServiceKey) -> Result<ServiceIdentity, Refusal> {
         let unusable = |_| Refusal::new(Reason::Internal);
-        let key = ServiceKey::generate_of(kind).map_err(unusable)?;
         let request = RequestedKey::read(&key.request().map_err(unusable)?)?;
         let issued = service_certificate::issue(&self.app, name, &request, BOOTSTRAP).await?;
         key.with_chain(issued.chain).map_err(unusable)

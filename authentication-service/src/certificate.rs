@@ -222,6 +222,7 @@ mod tests {
         assert_eq!(
             read.subject,
             Subject::Service {
+                domain: config(directory.path()).trust_domain,
                 name: "delivery-service".into()
             }
         );

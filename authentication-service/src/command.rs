@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use valise_clock::Clock;
-use valise_device_certificate::KeyKind;
+use valise_device_certificate::{KeyKind, ServiceIdentity, ServiceKey};
 use valise_proto::{Refusal, UserId};
 use valise_sql_database::Database;
 
@@ -19,14 +19,15 @@ pub enum Command {
     Migrate,
     /// `bootstrap USER`: makes a code with which the first administrator enrols, and prints it.
     Bootstrap(UserId),
-    /// `identity SERVICE KEY-FILE CHAIN-FILE`: issues the key and certificate that one of the other services runs with.
+    /// `identity SERVICE KEY-FILE CHAIN-FILE`: issues the key and certificate that one of the other services runs with. Where there is a key
+    /// already it stays as it is, and only gets a new certificate.
     /// `identity-p256 …`: those with which the delivery service acts in groups with a P-256 suite.
     Identity {
         /// One of [`SERVICE_NAMES`](crate::SERVICE_NAMES).
         service: String,
         /// Of which kind the key is.
         kind: KeyKind,
-        /// Where the key goes, PEM; readable by its owner alone.
+        /// Where the key is, or goes to, PEM; readable by its owner alone.
         key: PathBuf,
         /// Where the certificate chain goes, PEM.
         chain: PathBuf,
@@ -113,8 +114,7 @@ impl Command {
                 chain,
             } => {
                 with_service(config, async |issuer| {
-                    issue(issuer, &service, kind, &key, &chain).await?;
-                    Ok(format!("issued a certificate for {service}"))
+                    issue(issuer, &service, kind, &key, &chain).await
                 })
                 .await?
             }
@@ -152,20 +152,38 @@ async fn with_service<T>(
     outcome
 }
 
+/// Groups know the delivery service by its key: one that is there is kept. Says what it did.
 async fn issue(
     issuer: &Service,
     service: &str,
     kind: KeyKind,
     key: &Path,
     chain: &Path,
-) -> Result<(), StartError> {
-    if key.exists() || chain.exists() {
-        return Err(StartError::IdentityExists);
+) -> Result<String, StartError> {
+    let not_written = |_| StartError::IdentityNotWritten;
+    if key.exists() {
+        let held = held(service, kind, key, chain).ok_or(StartError::OtherIdentity)?;
+        let renewed = issuer.certify_service_key(service, held).await?;
+        renewed.save_chain(chain).map_err(not_written)?;
+        return Ok(format!("issued a new certificate for the key of {service}"));
+    }
+    if chain.exists() {
+        return Err(StartError::OtherIdentity);
     }
     let identity = issuer.issue_service_identity(service, kind).await?;
-    identity
-        .save(key, chain)
-        .map_err(|_| StartError::IdentityNotWritten)
+    identity.save(key, chain).map_err(not_written)?;
+    Ok(format!("issued a certificate for {service}"))
+}
+
+/// The key that is there, if it is of that kind, and its certificate, where there is one, of that service.
+fn held(service: &str, kind: KeyKind, key: &Path, chain: &Path) -> Option<ServiceKey> {
+    let held = if chain.exists() {
+        let identity = ServiceIdentity::load(key, chain).ok()?;
+        (identity.name() == service).then(|| identity.into_key())
+    } else {
+        ServiceKey::load(key).ok()
+    };
+    held.filter(|held| held.kind() == Some(kind))
 }
 
 impl From<Refusal> for StartError {

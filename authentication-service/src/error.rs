@@ -21,9 +21,11 @@ pub enum StartError {
     /// There is no first administrator any more.
     #[error("an administrator has enrolled: ask one for a code")]
     Bootstrapped,
-    /// A key must not be written over.
-    #[error("the files for the key and the certificate exist already")]
-    IdentityExists,
+    /// A certificate is renewed for the key that is there; what is something else must not be written over.
+    #[error(
+        "the files for the key and the certificate exist already, and are not a key of that kind with a certificate of that service"
+    )]
+    OtherIdentity,
     /// The key or the certificate cannot be written.
     #[error("the files for the key and the certificate cannot be written")]
     IdentityNotWritten,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use pem::Pem;
@@ -10,14 +11,14 @@ use rcgen::{KeyPair, SigningKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::{CertificateError, KeyKind, Subject, certification_request, read};
+use crate::{CertificateError, KeyKind, Subject, certification_request, common_validity, read};
 
 /// The URI of a service: `valise://<domain>/s/<name>`.
 pub fn service_uri(domain: &str, name: &str) -> String {
     format!("valise://{domain}/s/{name}")
 }
 
-/// A service's key that has no certificate yet.
+/// A service's key, for which a certificate is wanted: the first one, or a renewed one.
 pub struct ServiceKey(KeyPair);
 
 impl ServiceKey {
@@ -33,6 +34,19 @@ impl ServiceKey {
             .map_err(|_| CertificateError::Key)
     }
 
+    /// Reads a key, PKCS#8 in PEM.
+    pub fn load(key_file: &Path) -> Result<Self, CertificateError> {
+        let key = fs::read_to_string(key_file).map_err(|_| CertificateError::File)?;
+        KeyPair::from_pem(&key)
+            .map(Self)
+            .map_err(|_| CertificateError::File)
+    }
+
+    /// Of what kind it is; `None` for one that no service can have.
+    pub fn kind(&self) -> Option<KeyKind> {
+        KeyKind::of(self.0.public_key_raw())
+    }
+
     /// A PKCS#10 request for it, DER.
     pub fn request(&self) -> Result<Vec<u8>, CertificateError> {
         certification_request(self.0.public_key_raw(), |message| self.0.sign(message).ok())
@@ -41,7 +55,7 @@ impl ServiceKey {
     /// The key with the certificate that was issued for it (leaf first, DER).
     pub fn with_chain(self, chain: Vec<Vec<u8>>) -> Result<ServiceIdentity, CertificateError> {
         let certificate = read(&chain)?;
-        let Subject::Service { name } = certificate.subject else {
+        let Subject::Service { name, .. } = certificate.subject else {
             return Err(CertificateError::Names);
         };
         if certificate.public_key != self.0.public_key_raw() {
@@ -51,6 +65,7 @@ impl ServiceKey {
             name,
             kind: certificate.key_kind,
             key: self.0,
+            validity: common_validity(&chain)?,
             chain,
         })
     }
@@ -62,6 +77,7 @@ pub struct ServiceIdentity {
     kind: KeyKind,
     key: KeyPair,
     chain: Vec<Vec<u8>>,
+    validity: RangeInclusive<u64>,
 }
 
 impl fmt::Debug for ServiceIdentity {
@@ -73,14 +89,13 @@ impl fmt::Debug for ServiceIdentity {
 impl ServiceIdentity {
     /// Reads the key (PKCS#8, PEM) and the chain (PEM, leaf first).
     pub fn load(key_file: &Path, chain_file: &Path) -> Result<Self, CertificateError> {
-        let key = fs::read_to_string(key_file).map_err(|_| CertificateError::File)?;
-        let key = KeyPair::from_pem(&key).map_err(|_| CertificateError::File)?;
+        let key = ServiceKey::load(key_file)?;
         let chain = CertificateDer::pem_file_iter(chain_file)
             .map_err(|_| CertificateError::File)?
             .map(|der| der.map(|der| der.to_vec()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| CertificateError::File)?;
-        ServiceKey(key).with_chain(chain)
+        key.with_chain(chain)
     }
 
     /// Writes both, the key readable by its owner alone.
@@ -89,17 +104,33 @@ impl ServiceIdentity {
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options
+            .open(key_file)
+            .and_then(|mut file| file.write_all(self.key.serialize_pem().as_bytes()))
+            .and_then(|()| fs::write(chain_file, self.chain_pem()))
+            .map_err(|_| CertificateError::File)
+    }
+
+    /// Writes the chain alone, in place of the one that was there: whoever reads the file finds one of them, whole.
+    pub fn save_chain(&self, chain_file: &Path) -> Result<(), CertificateError> {
+        let part = chain_file.with_extension("part");
+        fs::write(&part, self.chain_pem())
+            .and_then(|()| fs::rename(&part, chain_file))
+            .map_err(|_| CertificateError::File)
+    }
+
+    fn chain_pem(&self) -> String {
         let blocks: Vec<_> = self
             .chain
             .iter()
             .map(|der| Pem::new("CERTIFICATE", der.as_slice()))
             .collect();
-        let chain = pem::encode_many(&blocks);
-        options
-            .open(key_file)
-            .and_then(|mut file| file.write_all(self.key.serialize_pem().as_bytes()))
-            .and_then(|()| fs::write(chain_file, chain))
-            .map_err(|_| CertificateError::File)
+        pem::encode_many(&blocks)
+    }
+
+    /// The key alone, for another certificate.
+    pub fn into_key(self) -> ServiceKey {
+        ServiceKey(self.key)
     }
 
     /// For example `delivery-service`.
@@ -120,6 +151,17 @@ impl ServiceIdentity {
     /// The certificate and its issuers, DER.
     pub fn chain(&self) -> &[Vec<u8>] {
         &self.chain
+    }
+
+    /// The seconds since 1970-01-01 UTC in which the whole chain is valid.
+    pub fn validity(&self) -> &RangeInclusive<u64> {
+        &self.validity
+    }
+
+    /// Are two thirds of the certificate's life over? `now` is in seconds since 1970-01-01 UTC.
+    pub fn is_due(&self, now: u64) -> bool {
+        let (from, until) = (*self.validity.start(), *self.validity.end());
+        now >= from.saturating_add(until.saturating_sub(from) / 3 * 2)
     }
 
     /// A signature, in the form that its [kind](KeyKind) has.

@@ -33,10 +33,15 @@ fn leaf(authority: &Issuer, uris: &[&str]) -> (KeyPair, Vec<Vec<u8>>) {
 }
 
 fn certificate(authority: &Issuer, uris: &[&str], key: &impl PublicKeyData) -> Vec<u8> {
+    certificate_for(authority, uris, key, 1)
+}
+
+/// Valid for so many days from now.
+fn certificate_for(authority: &Issuer, uris: &[&str], key: &impl PublicKeyData, days: i64) -> Vec<u8> {
     let mut params = CertificateParams::default();
     let now = OffsetDateTime::from_unix_timestamp(NOW.cast_signed()).unwrap();
     params.not_before = now - Duration::days(1);
-    params.not_after = now + Duration::days(1);
+    params.not_after = now + Duration::days(days);
     params.subject_alt_names = uris
         .iter()
         .map(|uri| SanType::URI((*uri).try_into().unwrap()))
@@ -91,6 +96,23 @@ fn a_certificate_that_has_ended_is_judged_as_it_was() {
     );
     let other = bundle(&self::authority()).verify_as_was(&chain, NOW + 86_402);
     assert_eq!(other, Err(CertificateError::Untrusted));
+}
+
+#[test]
+fn a_chain_is_judged_at_whatever_time_by_all_but_its_dates() {
+    let authority = authority();
+    let (_, chain) = leaf(&authority, &[USER, DEVICE]);
+    assert_eq!(bundle(&authority).verify_undated(&chain).map(drop), Ok(()));
+    assert_eq!(
+        bundle(&self::authority()).verify_undated(&chain),
+        Err(CertificateError::Untrusted)
+    );
+    let mut flipped = chain.clone();
+    *flipped[0].last_mut().unwrap() ^= 1;
+    assert_eq!(
+        bundle(&authority).verify_undated(&flipped),
+        Err(CertificateError::Untrusted)
+    );
 }
 
 #[test]
@@ -199,6 +221,49 @@ fn a_service_identity_is_kept_in_files_and_shows_no_key() {
         ServiceKey::generate().unwrap().with_chain(wrong).unwrap_err(),
         CertificateError::Key
     );
+}
+
+#[test]
+fn a_service_keeps_its_key_when_its_certificate_is_renewed() {
+    let authority = authority();
+    let uri = "valise://interieur.example/s/delivery-service";
+    let certified = |key: ServiceKey, days| {
+        let request = key.request().unwrap();
+        let request = rcgen::CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let chain = vec![certificate_for(&authority, &[uri], &request.public_key, days)];
+        key.with_chain(chain).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (key_file, chain_file) = (folder.path().join("key.pem"), folder.path().join("chain.pem"));
+    let first = certified(ServiceKey::generate_of(KeyKind::P256).unwrap(), 1);
+    first.save(&key_file, &chain_file).unwrap();
+    let key = std::fs::read(&key_file).unwrap();
+
+    let held = ServiceKey::load(&key_file).unwrap();
+    assert_eq!(held.kind(), Some(KeyKind::P256));
+    let renewed = certified(held, 2);
+    renewed.save_chain(&chain_file).unwrap();
+    assert_eq!(std::fs::read(&key_file).unwrap(), key);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    let loaded = valise_device_certificate::ServiceIdentity::load(&key_file, &chain_file).unwrap();
+    assert_eq!(
+        (loaded.public_key(), loaded.chain()),
+        (first.public_key(), renewed.chain())
+    );
+    assert!(ServiceKey::load(&chain_file).is_err());
+}
+
+#[test]
+fn a_certificate_is_due_when_two_thirds_of_its_life_are_over() {
+    let authority = authority();
+    let key = ServiceKey::generate().unwrap();
+    let request = rcgen::CertificateSigningRequestParams::from_der(&key.request().unwrap().into()).unwrap();
+    let uri = "valise://interieur.example/s/delivery-service";
+    let chain = vec![certificate(&authority, &[uri], &request.public_key)];
+    let identity = key.with_chain(chain).unwrap();
+    assert_eq!(*identity.validity(), NOW - 86_400..=NOW + 86_400);
+    assert!(!identity.is_due(NOW + 28_799));
+    assert!(identity.is_due(NOW + 28_800));
 }
 
 #[test]

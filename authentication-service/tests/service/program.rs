@@ -216,12 +216,24 @@ async fn an_operator_makes_what_a_deployment_begins_with() {
     done(&database, &identity("delivery-service")).await;
     let loaded = ServiceIdentity::load(&key, &chain).unwrap();
     assert_eq!(loaded.name(), "delivery-service");
-    let again = refusal(&database, &identity("delivery-service")).await;
-    assert_eq!(again, "the files for the key and the certificate exist already");
-    assert_eq!(
-        ServiceIdentity::load(&key, &chain).unwrap().chain(),
-        loaded.chain()
-    );
+
+    // Another time the same key gets another certificate; and nothing else is ever written over.
+    let renewed = done(&database, &identity("delivery-service")).await;
+    assert!(renewed.contains("new certificate"), "{renewed}");
+    let found = ServiceIdentity::load(&key, &chain).unwrap();
+    assert_eq!(found.public_key(), loaded.public_key());
+    assert_ne!(found.chain(), loaded.chain());
+    let mut of_another_kind = identity("delivery-service");
+    of_another_kind[0] = "identity-p256";
+    for wrong in [of_another_kind, identity("key-package-directory")] {
+        let refused = refusal(&database, &wrong).await;
+        assert!(
+            refused.starts_with("the files for the key and the certificate exist already"),
+            "{refused}"
+        );
+    }
+    let kept = ServiceIdentity::load(&key, &chain).unwrap();
+    assert_eq!(kept.chain(), found.chain());
 }
 
 /// A process, and a way to call it.
