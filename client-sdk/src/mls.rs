@@ -15,9 +15,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use valise_device_certificate::KeyKind;
 use valise_group_rules::{
-    GROUP_EXTENSIONS, Roles, RuleViolation, group_context_extensions, signature_scheme,
+    GROUP_EXTENSIONS, Roles, RuleViolation, group_context_extensions, judge_external_senders,
+    signature_scheme,
 };
 use valise_proto::UserId;
+use valise_proto::delivery::v1::GetParametersResponse;
 
 use crate::Error;
 
@@ -105,6 +107,15 @@ pub(crate) fn credential(chain: &[Vec<u8>], signature_key: &[u8]) -> CredentialW
 /// The service as the external sender of every group.
 pub(crate) fn external_sender(bytes: &[u8]) -> Result<ExternalSender, Error> {
     ExternalSender::tls_deserialize_exact_bytes(bytes).map_err(|_| Error::Rule("external_senders"))
+}
+
+/// What the service says of itself as external sender of the groups that a device with that key can be in: their suites are for keys of
+/// its kind. Empty where it says nothing.
+pub(crate) fn told_sender<'a>(parameters: &'a GetParametersResponse, signature_key: &[u8]) -> &'a [u8] {
+    match KeyKind::of(signature_key) {
+        Some(KeyKind::P256) => &parameters.external_sender_p256,
+        Some(KeyKind::Ed25519) | None => &parameters.external_sender,
+    }
 }
 
 /// From an hour ago, as clocks differ, and in all as long as asked for.
@@ -207,8 +218,8 @@ pub(crate) fn may_stand_alone(proposal: &Proposal) -> bool {
     proposal.proposal_type() == ProposalType::Remove
 }
 
-/// A joiner's check of the GroupContext: the service as the only external sender, the required capabilities, well-formed
-/// roles, and nothing else.
+/// A joiner's check of the GroupContext: the service as the only external sender, under whichever of its certificates, the required
+/// capabilities, well-formed roles, and nothing else.
 pub(crate) fn judge_joined_context(
     context: &GroupContext,
     external_sender: &ExternalSender,
@@ -219,9 +230,7 @@ pub(crate) fn judge_joined_context(
     if !valise_group_rules::is_allowed_suite(context.ciphersuite()) {
         return Err(RuleViolation("cipher_suite"));
     }
-    if found.external_senders() != expected.external_senders() {
-        return Err(RuleViolation("external_senders"));
-    }
+    judge_external_senders(found, external_sender)?;
     if found.required_capabilities() != expected.required_capabilities() {
         return Err(RuleViolation("required_capabilities"));
     }

@@ -44,11 +44,12 @@ impl Delivery {
             .filter(|_| self.suites.allowed().contains(&suite))
             .and_then(|kind| self.suites.external_sender(kind))
             .ok_or_else(|| broken(Reason::InvalidGroupInfo)(RuleViolation("cipher_suite")))?;
+        let bundle = self.verifier.trust_bundle();
         match self.log.predecessor(group).await? {
-            None => judge_group_context(context, external_sender, user),
+            None => judge_group_context(context, external_sender, &bundle, user),
             Some(old) => {
                 let roles = self.roles_to_inherit(old, device).await?;
-                judge_successor_context(context, external_sender, &roles)
+                judge_successor_context(context, external_sender, &bundle, &roles)
             }
         }
         .map_err(broken(Reason::InvalidGroupInfo))?;

@@ -6,10 +6,10 @@ use openmls::prelude::{
     ProtocolVersion, RequiredCapabilitiesExtension, SenderRatchetConfiguration,
 };
 use openmls_traits::types::SignatureScheme;
-use valise_device_certificate::KeyKind;
+use valise_device_certificate::{KeyKind, TrustBundle};
 use valise_proto::UserId;
 
-use crate::{ROLES_EXTENSION, Roles, RuleViolation};
+use crate::{ROLES_EXTENSION, Roles, RuleViolation, identify_sender, judge_external_senders};
 
 /// Application messages are padded to a multiple of this many bytes, so that their length says little.
 pub const PADDING: usize = 256;
@@ -101,13 +101,16 @@ fn extensions_with(
     .map_err(|_| RuleViolation("context_extensions"))
 }
 
-/// Does a new group carry what every group must, and nothing else?
+/// Does a new group carry what every group must, and nothing else? It may name `external_sender` by a former certificate, which its
+/// creator still knew; that one must lead to the bundle.
 pub fn judge_group_context(
     context: &GroupContext,
     external_sender: &ExternalSender,
+    bundle: &TrustBundle,
     creator: &UserId,
 ) -> Result<(), RuleViolation> {
-    judge_context(context, external_sender, &Roles::owned_by(creator.clone()))
+    let roles = Roles::owned_by(creator.clone());
+    judge_context(context, external_sender, bundle, &roles)
 }
 
 /// The same of a group that goes on for one that was reset, whose roles and policy it takes over (`successor_roles`): whoever makes it becomes
@@ -115,9 +118,10 @@ pub fn judge_group_context(
 pub fn judge_successor_context(
     context: &GroupContext,
     external_sender: &ExternalSender,
+    bundle: &TrustBundle,
     roles: &Roles,
 ) -> Result<(), RuleViolation> {
-    judge_context(context, external_sender, roles).map_err(|violation| match violation {
+    judge_context(context, external_sender, bundle, roles).map_err(|violation| match violation {
         RuleViolation("roles") => RuleViolation("successor_roles"),
         other => other,
     })
@@ -126,6 +130,7 @@ pub fn judge_successor_context(
 fn judge_context(
     context: &GroupContext,
     external_sender: &ExternalSender,
+    bundle: &TrustBundle,
     roles: &Roles,
 ) -> Result<(), RuleViolation> {
     if context.protocol_version() != ProtocolVersion::Mls10 {
@@ -136,8 +141,9 @@ fn judge_context(
     }
     let expected = extensions_with(external_sender.clone(), roles)?;
     let found = context.extensions();
-    if found.external_senders() != expected.external_senders() {
-        return Err(RuleViolation("external_senders"));
+    let named = judge_external_senders(found, external_sender)?;
+    if named != external_sender {
+        identify_sender(named, bundle)?;
     }
     if found.required_capabilities() != expected.required_capabilities() {
         return Err(RuleViolation("required_capabilities"));

@@ -101,7 +101,7 @@ fn device(certificate: VerifiedCertificate, signature_key: &[u8]) -> Result<Iden
     }
 }
 
-fn violation(error: CertificateError) -> RuleViolation {
+pub(crate) fn violation(error: CertificateError) -> RuleViolation {
     RuleViolation(match error {
         CertificateError::ChainSize => "certificate_chain_size",
         CertificateError::Encoding => "certificate_encoding",

@@ -3,6 +3,7 @@
 //!
 //! - [`suites`], [`capabilities`], [`create_config`], [`join_config`]: how groups are made.
 //! - [`credential`], [`identify`], [`claimed_identity`]: X.509 credentials (RFC 9420 §5.3).
+//! - [`is_same_sender`], [`judge_external_senders`], [`identify_sender`]: the service as external sender (RFC 9420 §12.1.8.1).
 //! - [`verify_key_package`]: what may be published and added (RFC 9420 §10.1).
 //! - [`Roster`], [`judge_commit`]: what a commit may do.
 //! - [`judge_proposal`]: what may stand alone.
@@ -17,6 +18,7 @@ mod authority;
 mod commit;
 mod config;
 mod credential;
+mod external_sender;
 mod key_package;
 mod policy;
 mod proposal;
@@ -34,6 +36,9 @@ pub use config::{
     suites,
 };
 pub use credential::{Identity, chain, claimed_identity, credential, identify, identify_member};
+pub use external_sender::{
+    ServiceSender, claimed_sender, identify_sender, is_same_sender, judge_external_senders,
+};
 pub use key_package::{
     LifetimePolicy, MAX_KEY_PACKAGE_BYTES, MAX_KEY_PACKAGE_LIFETIME, VerifiedKeyPackage, verify_key_package,
 };

@@ -13,7 +13,8 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 const OVERHEAD: usize = 1024;
 
 impl Engine {
-    /// The service has said what it takes, and for how long entries and their copies are kept. What it does not say stays as it was.
+    /// The service has said what it takes, for how long entries and their copies are kept, and which certificate it has. What it does not say
+    /// stays as it was.
     pub(crate) fn adopt_parameters(&mut self, parameters: &GetParametersResponse) -> Result<(), Error> {
         let seconds = |duration: Option<prost_types::Duration>, known: u64| {
             duration.map_or(known, |duration| u64::try_from(duration.seconds).unwrap_or(0))
@@ -26,7 +27,8 @@ impl Engine {
         self.db.put_keeping(retention, entry_copies)?;
         self.device.retention = retention;
         self.device.entry_copies = entry_copies;
-        Ok(())
+        let sender = crate::mls::told_sender(parameters, self.device.signer.public());
+        self.adopt_external_sender(sender)
     }
 
     /// Refuses, as the service would, a payload that makes too large a message.

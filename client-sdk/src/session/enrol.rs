@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer as _;
 use valise_device_certificate::{KeyKind, TrustBundle, certification_request};
-use valise_group_rules::{credential, identify};
+use valise_group_rules::{credential, identify, identify_sender};
 use valise_proto::Reason;
 use valise_proto::authentication::v1 as wire;
 use valise_proto::delivery::v1::GetParametersRequest;
@@ -105,15 +105,12 @@ pub(super) async fn complete(
         };
         enrolled.retention = seconds(parameters.retention);
         enrolled.entry_copies = seconds(parameters.entry_copies);
-        // All groups that the device can be in have suites for keys of its kind.
-        let external_sender = match KeyKind::of(signature_key) {
-            Some(KeyKind::P256) => parameters.external_sender_p256,
-            Some(KeyKind::Ed25519) | None => parameters.external_sender,
-        };
+        let external_sender = mls::told_sender(&parameters, signature_key);
         if external_sender.is_empty() {
             return Err(Error::KeyKindNotServed);
         }
-        mls::external_sender(&external_sender)?;
+        let bundle = TrustBundle::from_der(enrolled.trust_bundle.iter().cloned())?;
+        identify_sender(&mls::external_sender(external_sender)?, &bundle)?;
         enrolled.external_sender = external_sender.to_vec();
         kill_point::reached(FETCH, Step::BeforeApplied);
         db.put_enrolled(&enrolled)?;

@@ -8,6 +8,7 @@
 
 mod machine;
 mod reference;
+mod renewed_certificate;
 mod service;
 mod settle;
 

@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
     KeyPair, PKCS_ED25519, SanType,
 };
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use openmls_traits::signatures::Signer as _;
@@ -24,6 +24,17 @@ use crate::store::{Database, Enrolled};
 use crate::{Content, Error, EventId, EventKind, GroupState, Options, Peer, Servers, Store};
 
 type Answer = oneshot::Receiver<Result<Outcome, Error>>;
+
+pub(super) const YEAR: Duration = Duration::from_hours(24 * 365);
+
+/// What the service tells devices of itself.
+pub(super) fn encoded_sender(identity: &ServiceIdentity) -> Vec<u8> {
+    let sender = ExternalSender::new(
+        SignaturePublicKey::from(identity.public_key()),
+        valise_group_rules::credential(identity.chain()),
+    );
+    sender.tls_serialize_detached().unwrap()
+}
 
 /// A deployment: its certificate authority and its service's key.
 pub(super) struct World {
@@ -51,23 +62,25 @@ impl World {
         }
     }
 
-    /// A deployment whose service is a real one, and that service's identity.
-    pub(super) fn with_service() -> (Self, ServiceIdentity) {
+    /// A deployment whose service is a real one, and that service's identity, with a certificate that ends then.
+    pub(super) fn with_service(ends: SystemTime) -> (Self, ServiceIdentity) {
         let mut world = Self::new();
-        let (name, key) = ("delivery-service", ServiceKey::generate().unwrap());
-        let request = key.request().unwrap();
+        let identity = world.certify_service(ServiceKey::generate().unwrap(), ends);
+        world.external_sender = encoded_sender(&identity);
+        (world, identity)
+    }
+
+    /// A certificate for the service's key, valid for a year until then.
+    pub(super) fn certify_service(&self, key: ServiceKey, ends: SystemTime) -> ServiceIdentity {
+        let (name, request) = ("delivery-service", key.request().unwrap());
         let mut request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
         request.params.distinguished_name.push(DnType::CommonName, name);
         let uri = service_uri("a.example", name);
         request.params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
-        let chain = vec![request.signed_by(&world.authority).unwrap().der().to_vec()];
-        let identity = key.with_chain(chain).unwrap();
-        let sender = ExternalSender::new(
-            SignaturePublicKey::from(identity.public_key()),
-            valise_group_rules::credential(identity.chain()),
-        );
-        world.external_sender = sender.tls_serialize_detached().unwrap();
-        (world, identity)
+        request.params.not_before = (ends - YEAR).into();
+        request.params.not_after = ends.into();
+        let chain = vec![request.signed_by(&self.authority).unwrap().der().to_vec()];
+        key.with_chain(chain).unwrap()
     }
 
     pub(super) fn bundle(&self) -> TrustBundle {

@@ -1,6 +1,10 @@
-//! Authorities that come and go.
+//! Authorities that come and go, and the service's certificates.
 
-use super::people::Person;
+use valise_clock::Clock;
+use valise_device_certificate::ServiceKey;
+use valise_proto::delivery::v1::GetParametersResponse;
+
+use super::people::{Person, YEAR, encoded_sender};
 use super::*;
 
 fn ders(bundle: &TrustBundle) -> Vec<Vec<u8>> {
@@ -72,4 +76,62 @@ fn authorities_that_do_not_trust_the_device_itself_change_nothing() {
     adopt(&mut alice, &world.bundle_with(&other)).unwrap();
     adopt(&mut alice, &world.bundle()).unwrap();
     assert_eq!(alice.engine.device.bundle, world.bundle());
+}
+
+fn told(external_sender: Vec<u8>) -> GetParametersResponse {
+    GetParametersResponse {
+        external_sender: external_sender.into(),
+        retention: Some(prost_types::Duration {
+            seconds: 7200,
+            nanos: 0,
+        }),
+        ..GetParametersResponse::default()
+    }
+}
+
+#[test]
+fn the_services_renewed_certificate_is_taken_and_kept_and_groups_of_the_former_one_are_joined() {
+    let now = Clock::system().now();
+    let (world, first) = World::with_service(now - YEAR);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::file(directory.path().join("bob.valise"), StoreKey::random());
+    let (mut alice, mut bob) = (world.person("alice"), world.person_in("bob", &store));
+    let renewed = encoded_sender(&world.certify_service(first.into_key(), now + YEAR));
+    let expected = crate::mls::external_sender(&renewed).unwrap();
+    assert_ne!(bob.engine.device.external_sender, expected);
+    bob.engine.adopt_parameters(&told(renewed)).unwrap();
+    let mut bob = world.reopen(bob.forget(), &store);
+    assert_eq!(bob.engine.device.external_sender, expected);
+    assert_eq!(bob.engine.device.retention, 7200, "nothing else is lost");
+
+    // Alice has not heard of it yet.
+    let mut hers = alice.create_group("");
+    alice.add(&mut hers, &mut [&mut bob]);
+    assert_eq!(bob.events(), [EventKind::Joined { by: alice.peer() }]);
+    let mut his = bob.create_group("");
+    bob.add(&mut his, &mut [&mut alice]);
+    assert_eq!(alice.state(his.group).status, GroupStatus::Active);
+}
+
+#[test]
+fn a_service_with_another_key_or_of_another_authority_is_not_the_one_that_a_device_knows() {
+    let now = Clock::system().now();
+    let (world, identity) = World::with_service(now + YEAR);
+    let mut alice = world.person("alice");
+    let known = alice.engine.device.external_sender.clone();
+    let other_key = world.certify_service(ServiceKey::generate().unwrap(), now + YEAR);
+    let other_authority = World::new().certify_service(identity.into_key(), now + YEAR);
+    for (wrong, rule) in [
+        (encoded_sender(&other_key), "external_senders"),
+        (encoded_sender(&other_authority), "certificate_untrusted"),
+        (vec![1, 2, 3], "external_senders"),
+    ] {
+        let refused = alice.engine.adopt_parameters(&told(wrong));
+        assert!(
+            matches!(&refused, Err(Error::Rule(found)) if *found == rule),
+            "{refused:?}"
+        );
+        assert_eq!(alice.engine.device.external_sender, known);
+        assert_eq!(alice.engine.device.retention, 7200, "the rest is taken");
+    }
 }

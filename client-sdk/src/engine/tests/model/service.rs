@@ -1,6 +1,6 @@
 //! The delivery service itself, on SQLite, in this process: called through its gRPC services, but without sockets and tokens.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use valise_access_token::{
 };
 use valise_clock::Clock;
 use valise_delivery_service::{AuditLink, Config, Service as Delivery};
+use valise_device_certificate::{ServiceIdentity, ServiceKey};
 use valise_proto::delivery::v1 as wire;
 use valise_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use valise_proto::delivery::v1::subscribe_request::Message as Out;
@@ -23,7 +24,7 @@ use valise_proto::delivery::v1::subscribe_response::Message as In;
 use valise_proto::{GroupId, Position, Refusal};
 
 use crate::Peer;
-use crate::engine::tests::people::World;
+use crate::engine::tests::people::{World, YEAR};
 use crate::engine::{Upload, UploadKind};
 
 /// For what happens at once unless something is broken.
@@ -34,48 +35,66 @@ pub(super) struct Service {
     pub(super) world: World,
     runtime: Runtime,
     routes: Routes,
+    verifier: Verifier,
     feed: VerifierFeed,
     revocations: u64,
-    database: PathBuf,
-    _delivery: Delivery,
-    _folder: tempfile::TempDir,
+    /// While it runs.
+    delivery: Option<Delivery>,
+    folder: tempfile::TempDir,
 }
 
 impl Service {
     pub(super) fn start() -> Self {
+        Self::start_until(Clock::system().now() + YEAR)
+    }
+
+    /// One whose certificate ends then.
+    pub(super) fn start_until(ends: SystemTime) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let (world, identity) = World::with_service();
+        let (world, identity) = World::with_service(ends);
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         identity.save(&file("key.pem"), &file("chain.pem")).unwrap();
-        let config = Config::new(file("delivery.db"), file("key.pem"), file("chain.pem"));
         let (verifier, feed) = Verifier::new("valise://a.example", Clock::system(), world.bundle());
         feed.heard(0).unwrap();
-        let delivery = runtime
-            .block_on(async {
-                // No administrator acts here: nobody is asked to write anything down.
-                let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-                let tokens = ServiceTokens::new(channel.clone(), Arc::new(identity), Clock::system());
-                let audit = AuditLink { channel, tokens };
-                Delivery::open(config, verifier, audit, Clock::system()).await
-            })
-            .unwrap();
-        let mut routes = RoutesBuilder::default();
-        delivery.add_routes(&mut routes);
+        let (delivery, routes) = runtime.block_on(open(folder.path(), verifier.clone()));
         Self {
             world,
             runtime,
-            routes: routes.routes().prepare(),
+            routes,
+            verifier,
             feed,
             revocations: 0,
-            database: file("delivery.db"),
-            _delivery: delivery,
-            _folder: folder,
+            delivery: Some(delivery),
+            folder,
         }
+    }
+
+    /// The certificate is renewed, and the service starts again with it. What it is from now on.
+    pub(super) fn renew_certificate(&mut self, ends: SystemTime) -> ServiceIdentity {
+        // What is open as long as somebody has it goes with the last one.
+        self.routes = Routes::default();
+        if let Some(delivery) = self.delivery.take() {
+            self.runtime.block_on(delivery.stop());
+        }
+        let identity = self.world.certify_service(self.key(), ends);
+        identity
+            .save_chain(&self.folder.path().join("chain.pem"))
+            .unwrap();
+        self.feed.heard(self.revocations).unwrap();
+        let opened = open(self.folder.path(), self.verifier.clone());
+        let (delivery, routes) = self.runtime.block_on(opened);
+        self.delivery = Some(delivery);
+        self.routes = routes;
+        identity
+    }
+
+    pub(super) fn key(&self) -> ServiceKey {
+        ServiceKey::load(&self.folder.path().join("key.pem")).unwrap()
     }
 
     fn call<T, R>(
@@ -323,10 +342,27 @@ impl Service {
     }
 
     fn database(&self) -> Connection {
-        let database = Connection::open(&self.database).unwrap();
+        let database = Connection::open(self.folder.path().join("delivery.db")).unwrap();
         database.busy_timeout(SOON).unwrap();
         database
     }
+}
+
+/// The service with the files in that folder, and the way to it.
+async fn open(folder: &Path, verifier: Verifier) -> (Delivery, Routes) {
+    let file = |name: &str| folder.join(name);
+    let config = Config::new(file("delivery.db"), file("key.pem"), file("chain.pem"));
+    // No administrator acts here: nobody is asked to write anything down.
+    let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let identity = ServiceIdentity::load(&file("key.pem"), &file("chain.pem")).unwrap();
+    let tokens = ServiceTokens::new(channel.clone(), Arc::new(identity), Clock::system());
+    let audit = AuditLink { channel, tokens };
+    let delivery = Delivery::open(config, verifier, audit, Clock::system())
+        .await
+        .unwrap();
+    let mut routes = RoutesBuilder::default();
+    delivery.add_routes(&mut routes);
+    (delivery, routes.routes().prepare())
 }
 
 fn request<T>(from: &Peer, message: T) -> Request<T> {
