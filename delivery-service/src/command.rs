@@ -17,7 +17,7 @@ pub enum Command {
     Serve,
     /// `migrate`: brings the schema of the database up to date.
     Migrate,
-    /// `replace-identity`: from now on replicas have the key and the certificate that the settings name.
+    /// `replace-identity`: from now on replicas have the keys that the settings name. Not needed for a renewed certificate of the same key.
     ReplaceIdentity,
 }
 
@@ -70,8 +70,8 @@ pub async fn migrate(database: &Database) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Makes the keys and the certificates that the settings name those of all replicas. Groups that exist go on naming the former
-/// ones: in them the service cannot propose Removes any more, and new devices do not join them.
+/// Makes the keys that the settings name, with the names in their certificates, those of all replicas. Groups that exist go on naming the
+/// former ones: in them the service cannot propose Removes any more, and new devices do not join them.
 pub async fn replace_identity(config: &Config) -> Result<(), StartError> {
     let suites = Suites::open(config)?;
     match &config.database {

@@ -83,7 +83,7 @@ fn verified(
     match state.verify_proposal(read) {
         Ok(verified) => Ok(Some(verified)),
         Err(violation) => {
-            // As of a group that names another service's certificate. It will not be valid later either.
+            // As of a group that names another key of the service. It will not be valid later either.
             tracing::error!(%group, rule = violation.0, "the service's own proposal is not valid: a revoked device stays in");
             Ok(None)
         }

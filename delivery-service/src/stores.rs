@@ -7,7 +7,7 @@ use std::time::Duration;
 use valise_proto::{DeviceId, Reason, UserId};
 
 use crate::config::{Config, StoreConfig};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, former_fingerprint};
 use crate::log::OrderedLog;
 use crate::log::production::ProductionLog;
 use crate::log::sqlite::{OpenError, SqliteLog};
@@ -96,7 +96,7 @@ async fn compare_identities(log: &ProductionLog, suites: &Suites) -> Result<(), 
     for (kind, external_sender) in suites.external_senders() {
         let own = fingerprint(external_sender)?;
         let kept = log
-            .keep_identity(kind, &own)
+            .keep_identity(kind, &own, &former_fingerprint(external_sender)?)
             .await
             .map_err(StartError::IdentityUnknown)?;
         if kept != own {

@@ -145,6 +145,12 @@ impl Deployment {
         let counted = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut connection).await;
         counted.unwrap().get(0)
     }
+
+    pub(crate) async fn text(&self, query: &str) -> String {
+        let mut connection = PgConnection::connect(&self.database).await.unwrap();
+        let found = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut connection).await;
+        found.unwrap().get(0)
+    }
 }
 
 fn certify(key: &KeyPair, chain_file: &Path) {

@@ -9,18 +9,24 @@ use crate::log::StoreError;
 
 impl PostgresArchive {
     /// The replicas' identity with a key of that kind: this one, if there is none yet. Of those who come at the same time, the
-    /// first one's.
+    /// first one's. `former` is how this one was written before fingerprints were of the key and the name alone: where it still is, it
+    /// becomes `own`.
     pub(crate) async fn keep_identity(
         &self,
         kind: KeyKind,
         own: &Fingerprint,
+        former: &Fingerprint,
     ) -> Result<Fingerprint, StoreError> {
         within(async {
-            query("INSERT INTO identity (key_kind, fingerprint) VALUES ($1, $2) ON CONFLICT (key_kind) DO NOTHING")
-                .bind(name(kind))
-                .bind(own.as_bytes())
-                .execute(&self.pool)
-                .await?;
+            query(
+                "INSERT INTO identity (key_kind, fingerprint) VALUES ($1, $2)
+                 ON CONFLICT (key_kind) DO UPDATE SET fingerprint = excluded.fingerprint WHERE identity.fingerprint = $3",
+            )
+            .bind(name(kind))
+            .bind(own.as_bytes())
+            .bind(former.as_bytes())
+            .execute(&self.pool)
+            .await?;
             query("SELECT fingerprint FROM identity WHERE key_kind = $1")
                 .bind(name(kind))
                 .try_map(|row| {

@@ -70,8 +70,9 @@ impl ProductionLog {
         &self,
         kind: KeyKind,
         own: &Fingerprint,
+        former: &Fingerprint,
     ) -> Result<Fingerprint, StoreError> {
-        self.archive.keep_identity(kind, own).await
+        self.archive.keep_identity(kind, own, former).await
     }
 
     /// This replica's part in archiving.
