@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use valise_authentication_service::Service;
 use valise_clock::Clock;
-use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity, read};
+use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity};
 use valise_proto::Refusal;
 
 /// Why a data directory cannot be used. One line each.
@@ -131,7 +131,8 @@ impl DataDirectory {
         self.file(&format!("{service}{}.chain.pem", suffix(kind)))
     }
 
-    /// The service's key of that kind and its certificate; issued at the first start, and, where it may have another key, again in time.
+    /// The service's key of that kind and its certificate: issued at the first start, and renewed at the first one when two thirds of the
+    /// certificate's life are over.
     pub(super) async fn identity(
         &self,
         wanted: Wanted,
@@ -149,16 +150,30 @@ impl DataDirectory {
             file: key.clone(),
             source,
         };
+        let not_issued = |refusal| DataError::NotIssued { service, refusal };
         let now = clock.unix_seconds();
-        if key_lasts == KeyLasts::AsItsCertificate && is_due(&key, &chain, now) {
-            fs::remove_file(&chain).map_err(|_| unusable(CertificateError::File))?;
+        if chain.exists() {
+            let held = ServiceIdentity::load(&key, &chain).map_err(unusable)?;
+            match key_lasts {
+                _ if !held.is_due(now) => {}
+                KeyLasts::AsItsCertificate => {
+                    fs::remove_file(&chain).map_err(|_| unusable(CertificateError::File))?;
+                }
+                KeyLasts::ForEver => {
+                    let renewed = authentication
+                        .certify_service_key(service, held.into_key())
+                        .await
+                        .map_err(not_issued)?;
+                    renewed.save_chain(&chain).map_err(unusable)?;
+                }
+            }
         }
         // The chain is put there last: with it, the key is there too.
         if !chain.exists() {
             let identity = authentication
                 .issue_service_identity(service, kind)
                 .await
-                .map_err(|refusal| DataError::NotIssued { service, refusal })?;
+                .map_err(not_issued)?;
             let part = |file: &Path| file.with_extension("part");
             identity.save(&part(&key), &part(&chain)).map_err(unusable)?;
             for file in [&key, &chain] {
@@ -166,14 +181,10 @@ impl DataDirectory {
             }
         }
         let identity = ServiceIdentity::load(&key, &chain).map_err(unusable)?;
-        let judged_at = match key_lasts {
-            KeyLasts::AsItsCertificate => now,
-            KeyLasts::ForEver => read(identity.chain()).map_or(now, |found| now.min(found.not_after)),
-        };
         authentication
             .verifier()
             .trust_bundle()
-            .verify(identity.chain(), judged_at)
+            .verify(identity.chain(), now)
             .map_err(|source| DataError::Foreign { file: chain, source })?;
         Ok(identity)
     }
@@ -200,27 +211,58 @@ pub(super) struct Wanted {
 /// How long a service has the same key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum KeyLasts {
-    /// It gets tokens with it: a new key comes with a new certificate, when two thirds of the old one's life are over.
+    /// It gets tokens with it: a new key comes with a new certificate.
     AsItsCertificate,
-    /// Groups know the service by it, as long as they live. In this process nobody asks whether its certificate still counts.
+    /// Groups know the service by it, as long as they live: only its certificate is renewed.
     ForEver,
-}
-
-/// Is a certificate at two thirds of its life?
-fn is_due(key: &Path, chain: &Path, now: u64) -> bool {
-    let Ok(identity) = ServiceIdentity::load(key, chain) else {
-        // That is said where it is to be used.
-        return false;
-    };
-    read(identity.chain()).is_ok_and(|found| {
-        let life = found.not_after.saturating_sub(found.not_before);
-        now >= found.not_before.saturating_add(life / 3 * 2)
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use valise_authentication_service::Config;
+
     use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[tokio::test]
+    async fn certificates_are_renewed_in_time_and_only_the_key_that_groups_know_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDirectory::lock(folder.path()).unwrap();
+        let (clock, hand) = Clock::movable();
+        let domain = "a.example".to_owned();
+        let config = Config::new(data.file("authentication.db"), &domain, vec![domain.clone()]);
+        let authentication = Service::open(config, clock.clone()).await.unwrap();
+        let identity = async |files, key_lasts| {
+            let wanted = Wanted {
+                service: "delivery-service",
+                files,
+                kind: KeyKind::P256,
+                key_lasts,
+            };
+            data.identity(wanted, &authentication, &clock).await.unwrap()
+        };
+        let in_groups = async || identity("in-groups", KeyLasts::ForEver).await;
+        let caller = async || identity("caller", KeyLasts::AsItsCertificate).await;
+        let (first, other) = (in_groups().await, caller().await);
+        // Of a year, two thirds are 243 days.
+        hand.advance(DAY * 242);
+        assert_eq!(in_groups().await.chain(), first.chain());
+        assert_eq!(caller().await.chain(), other.chain());
+        hand.advance(DAY * 2);
+        let renewed = in_groups().await;
+        assert_eq!(renewed.public_key(), first.public_key());
+        assert!(renewed.validity().end() > first.validity().end());
+        assert_ne!(caller().await.public_key(), other.public_key());
+        // The same after a time in which it was never started.
+        hand.advance(DAY * 500);
+        let again = in_groups().await;
+        assert_eq!(again.public_key(), first.public_key());
+        assert!(again.validity().end() > renewed.validity().end());
+        authentication.stop().await;
+    }
 
     #[test]
     fn a_directory_has_one_user_at_a_time() {

@@ -18,7 +18,7 @@ use super::data::{DataDirectory, KeyLasts, Wanted};
 use super::embedded::{CODE_VALIDITY, Options, UpError, url};
 
 const DELIVERY: &str = "delivery-service";
-/// The files of the key with which the delivery service calls others. Groups know it by another one, which is never renewed.
+/// The files of the key with which the delivery service calls others. Groups know it by another one, which stays the same.
 const DELIVERY_CALLER: &str = "delivery-service.caller";
 const DIRECTORY: &str = "key-package-directory";
 
