@@ -70,9 +70,9 @@ pub enum StartError {
         /// Why.
         source: CertificateError,
     },
-    /// The other replicas have another key or certificate.
+    /// The other replicas have another key, or one of another name.
     #[error(
-        "settings key_file and chain_file: the replicas of this deployment have another key or certificate \
+        "settings key_file and chain_file: the replicas of this deployment have another key or name \
          (fingerprint {kept}; of these files it is {own}): give all of them the same files, or run it with \
          `replace-identity`, after which no replica with the former files may serve"
     )]
@@ -188,6 +188,9 @@ impl Service {
         delivery
             .lifecycle
             .spawn("revocations", Arc::clone(&delivery).follow_revocations());
+        delivery
+            .lifecycle
+            .spawn("certificates", Arc::clone(&delivery).watch_certificates());
         stores.start(&delivery);
         Self { delivery, stores }
     }

@@ -62,6 +62,14 @@ impl Suites {
             .filter_map(|kind| Some((kind, self.external_sender(kind)?)))
     }
 
+    /// The keys of the service, with their certificates.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = &ServiceIdentity> {
+        [Some(&self.ed25519), self.p256.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|acting| &acting.identity)
+    }
+
     /// With which key the service acts in groups with that suite.
     pub(crate) fn identity(&self, suite: Ciphersuite) -> Option<&ServiceIdentity> {
         self.acting(key_kind(suite)?).map(|acting| &acting.identity)

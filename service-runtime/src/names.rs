@@ -37,7 +37,11 @@ pub const COMMIT_REPORTS: &str = "valise.log.commit_reports";
 pub const STUCK_ENTRIES: &str = "valise.stream.stuck_entries";
 /// Counter: groups that an administrator has ended, to go on under a new id.
 pub const RESETS: &str = "valise.log.resets";
+/// Gauge, seconds: how long a certificate of the delivery service is still valid, by [`KEY_KIND`]; 0 once it has ended.
+pub const CERTIFICATE_REMAINING: &str = "valise.certificate.remaining.seconds";
 
+/// `Ed25519` or `P-256`.
+pub const KEY_KIND: &str = "valise.key_kind";
 /// What a member found wrong with a commit, for example `COMMIT_FAULT_PATH_SECRET`.
 pub const FAULT: &str = "valise.fault";
 /// Always `grpc`.
