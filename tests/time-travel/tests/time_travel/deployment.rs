@@ -15,7 +15,7 @@ use valise_client_sdk::{GroupId, Servers};
 use valise_clock::Clock;
 use valise_delivery_service as delivery;
 use valise_delivery_service::log::redis::config::{RedisConfig, RedisMode};
-use valise_device_certificate::KeyKind;
+use valise_device_certificate::{KeyKind, ServiceKey};
 use valise_key_package_directory as directory;
 use valise_key_package_directory::PeerConfig;
 use valise_local_stack::{Postgres, Redis};
@@ -104,8 +104,6 @@ impl Deployment {
     fn authentication(&self) -> authentication::Config {
         let mut config =
             authentication::Config::new(self.file("authentication.db"), DOMAIN, vec![DOMAIN.to_owned()]);
-        // As in a deployment: groups know the delivery service by its key for as long as they live.
-        config.lifetimes.service_certificate_days = 825;
         config.server = Self::server();
         config
     }
@@ -183,13 +181,36 @@ impl Deployment {
 
     /// Ends all of them and starts them again: what they know is what they have stored.
     pub(crate) async fn restart(&mut self) {
+        self.end().await;
+        self.serve().await;
+    }
+
+    /// The same, and in between an operator renews the services' certificates.
+    pub(crate) async fn restart_renewed(&mut self) {
+        self.end().await;
+        self.renew_certificates().await;
+        self.serve().await;
+    }
+
+    async fn end(&mut self) {
         for running in &self.running {
             running.stop.cancel();
         }
         for running in self.running.drain(..) {
             soon(running.task).await.unwrap();
         }
-        self.serve().await;
+    }
+
+    async fn renew_certificates(&self) {
+        let service = authentication::Service::open(self.authentication(), Clock::system());
+        let service = service.await.unwrap();
+        for name in [DELIVERY, DIRECTORY] {
+            let (key, chain) = self.identity(name);
+            let key = ServiceKey::load(&key).unwrap();
+            let renewed = service.certify_service_key(name, key).await.unwrap();
+            renewed.save_chain(&chain).unwrap();
+        }
+        service.stop().await;
     }
 
     async fn connect(&self, service: usize) -> Result<Channel, tonic::transport::Error> {

@@ -277,7 +277,7 @@ async fn four_hundred_days() {
     // The services know their groups after a restart, though no Add of before can be replayed, and though Carol's leaf and
     // certificate have ended; and with her in it a new device joins.
     world.until(112, &[&alice, &bob, &erin, &frank, &grace]).await;
-    world.deployment.restart().await;
+    world.deployment.restart_renewed().await;
     let dave = world.person("dave").await;
     add(&alice, cabinet, &dave).await.unwrap();
     joined(dave.client(), cabinet).await;
@@ -350,7 +350,17 @@ async fn four_hundred_days() {
     }
     let everybody = [&alice, &bob, &dave, &erin, &frank, &grace];
     agree(new, &everybody, &everybody).await;
-    for mut person in [alice, bob, dave, erin, frank, grace] {
+
+    // The certificate of the delivery service that the first groups name ended with day 365; it has another one for the same key. A device that
+    // knows only that one joins them, and one that is revoked is removed from them.
+    let heidi = world.person("heidi").await;
+    add(&alice, cabinet, &heidi).await.unwrap();
+    joined(heidi.client(), cabinet).await;
+    let administrator = world.town.administrator();
+    administrator.revoke_device(grace.id).await.unwrap();
+    let left = [&alice, &bob, &dave, &erin, &heidi];
+    agree(cabinet, &left, &left).await;
+    for mut person in [alice, bob, dave, erin, frank, grace, heidi] {
         person.off().await;
     }
 }
