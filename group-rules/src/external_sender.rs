@@ -2,7 +2,7 @@
 //!
 //! Every group names the service by key and certificate, and does so for ever: no commit may change it. The certificate is renewed for
 //! the same key, so two senders are the same service where key and name are the same, whatever else their certificates say. What its
-//! dates say is nobody's business here (ADR 26).
+//! dates say is nobody's business here (ADR 25).
 
 use openmls::prelude::tls_codec::{DeserializeBytes, Serialize, VLBytes};
 use openmls::prelude::{Credential, Extensions, ExternalSender, GroupContext};
