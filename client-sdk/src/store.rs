@@ -49,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/10_group_limit.sql"),
     include_str!("store/11_adds_and_reports.sql"),
     include_str!("store/12_left_epoch.sql"),
+    include_str!("store/13_seen_messages.sql"),
 ];
 
 /// An open store.

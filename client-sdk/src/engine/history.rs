@@ -1,7 +1,8 @@
 //! Messages of people: what a received one does to those before it, and what this device keeps of them.
 //!
 //! Whether an edit or a deletion is its author's is judged by what is kept: only the user who sent a message may change it
-//! (draft-ietf-mimi-content-09 §9.3). That is no rule of groups: members who judge otherwise do not fork.
+//! (draft-ietf-mimi-content-09 §9.3). What changes a message does so once, at its first place in the log: no two messages have one id (§9.1).
+//! Those are no rules of groups: members who judge otherwise do not fork.
 
 use prost::Message as _;
 use valise_proto::delivery::v1 as wire;
@@ -72,6 +73,10 @@ impl Engine {
         let Some(id) = heard.content.id().filter(|_| self.options.history) else {
             return Ok(Told::AsItIs);
         };
+        // Its id is a hash of all that it says: one that comes again (see `take_message`) must not undo what came after it.
+        if !heard.content.is_message() && !self.db.see_message(heard.group, id)? {
+            return Ok(Told::Nothing);
+        }
         if let Some(of) = heard.content.replaces() {
             return self.take_replacement(heard, of);
         }
@@ -102,6 +107,8 @@ impl Engine {
     ) -> Result<Told, Error> {
         let accepted = (heard.position, heard.at);
         let queued = match self.db.named(heard.group, id, &heard.sender.user)? {
+            // It was removed here, or has expired.
+            Named::Unknown if self.db.was_seen(heard.group, id)? => return Ok(Told::Nothing),
             Named::Unknown => None,
             Named::TheirOwn(message) if self.is_own(heard.sender) => Some(message),
             // Its id is a hash of all that it says: it was sent once more, by a device that could not learn whether it had been accepted

@@ -19,6 +19,7 @@ mod quarantine;
 mod regressed;
 mod rejoin;
 mod removals;
+mod repeats;
 mod reset;
 mod roles;
 mod secrets;

@@ -213,6 +213,23 @@ impl Database {
         Ok(number.map(MessageNumber))
     }
 
+    /// Notes that a message has done what it does. Says whether that is news.
+    pub(crate) fn see_message(&self, group: GroupId, id: MessageId) -> Result<bool, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO seen_messages (group_id, message_id) VALUES (?1, ?2)")?;
+        let key = params![group.as_bytes().as_slice(), id.as_bytes().as_slice()];
+        Ok(statement.execute(key)? > 0)
+    }
+
+    /// Has it done what it does?
+    pub(crate) fn was_seen(&self, group: GroupId, id: MessageId) -> Result<bool, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM seen_messages WHERE group_id = ?1 AND message_id = ?2")?;
+        Ok(statement.exists(params![group.as_bytes().as_slice(), id.as_bytes().as_slice()])?)
+    }
+
     /// The message says something else now. A deleted one stays deleted.
     pub(crate) fn edit_message(
         &self,
@@ -249,12 +266,16 @@ impl Database {
         Ok(())
     }
 
-    /// Nothing is left of the message.
+    /// Nothing is left of the message, but that it does not come back.
     pub(crate) fn remove_message(&self, message: MessageNumber) -> Result<(), Error> {
         self.forget_events(message)?;
-        self.connection
-            .prepare_cached("DELETE FROM messages WHERE number = ?1")?
-            .execute([message.0])?;
+        for statement in [
+            "INSERT OR IGNORE INTO seen_messages (group_id, message_id)
+             SELECT group_id, message_id FROM messages WHERE number = ?1 AND genuine AND position IS NOT NULL",
+            "DELETE FROM messages WHERE number = ?1",
+        ] {
+            self.connection.prepare_cached(statement)?.execute([message.0])?;
+        }
         Ok(())
     }
 
@@ -361,7 +382,8 @@ impl Database {
     }
 
     pub(crate) fn delete_history(&self) -> Result<(), Error> {
-        self.connection.execute("DELETE FROM messages", [])?;
+        self.connection
+            .execute_batch("DELETE FROM messages; DELETE FROM seen_messages;")?;
         Ok(())
     }
 }

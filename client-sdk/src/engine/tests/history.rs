@@ -7,7 +7,7 @@ use super::*;
 use crate::{Clock, Expiry, HistoryMessage, Kind, MessageId, SendStatus, WhatNow};
 
 /// Says it, and lets all hear it. The message's name.
-fn say(log: &mut Log, people: &mut [&mut Person], content: &Content) -> MessageId {
+pub(super) fn say(log: &mut Log, people: &mut [&mut Person], content: &Content) -> MessageId {
     let mut outcome = people[0].say(log.group, content);
     log.accept_all(people[0]);
     for person in people {
@@ -19,11 +19,11 @@ fn say(log: &mut Log, people: &mut [&mut Person], content: &Content) -> MessageI
     sent.id
 }
 
-fn page(person: &mut Person, log: &Log) -> Vec<HistoryMessage> {
+pub(super) fn page(person: &mut Person, log: &Log) -> Vec<HistoryMessage> {
     person.engine.history_page(log.group, None, 100).unwrap()
 }
 
-fn texts(page: &[HistoryMessage]) -> Vec<&str> {
+pub(super) fn texts(page: &[HistoryMessage]) -> Vec<&str> {
     page.iter()
         .map(|message| message.as_text().unwrap_or("-"))
         .collect()
@@ -57,7 +57,7 @@ fn words(person: &Person) -> Vec<String> {
     words.collect::<Result<_, _>>().unwrap()
 }
 
-fn pair(world: &World) -> (Person, Person, Log) {
+pub(super) fn pair(world: &World) -> (Person, Person, Log) {
     let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
     let mut log = alice.create_group("");
     alice.add(&mut log, &mut [&mut bob]);
@@ -507,28 +507,6 @@ fn an_edit_of_what_nobody_here_knows_is_a_message_of_whoever_sent_it() {
             ("alice@a.example", "later", true)
         ]
     );
-}
-
-#[test]
-fn a_message_that_comes_twice_is_told_once() {
-    let (mut alice, mut bob, mut log) = pair(&World::new());
-    let payload = Content::text("once").to_payload().unwrap();
-    // Bob's software does what this one would not.
-    bob.engine.options.history = false;
-    for _ in 0..2 {
-        drop(bob.submit(
-            log.group,
-            Operation::Send {
-                payload: payload.clone(),
-            },
-        ));
-    }
-    log.accept_all(&mut bob);
-    log.deliver(&mut alice);
-    assert!(matches!(alice.events()[..], [EventKind::Message { .. }]));
-    assert_eq!(texts(&page(&mut alice, &log)), ["once"]);
-    log.deliver(&mut bob);
-    assert!(bob.engine.outbox_is_empty().unwrap());
 }
 
 #[test]
