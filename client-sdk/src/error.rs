@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::sync::Arc;
 
+use openmls::group::{CreateMessageError, StageCommitError};
+use rusqlite::ErrorCode;
 use valise_device_certificate::CertificateError;
 use valise_group_rules::RuleViolation;
 use valise_proto::{GroupId, Reason, Refusal};
@@ -55,7 +57,7 @@ pub enum Error {
     /// The store holds a device already.
     #[error("the store holds an enrolled device already")]
     AlreadyEnrolled,
-    /// Reading or writing the store failed.
+    /// Reading or writing the store failed. What was asked for has not happened; what was stored before stays, and is tried again.
     #[error("the store failed: {0}")]
     Store(Arc<dyn StdError + Send + Sync>),
     /// This device knows no group with that id.
@@ -112,8 +114,8 @@ pub enum Error {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhatNow {
-    /// Try again later: the server cannot be reached or is busy, or the group waits until its log is repaired
-    /// ([`GroupStatus::LogRegressed`]).
+    /// Try again later: the server cannot be reached or is busy, the store's disk is full or fails, or the group waits until its log is
+    /// repaired ([`GroupStatus::LogRegressed`]).
     Retry,
     /// Let the client catch up, then try again.
     CatchUp,
@@ -163,6 +165,7 @@ impl Error {
             | Self::NoSharedSuite
             | Self::KeyKindNotServed
             | Self::Closed => WhatNow::Denied,
+            Self::Store(fault) if passes(&**fault) => WhatNow::Retry,
             Self::Store(_) | Self::Mls { .. } => WhatNow::Bug,
         }
     }
@@ -200,6 +203,24 @@ impl Error {
             cause: cause.to_string(),
         }
     }
+}
+
+/// Is it a fault of the store that may pass? A disk can be emptied; what is stored and cannot be read stays so.
+fn passes(fault: &(dyn StdError + Send + Sync + 'static)) -> bool {
+    let Some(fault) = fault.downcast_ref::<rusqlite::Error>() else {
+        // openmls does not say which fault it met.
+        return fault.is::<CreateMessageError>() || fault.is::<StageCommitError>();
+    };
+    matches!(
+        fault.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+        )
+    )
 }
 
 fn of_reason(reason: Reason) -> WhatNow {
@@ -270,8 +291,8 @@ impl From<CertificateError> for Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => Self::StoreKey,
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::StoreInUse,
+            Some(ErrorCode::NotADatabase) => Self::StoreKey,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::StoreInUse,
             _ => Self::Store(Arc::new(error)),
         }
     }

@@ -1,5 +1,10 @@
 //! openmls as the engine uses it: its storage is the SDK's own connection, so that it takes part in the engine's transactions.
 
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
@@ -46,17 +51,38 @@ impl Codec for Json {
 /// openmls's storage, inside whatever transaction the connection is in.
 pub(crate) type Storage<'a> = SqliteStorageProvider<Json, &'a Connection>;
 
+/// The connection, and whether openmls has asked for it.
+pub(crate) struct Watched<'a> {
+    connection: &'a Connection,
+    asked: Rc<Cell<bool>>,
+}
+
+impl Borrow<Connection> for Watched<'_> {
+    fn borrow(&self) -> &Connection {
+        self.asked.set(true);
+        self.connection
+    }
+}
+
 /// What openmls works with.
 pub(crate) struct Provider<'a> {
     crypto: &'a RustCrypto,
-    storage: Storage<'a>,
+    storage: SqliteStorageProvider<Json, Watched<'a>>,
+    /// Has the storage been used?
+    asked: Rc<Cell<bool>>,
 }
 
 impl<'a> Provider<'a> {
     pub(crate) fn new(crypto: &'a RustCrypto, connection: &'a Connection) -> Self {
+        let asked = Rc::new(Cell::new(false));
+        let watched = Watched {
+            connection,
+            asked: Rc::clone(&asked),
+        };
         Self {
             crypto,
-            storage: SqliteStorageProvider::new(connection),
+            storage: SqliteStorageProvider::new(watched),
+            asked,
         }
     }
 }
@@ -64,7 +90,7 @@ impl<'a> Provider<'a> {
 impl<'a> OpenMlsProvider for Provider<'a> {
     type CryptoProvider = RustCrypto;
     type RandProvider = RustCrypto;
-    type StorageProvider = Storage<'a>;
+    type StorageProvider = SqliteStorageProvider<Json, Watched<'a>>;
 
     fn storage(&self) -> &Self::StorageProvider {
         &self.storage
@@ -122,6 +148,29 @@ pub(crate) fn told_sender<'a>(parameters: &'a GetParametersResponse, signature_k
 pub(crate) fn lifetime(now: u64, seconds: u64) -> Lifetime {
     let from = now.saturating_sub(3600);
     Lifetime::init(from, from.saturating_add(seconds))
+}
+
+/// Encrypts a message, and stores the ratchet that has moved by it. Where that fails, the group in memory is ahead of the store.
+pub(crate) fn encrypt(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    signer: &SignatureKeyPair,
+    payload: &[u8],
+) -> Result<Vec<u8>, Error> {
+    const DOING: &str = "encrypting";
+    provider.asked.set(false);
+    group
+        .create_message(provider, signer, payload)
+        .map_err(|error| {
+            // openmls hides the store's fault here. To store the ratchet is all that it asks of the store, and the last that it does.
+            if provider.asked.get() {
+                Error::Store(Arc::new(error))
+            } else {
+                Error::mls(DOING)(&error)
+            }
+        })?
+        .to_bytes()
+        .map_err(|error| Error::mls(DOING)(&error))
 }
 
 /// What a commit is to do, besides committing the proposals that the log holds already.

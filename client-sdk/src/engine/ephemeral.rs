@@ -12,7 +12,7 @@ use valise_group_rules::{Act, RuleViolation};
 use valise_proto::{Epoch, GroupId, Position};
 
 use super::{Engine, live};
-use crate::mls::Provider;
+use crate::mls::{Provider, encrypt};
 use crate::{Content, Error, Event, EventId, EventKind, GroupStatus};
 
 /// Of the 1,000 generations that a receiver skips at most.
@@ -40,11 +40,7 @@ impl Engine {
             let live = live::get(&mut engine.live, &engine.db, group)?;
             live.authority.may(&engine.device.user, Act::Send)?;
             let provider = Provider::new(&engine.crypto, &engine.db.connection);
-            live.mls
-                .create_message(&provider, &engine.device.signer, payload)
-                .map_err(|error| Error::mls("encrypting")(&error))?
-                .to_bytes()
-                .map_err(|error| Error::mls("encrypting")(&error))
+            encrypt(&mut live.mls, &provider, &engine.device.signer, payload)
         })
     }
 

@@ -12,7 +12,7 @@ use super::intents::{AddPackage, Operation, Outcome};
 use super::live::{self, LiveGroup};
 use super::quarantine::takes_out;
 use super::roles;
-use crate::mls::{CommitPlan, Provider, build_commit, failed, proposed_removals};
+use crate::mls::{CommitPlan, Provider, build_commit, encrypt, failed, proposed_removals};
 use crate::store::{IntentRow, Prepared};
 use crate::{Error, EventKind, GroupStatus};
 
@@ -123,14 +123,10 @@ impl Engine {
         let live = live::get(&mut self.live, &self.db, group)?;
         let provider = Provider::new(&self.crypto, &self.db.connection);
         live.mls.set_aad(claim);
-        let message = live.mls.create_message(&provider, &self.device.signer, payload);
+        let message = encrypt(&mut live.mls, &provider, &self.device.signer, payload);
         // It goes with what was made. What was not must not leave it to the next one.
         live.mls.set_aad(Vec::new());
-        let message = message
-            .map_err(|error| Error::mls("encrypting")(&error))?
-            .to_bytes()
-            .map_err(|error| Error::mls("encrypting")(&error))?;
-        Ok(new_request(live.epoch(), message))
+        Ok(new_request(live.epoch(), message?))
     }
 
     /// Prepares a commit or proposal; if that fails, only that intent does. Says whether something is on its way now.

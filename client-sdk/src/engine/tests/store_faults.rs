@@ -2,6 +2,7 @@
 
 use super::people::Log;
 use super::*;
+use crate::WhatNow;
 
 /// Alice and Bob in a group, and a message of hers that he has not read.
 fn scene(world: &World) -> (Person, Person, Log) {
@@ -73,6 +74,68 @@ fn a_message_is_not_passed_over_when_its_ratchet_cannot_be_stored() {
     mend(&bob);
     log.deliver(&mut bob);
     assert_eq!(messages(&mut bob), ["once"]);
+}
+
+#[test]
+fn a_message_whose_ratchet_cannot_be_stored_may_be_sent_again() {
+    let world = World::new();
+    let (mut alice, _bob, mut log) = scene(&world);
+    log.deliver(&mut alice);
+    break_inserts(&alice, "openmls_group_data");
+    let error = alice.send(log.group, "later").try_recv().unwrap().unwrap_err();
+    assert!(error.is_of_store(), "{error}");
+    assert_eq!(error.what_now(), WhatNow::Retry);
+    assert!(alice.peek_kinds().is_empty());
+    assert!(alice.engine.outbox_is_empty().unwrap());
+    let error = alice.engine.encrypt_ephemeral(log.group, b"now").unwrap_err();
+    assert!(error.is_of_store(), "{error}");
+    mend(&alice);
+    let mut outcome = alice.send(log.group, "later");
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    assert!(matches!(outcome.try_recv().unwrap(), Ok(Outcome::Sent(_))));
+}
+
+#[test]
+fn a_queued_message_whose_ratchet_cannot_be_stored_stays_queued() {
+    let world = World::new();
+    let (mut alice, _bob, mut log) = scene(&world);
+    log.deliver(&mut alice);
+    // One more than are encrypted at once: its turn comes when the first is in the log.
+    let mut outcomes: Vec<_> = (0..=64)
+        .map(|number| alice.send(log.group, &number.to_string()))
+        .collect();
+    let first = alice.upload();
+    log.accept(&alice, &first);
+    break_inserts(&alice, "openmls_group_data");
+    fails_at(&mut alice, &log);
+    assert_eq!(alice.peek_kinds().len(), 63);
+    mend(&alice);
+    log.deliver(&mut alice);
+    assert_eq!(alice.peek_kinds().len(), 64);
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    for outcome in &mut outcomes {
+        assert!(matches!(outcome.try_recv().unwrap(), Ok(Outcome::Sent(_))));
+    }
+}
+
+#[test]
+fn a_full_disk_is_no_fault_of_the_software() {
+    let world = World::new();
+    let (mut alice, _bob, mut log) = scene(&world);
+    log.deliver(&mut alice);
+    // As large as it is now.
+    execute(&alice, "PRAGMA max_page_count = 1");
+    let long = "x".repeat(500_000);
+    let error = alice.send(log.group, &long).try_recv().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Store(_)), "{error}");
+    assert_eq!(error.what_now(), WhatNow::Retry);
+    execute(&alice, "PRAGMA max_page_count = 1000000");
+    let mut outcome = alice.send(log.group, &long);
+    log.accept_all(&mut alice);
+    log.deliver(&mut alice);
+    assert!(matches!(outcome.try_recv().unwrap(), Ok(Outcome::Sent(_))));
 }
 
 #[test]
