@@ -31,20 +31,18 @@ pub(super) enum Tone {
 
 /// What is no message, and not remembered.
 pub(super) struct Notice {
-    /// [`Position::NONE`] where it comes from no entry of the log.
-    position: Position,
-    at: SystemTime,
+    /// It stands after the messages up to here. `None`: after all, until something comes that has a place in the log.
+    after: Option<Position>,
     day: Option<Day>,
     tone: Tone,
     text: String,
 }
 
 impl Notice {
-    /// Something that happened. The text must be clean.
+    /// Something that happened, by an entry of the log or without one ([`Position::NONE`]). The text must be clean.
     pub(super) fn new(position: Position, at: SystemTime, tone: Tone, text: String) -> Self {
         Self {
-            position,
-            at,
+            after: Some(position).filter(|position| *position != Position::NONE),
             day: Some(Day::of(at)),
             tone,
             text,
@@ -54,20 +52,24 @@ impl Notice {
     /// A line without a time.
     pub(super) fn plain(text: String) -> Self {
         Self {
-            position: Position::NONE,
-            at: SystemTime::UNIX_EPOCH,
+            after: None,
             day: None,
             tone: Tone::Others,
             text,
         }
     }
 
+    /// Will it stay where it stands?
+    const fn has_place(&self) -> bool {
+        self.after.is_some()
+    }
+
     fn is_before(&self, message: &Message) -> bool {
-        match message.position {
-            // What is not in the log stands at the end.
-            None => true,
-            Some(_) if self.position == Position::NONE => self.at < message.at,
-            Some(position) => self.position < position,
+        match (self.after, message.position) {
+            // Messages that are not in the log stand at the end.
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(after), Some(position)) => after < position,
         }
     }
 }
@@ -136,6 +138,21 @@ pub(super) struct History {
 }
 
 impl History {
+    /// An event of that entry came: what came before it, and is in no log, stands before it. Clocks do not say so: messages have the service's
+    /// time, and this device's may be another.
+    pub(super) fn reached(&mut self, position: Position) {
+        let before = Position(position.0.saturating_sub(1));
+        if self.notices.back().is_none_or(|(_, notice)| notice.has_place()) {
+            return;
+        }
+        self.change(|history| {
+            let newest = history.notices.iter_mut().rev().map(|(_, notice)| notice);
+            for notice in newest.take_while(|notice| !notice.has_place()) {
+                notice.after = Some(before);
+            }
+        });
+    }
+
     /// Something happened.
     pub(super) fn push(&mut self, notice: Notice) {
         self.change(|history| {

@@ -27,7 +27,6 @@ pub(super) struct Message {
     pub(super) id: MessageId,
     /// `None`: it is not in the log.
     pub(super) position: Option<Position>,
-    pub(super) at: SystemTime,
     pub(super) day: Day,
     /// This user wrote it, perhaps on another device.
     pub(super) is_own: bool,
@@ -56,7 +55,6 @@ impl Message {
         Self {
             id: message.id,
             position: message.position(),
-            at: message.at,
             day: Day::of(message.at),
             is_own,
             state,

@@ -93,9 +93,11 @@ fn messages_and_what_else_happened_are_in_one_order() {
     history.set_pane(60, 9);
     history.push(notice(1, "joined"));
     history.push(notice(4, "named"));
-    // From no entry of the log: by its time.
+    // From no entry of the log: between those that came before and after it.
+    history.reached(Position(5));
     let late = said(1, ME, "").at + Duration::from_secs(24 * 3600);
     history.push(Notice::new(Position::NONE, late, Tone::Alarm, "failed".into()));
+    history.reached(Position(6));
     let mut next_day = said(6, ME, "f");
     next_day.at = late + Duration::from_secs(1);
     let mut queued = said(7, ME, "q");
@@ -125,6 +127,41 @@ fn messages_and_what_else_happened_are_in_one_order() {
     // What was before the oldest that was read has its place there, not here.
     remember(&mut history, &messages[1..], false);
     assert!(rows(&history, 20)[1].ends_with('e'));
+}
+
+#[test]
+fn what_is_in_no_log_stands_where_it_came_whatever_the_clock_says() {
+    let mut history = History::default();
+    history.set_pane(60, 9);
+    let at = said(1, ME, "").at;
+    let fast = at + Duration::from_secs(1000);
+    let slow = at - Duration::from_secs(1000);
+    history.push(Notice::new(Position::NONE, fast, Tone::Alarm, "A".into()));
+    history.push(Notice::new(Position::NONE, slow, Tone::Alarm, "B".into()));
+    let ends = |history: &History| -> String {
+        rows(history, 20)
+            .iter()
+            .skip(1)
+            .filter_map(|row| row.chars().last())
+            .collect()
+    };
+    let messages: Vec<HistoryMessage> = (1..=3)
+        .map(|number| said(number, ME, &number.to_string()))
+        .collect();
+    remember(&mut history, &messages[..2], true);
+    assert_eq!(ends(&history), "12AB");
+    history.reached(Position(3));
+    history.push(Notice::new(Position::NONE, slow, Tone::Alarm, "C".into()));
+    remember(&mut history, &messages, true);
+    assert_eq!(ends(&history), "12AB3C");
+    // It has its place.
+    history.reached(Position(9));
+    history.push(notice(9, "D"));
+    assert_eq!(ends(&history), "12AB3CD");
+    let mut messages = messages;
+    messages.push(said(9, ME, "9"));
+    remember(&mut history, &messages, true);
+    assert_eq!(ends(&history), "12AB3C9D");
 }
 
 #[test]

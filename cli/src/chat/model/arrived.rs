@@ -1,6 +1,6 @@
 //! What an event changes, and how it looks.
 
-use valise_client_sdk::{Content, Event, EventKind, Kind};
+use valise_client_sdk::{Content, Event, EventKind, Kind, Position};
 
 use super::Model;
 use crate::chat::history::{Notice, Tone};
@@ -23,6 +23,9 @@ impl Model {
         if let Some(group) = self.groups.get_mut(index) {
             if let EventKind::GroupNamed { name, .. } = &event.kind {
                 group.name = clean_line(name);
+            }
+            if event.position != Position::NONE {
+                group.history.reached(event.position);
             }
             if let Some(text) = line {
                 let line = Notice::new(event.position, event.at, tone, text);

@@ -165,6 +165,38 @@ fn what_others_say_elsewhere_is_unread_until_it_is_looked_at() {
 }
 
 #[test]
+fn what_is_in_no_log_stands_where_it_came() {
+    let mut model = model();
+    let at_no_place = |text: &str| {
+        let kind = EventKind::Ephemeral {
+            sender: peer("bob@a.example"),
+            content: Content::text(text),
+        };
+        Happening::Arrived(Box::new(Event {
+            id: EventId::NONE,
+            group: group_id(1),
+            position: Position::NONE,
+            // This device's clock is an hour slow.
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 - 3600),
+            kind,
+        }))
+    };
+    model.update(message(1, 1, "bob@a.example", "one"));
+    model.update(at_no_place("between"));
+    model.update(message(1, 2, "bob@a.example", "two"));
+    model.update(at_no_place("last"));
+    let messages = [(1, "one"), (2, "two")].map(|(number, text)| said(number, "bob@a.example", text));
+    remember(&mut model, 1, messages.into());
+    let lines = lines(&model);
+    let said: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.rsplit_once(": "))
+        .map(|(_, said)| said)
+        .collect();
+    assert_eq!(said, ["one", "between", "two", "last"]);
+}
+
+#[test]
 fn switching_goes_around() {
     let mut model = model();
     let mut seen = Vec::new();
