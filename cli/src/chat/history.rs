@@ -1,6 +1,6 @@
 //! The lines of one group: what its device remembers of what was said, and what else happened in this run.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::SystemTime;
 
 use valise_client_sdk::{MessageId, Position};
@@ -129,6 +129,8 @@ pub(super) struct History {
     notices: VecDeque<(u64, Notice)>,
     next_notice: u64,
     freshness: Freshness,
+    /// Of those messages it was said that they were seen.
+    seen: HashSet<MessageId>,
     /// Older messages will soon be looked at.
     wants_more: bool,
     /// Rows below the lowest that is shown.
@@ -169,6 +171,8 @@ impl History {
         self.change(|history| {
             history.messages = messages;
             history.whole = whole;
+            // They tell by themselves. What could not be noted is said again.
+            history.seen.clear();
             if history.freshness == Freshness::Asked {
                 history.freshness = Freshness::Fresh;
             }
@@ -197,6 +201,33 @@ impl History {
     /// Those that were read.
     pub(super) fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// Messages that wait to be read, and of which something is shown, with more lines after the newest. Said once.
+    pub(super) fn next_seen<'a>(&mut self, more: impl Iterator<Item = &'a str>) -> Vec<MessageId> {
+        let waiting = self.messages.iter().filter(|message| message.waits_to_be_read);
+        let waiting: HashSet<MessageId> = waiting.map(|message| message.id).collect();
+        if waiting.is_subset(&self.seen) {
+            return Vec::new();
+        }
+        let (columns, height) = self.pane;
+        let mut below: usize = more.map(|text| wrap(text, columns, INDENT).len()).sum();
+        let mut seen = Vec::new();
+        for line in self.lines().iter().rev() {
+            if below >= self.back + height {
+                break;
+            }
+            below += self.height(line);
+            if let Key::Message(id) = line.key
+                && below > self.back
+                && waiting.contains(&id)
+                && !self.seen.contains(&id)
+            {
+                seen.push(id);
+            }
+        }
+        self.seen.extend(&seen);
+        seen
     }
 
     /// May there be an own message that the service has not accepted?

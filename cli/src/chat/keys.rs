@@ -16,6 +16,9 @@ pub(super) enum Action {
     /// So many rows back.
     Scroll(isize),
     ScrollPages(isize),
+    /// Turn to something else than this terminal, and back. Not all terminals say so.
+    LookAway,
+    LookAgain,
     Quit,
 }
 
@@ -26,6 +29,8 @@ pub(super) fn action(event: Event) -> Option<Action> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => of_key(key),
         Event::Paste(text) => Some(Action::Edit(Edit::Insert(text))),
+        Event::FocusLost => Some(Action::LookAway),
+        Event::FocusGained => Some(Action::LookAgain),
         _ => None,
     }
 }
@@ -96,6 +101,8 @@ mod tests {
         assert_eq!(press(KeyCode::PageUp, none), Some(Action::ScrollPages(1)));
         assert_eq!(press(KeyCode::F(9), none), None);
         assert_eq!(action(Event::Resize(80, 24)), None);
+        assert_eq!(action(Event::FocusLost), Some(Action::LookAway));
+        assert_eq!(action(Event::FocusGained), Some(Action::LookAgain));
         assert_eq!(
             action(Event::Paste("a\nb".into())),
             Some(Action::Edit(Edit::Insert("a\nb".into())))

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use valise_client_sdk::{Content, DeviceId, HistoryMessage, MessageId, Position, SendStatus, UserId};
+use valise_client_sdk::{Content, DeviceId, Expiry, HistoryMessage, MessageId, Position, SendStatus, UserId};
 
 use super::history::Tone;
 use super::text::{clean, clean_line};
@@ -31,6 +31,8 @@ pub(super) struct Message {
     /// This user wrote it, perhaps on another device.
     pub(super) is_own: bool,
     pub(super) state: State,
+    /// It is deleted some time after it is read, and nobody has read it on this device.
+    pub(super) waits_to_be_read: bool,
     /// What this user has reacted, oldest first.
     pub(super) own_reactions: Vec<MessageId>,
     pub(super) tone: Tone,
@@ -51,6 +53,10 @@ impl Message {
             SendStatus::Accepted { .. } => State::Accepted,
             SendStatus::Failed { .. } => State::Failed,
         };
+        let expiry = message.content.as_ref().and_then(Content::expiry);
+        let waits_to_be_read = state == State::Accepted
+            && message.expires_at.is_none()
+            && matches!(expiry, Some(Expiry::AfterRead(_)));
         let own_reactions = message.reactions.iter().filter(|own| own.user == *user);
         Self {
             id: message.id,
@@ -58,6 +64,7 @@ impl Message {
             day: Day::of(message.at),
             is_own,
             state,
+            waits_to_be_read,
             own_reactions: own_reactions.map(|reaction| reaction.id).collect(),
             tone: match state {
                 State::Queued => Tone::Pending,

@@ -159,6 +159,8 @@ pub(super) struct Model {
     next_ticket: u64,
     newest: EventId,
     pane: (usize, usize),
+    /// Nobody looks at the terminal, as it says.
+    is_away: bool,
 }
 
 impl Model {
@@ -179,6 +181,7 @@ impl Model {
             next_ticket: 0,
             newest: EventId::NONE,
             pane: (80, 20),
+            is_away: false,
         }
     }
 
@@ -254,6 +257,20 @@ impl Model {
         })
     }
 
+    /// Messages that wait to be read and are seen now, and their group. Said once.
+    pub(super) fn next_seen(&mut self) -> Option<(GroupId, Vec<MessageId>)> {
+        let open = self.groups.get_mut(self.selected).filter(|_| !self.is_away)?;
+        let group = open.id;
+        let seen = if let Some(aside) = &mut self.aside {
+            aside.history.next_seen(std::iter::empty())
+        } else {
+            let pending = self.pending.iter().filter(|pending| pending.group == group);
+            open.history
+                .next_seen(pending.map(|pending| pending.text.as_str()))
+        };
+        (!seen.is_empty()).then_some((group, seen))
+    }
+
     /// May something that was said in this run not be accepted yet?
     pub(super) fn may_have_queued(&self) -> bool {
         let mut said = self.groups.iter().filter(|group| group.said);
@@ -287,6 +304,11 @@ impl Model {
     }
 
     fn act(&mut self, action: Action) -> Option<Order> {
+        let was_away = std::mem::replace(&mut self.is_away, action == Action::LookAway);
+        if was_away && !self.is_away {
+            // What has come meanwhile is looked at now.
+            self.open_selected();
+        }
         match action {
             Action::Edit(edit) => self.input.edit(edit),
             Action::Enter => return self.enter(),
@@ -302,6 +324,7 @@ impl Model {
             }
             Action::Scroll(rows) => self.scroll(|history| history.scroll(rows)),
             Action::ScrollPages(pages) => self.scroll(|history| history.scroll_pages(pages)),
+            Action::LookAway | Action::LookAgain => {}
             Action::Quit => return Some(Order::Quit),
         }
         None
@@ -318,7 +341,11 @@ impl Model {
     fn select(&mut self, index: usize) {
         self.selected = index;
         self.aside = None;
-        if let Some(group) = self.groups.get_mut(index) {
+        self.open_selected();
+    }
+
+    fn open_selected(&mut self) {
+        if let Some(group) = self.groups.get_mut(self.selected) {
             group.open();
         }
     }

@@ -102,6 +102,21 @@ async fn page(history: &History, before: Option<Position>) -> Result<(Vec<Histor
     Ok((page, in_log < PAGE))
 }
 
+/// The user has seen these messages: those that expire after reading begin to. Nobody is told.
+pub(super) fn mark_read(client: &Client, group: GroupId, messages: Vec<MessageId>) -> Work<'_> {
+    async move {
+        let marked = async {
+            let history = self::group(client, group).await?.history();
+            history.mark_read(&messages).await
+        };
+        match marked.await {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![Happening::Ended(Err(error.to_string()))],
+        }
+    }
+    .boxed_local()
+}
+
 pub(super) fn search(client: &Client, group: GroupId, words: String) -> Work<'_> {
     async move {
         vec![match found(client, group, &words).await {

@@ -63,6 +63,8 @@ struct Talk<'a> {
     refreshing: FuturesUnordered<Work<'a>>,
     /// What was said, one group at a time.
     reading: FuturesUnordered<Work<'a>>,
+    /// What was seen of it.
+    marking: FuturesUnordered<Work<'a>>,
     confirmed: ReadMarks,
 }
 
@@ -79,6 +81,7 @@ impl<'a> Talk<'a> {
             stale: false,
             refreshing: FuturesUnordered::new(),
             reading: FuturesUnordered::new(),
+            marking: FuturesUnordered::new(),
             confirmed: ReadMarks::NOTHING,
         })
     }
@@ -94,9 +97,10 @@ impl<'a> Talk<'a> {
             outcome = self.on_screen(screen) => outcome,
             () = ended.cancelled() => Ok(()),
         };
-        // The terminal is given back by now. What was said is heard, if it does not take long.
+        // The terminal is given back by now. What was seen is noted and what was said is heard, if it does not take long.
         let on_its_way = !self.sending.is_empty() || self.model.may_have_queued();
         let said = async {
+            while self.marking.next().await.is_some() {}
             while self.sending.next().await.is_some() {}
             if on_its_way {
                 let _ = self.client.synced().await;
@@ -119,6 +123,9 @@ impl<'a> Talk<'a> {
             if self.stale && self.refreshing.is_empty() {
                 self.stale = false;
                 self.refreshing.push(orders::refresh(self.client));
+            }
+            if let Some((group, messages)) = self.model.next_seen() {
+                self.marking.push(orders::mark_read(self.client, group, messages));
             }
             if self.reading.is_empty()
                 && let Some(reading) = self.model.next_reading()
@@ -157,6 +164,7 @@ impl<'a> Talk<'a> {
                 }
                 Some(happenings) = self.refreshing.next() => happenings,
                 Some(happenings) = self.reading.next() => happenings,
+                Some(happenings) = self.marking.next() => happenings,
                 _ = look_again.tick() => {
                     self.stale = true;
                     Vec::new()

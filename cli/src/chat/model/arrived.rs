@@ -17,7 +17,7 @@ impl Model {
         if known.is_none() {
             self.groups.push(self.new_group(event.group));
         }
-        let is_open = index == self.selected;
+        let is_open = index == self.selected && !self.is_away;
         let (tone, line) = self.line(event);
         let counts = matches!(tone, Tone::Others | Tone::Alarm);
         if let Some(group) = self.groups.get_mut(index) {

@@ -1,6 +1,6 @@
 //! What is remembered of messages, and what is done with them.
 
-use valise_client_sdk::{Reaction, SendStatus, WhatNow};
+use valise_client_sdk::{Expiry, Reaction, SendStatus, WhatNow};
 
 use super::*;
 
@@ -258,4 +258,77 @@ fn what_was_said_and_is_not_accepted_is_waited_for() {
     model.next_reading();
     remember(&mut model, 1, vec![said(1, ME, "bonjour")]);
     assert!(!model.may_have_queued());
+}
+
+/// Deleted a minute after it is read.
+fn once(position: u64) -> HistoryMessage {
+    let mut message = said(position, "bob@a.example", "");
+    message.content = Some(Content::text("psst").expiring(Expiry::AfterRead(Duration::from_secs(60))));
+    message
+}
+
+#[test]
+fn what_expires_after_reading_is_read_when_it_is_seen() {
+    let mut model = model();
+    model.update(Happening::Pane(60, 3));
+    let seen = |group, numbers: &[u64]| {
+        let messages: Vec<MessageId> = numbers.iter().map(|&number| id(number)).collect();
+        Some((group_id(group), messages))
+    };
+    let mut read = once(4);
+    read.expires_at = Some(read.at);
+    let mut messages = vec![once(1), said(2, ME, "a"), once(3), read, said(5, ME, "b")];
+    remember(&mut model, 1, messages.clone());
+    assert_eq!(model.next_seen(), seen(1, &[3]), "the first is further back");
+    assert_eq!(model.next_seen(), None, "said once");
+    // What waits to be sent takes the place of others.
+    enter(&mut model, "on its way");
+    remember(&mut model, 1, messages.clone());
+    assert_eq!(model.next_seen(), None);
+    model.update(Happening::Sent {
+        ticket: 0,
+        outcome: Ok(()),
+    });
+    assert_eq!(
+        model.next_seen(),
+        seen(1, &[3]),
+        "it could not be noted, and was read again"
+    );
+    messages[2].expires_at = Some(messages[2].at);
+    remember(&mut model, 1, messages);
+    assert_eq!(model.next_seen(), None, "it was noted");
+    model.update(Happening::Did(Action::ScrollPages(9)));
+    assert_eq!(model.next_seen(), seen(1, &[1]));
+
+    remember(&mut model, 2, vec![once(7)]);
+    assert_eq!(model.next_seen(), None, "another group is shown");
+    model.update(Happening::Did(Action::LookAway));
+    model.update(Happening::Open(group_id(2)));
+    assert_eq!(model.next_seen(), None, "nobody looks");
+    model.update(Happening::Did(Action::LookAgain));
+    enter(&mut model, "/help");
+    assert_eq!(model.next_seen(), None, "the commands are shown");
+    model.update(Happening::Did(Action::Escape));
+    assert_eq!(model.next_seen(), seen(2, &[7]));
+    let words = "psst".to_owned();
+    model.update(Happening::Found {
+        group: group_id(2),
+        words,
+        messages: vec![once(6)],
+    });
+    assert_eq!(model.next_seen(), seen(2, &[6]));
+}
+
+#[test]
+fn what_comes_while_nobody_looks_is_unread() {
+    let mut model = model();
+    model.update(Happening::Did(Action::LookAway));
+    model.update(message(1, 1, "bob@a.example", "anybody?"));
+    assert_eq!(unread(&model), [1, 0, 0]);
+    assert_eq!(model.read_marks(), ReadMarks::NOTHING);
+    model.update(Happening::Did(Action::LookAgain));
+    assert_eq!(unread(&model), [0, 0, 0]);
+    assert_eq!(model.read_marks().all, EventId(1));
+    model.update(message(1, 2, "bob@a.example", "ah"));
+    assert_eq!(unread(&model), [0, 0, 0]);
 }
