@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openmls::prelude::{ContentType, DeserializeBytes as _, MlsMessageBodyIn, MlsMessageIn, Sender};
+use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 use valise_group_rules::{CommitSummary, Committer, RuleViolation, judge_credentials_with};
 use valise_proto::{DeviceId, GroupId, Position, Reason, Refusal, UserId};
 
@@ -50,19 +52,12 @@ struct Submitter<'a> {
     device: DeviceId,
 }
 
-/// What became of a commit that was judged by one state.
-enum Outcome {
-    /// In the log: is it what was appended now, or what an earlier request with the same key brought?
-    Appended {
-        appended: Appended,
-        verified: Box<Verified>,
-        /// The service's proposals that came with it.
-        proposals: Vec<Bytes>,
-        now: bool,
-    },
-    /// Of another epoch, or not the sender's to make. If it was accepted earlier its epoch has ended.
-    NotAdmitted(Refusal),
-    Refused(Refusal),
+/// A commit that was not appended, as one state of its group told.
+struct Rejected {
+    held: Held,
+    refusal: Refusal,
+    /// Is it of this epoch, and the sender's to make? One that is not may have been accepted earlier: then its epoch has ended.
+    admitted: bool,
 }
 
 impl Delivery {
@@ -86,24 +81,19 @@ impl Delivery {
         let by = Submitter { user, device };
 
         let held = self.states.hold_as_known(group).await?;
-        let (mut held, mut outcome) = self.attempt(held, commit, &by, &request).await?;
-        if !matches!(outcome, Outcome::Appended { .. }) && self.states.catch_up(group, &mut held).await? {
-            (held, outcome) = self.attempt(held, request.read()?, &by, &request).await?;
+        let mut tried = self.attempt(held, commit, &by, &request).await?;
+        if let Err(mut rejected) = tried {
+            tried = if self.states.catch_up(group, &mut rejected.held).await? {
+                self.attempt(rejected.held, request.read()?, &by, &request)
+                    .await?
+            } else {
+                Err(rejected)
+            };
         }
-        match outcome {
-            Outcome::Appended {
-                appended,
-                verified,
-                proposals,
-                now,
-            } => {
-                // To a repeat the state has come, or will come, by the log: its key does not say that it is the same commit.
-                if now {
-                    self.merge_behind(held, group, *verified, appended, proposals);
-                }
-                Ok(appended)
-            }
-            Outcome::NotAdmitted(refusal) => {
+        match tried {
+            Ok(appended) => Ok(appended),
+            Err(rejected) if rejected.admitted => Err(rejected.refusal),
+            Err(Rejected { held, refusal, .. }) => {
                 drop(held);
                 let first = self
                     .log
@@ -111,7 +101,6 @@ impl Delivery {
                     .await?;
                 first.ok_or(refusal)
             }
-            Outcome::Refused(refusal) => Err(refusal),
         }
     }
 
@@ -122,18 +111,24 @@ impl Delivery {
         commit: MlsCommit,
         by: &Submitter<'_>,
         request: &SubmitCommit,
-    ) -> Result<(Held, Outcome), Refusal> {
+    ) -> Result<Result<Appended, Rejected>, Refusal> {
+        let rejected = |held, refusal, admitted| {
+            Ok(Err(Rejected {
+                held,
+                refusal,
+                admitted,
+            }))
+        };
         let seen_proposal = match self.admit(&mut held, &commit, by).await {
             Ok(seen) => seen,
-            Err(refusal) => return Ok((held, Outcome::NotAdmitted(refusal))),
+            Err(refusal) => return rejected(held, refusal, false),
         };
         let (group, epoch) = (commit.group, commit.epoch);
         let (held, judged) = self.judge(held, commit, by.device, request).await?;
         let Judged { verified, removals } = match judged {
             Ok(judged) => judged,
-            Err(refusal) => return Ok((held, Outcome::Refused(refusal))),
+            Err(refusal) => return rejected(held, refusal, true),
         };
-        let id = new_entry_id();
         let proposals = removals.iter().map(|removal| removal.bytes.clone()).collect();
         let append = Append {
             group,
@@ -141,25 +136,48 @@ impl Delivery {
             may_be_repeat: request.submission.may_be_repeat,
             kind: EntryKind::Commit,
             epoch,
-            id,
+            id: new_entry_id(),
             sender: Some(by.device),
             bytes: request.commit.clone(),
             at: self.clock.unix_millis(),
             seen_proposal: Some(seen_proposal),
             commit: Some(effects(&verified.summary, removals, request)),
         };
-        let outcome = match self.log.append(append).await? {
-            // A store that was asked twice for it calls it a repeat, too: ids tell.
-            Ok(appended) => Outcome::Appended {
-                now: appended.id == id,
-                appended,
-                verified,
-                proposals,
-            },
-            Err(Refused::Reset) => Outcome::Refused(self.was_reset(group).await?),
-            Err(refused) => Outcome::Refused(send_message::refusal(refused)),
-        };
-        Ok((held, outcome))
+        match self.append_and_merge(held, verified, append, proposals).await? {
+            Ok(appended) => Ok(Ok(appended)),
+            Err((held, Refused::Reset)) => rejected(held, self.was_reset(group).await?, true),
+            Err((held, refused)) => rejected(held, send_message::refusal(refused), true),
+        }
+    }
+
+    /// Appends it, and lets the state follow what the log has then, with a snapshot where one is due. A caller that goes away, or whose time
+    /// is up, stops neither; and the answer waits for the log only.
+    async fn append_and_merge(
+        self: &Arc<Self>,
+        held: Held,
+        verified: Box<Verified>,
+        append: Append,
+        proposals: Vec<Bytes>,
+    ) -> Result<Result<Appended, (Held, Refused)>, Refusal> {
+        let (group, id) = (append.group, append.id);
+        let (done, result) = oneshot::channel();
+        let (delivery, span) = (Arc::clone(self), Span::current());
+        self.lifecycle.spawn("commit", async move {
+            // Nobody listens to the result where the caller has gone.
+            match delivery.log.append(append).instrument(span).await {
+                Ok(Ok(appended)) => {
+                    let _ = done.send(Ok(Ok(appended)));
+                    // A store that was asked twice for it calls it a repeat, too: ids tell. To a repeat the state has come, or will come, by the
+                    // log: its key does not say that it is the same commit.
+                    if appended.id == id {
+                        delivery.merge(held, group, *verified, appended, proposals).await;
+                    }
+                }
+                Ok(Err(refused)) => drop(done.send(Ok(Err((held, refused))))),
+                Err(error) => drop(done.send(Err(error))),
+            }
+        });
+        Ok(result.await.map_err(|_| Reason::Internal)??)
     }
 
     /// Right epoch, right sender? Says up to which proposal the state knows the log.
@@ -224,21 +242,6 @@ impl Delivery {
         })
         .await
         .map_err(|_| Reason::Internal)?
-    }
-
-    /// Accepted: the answer need not wait for what follows, and a caller that goes away must not stop it.
-    fn merge_behind(
-        self: &Arc<Self>,
-        held: Held,
-        group: GroupId,
-        verified: Verified,
-        appended: Appended,
-        proposals: Vec<Bytes>,
-    ) {
-        let delivery = Arc::clone(self);
-        self.lifecycle.spawn("merge", async move {
-            delivery.merge(held, group, verified, appended, proposals).await;
-        });
     }
 
     /// The log has it; now the cached state follows. If that fails the state is dropped and rebuilt from the log.
