@@ -8,8 +8,10 @@
 //! - [`people`]: devices that use the SDK.
 //! - [`crowd`]: many of them that talk in groups, and a log book for each, which are compared at the end.
 //! - [`faults`]: what goes wrong in a cluster, on purpose.
+//! - [`under_fire`]: the cluster and the crowd to which that happens.
 //! - [`liar`]: a delivery service that shows devices another log.
 //! - [`lossy_proxy`]: a way to the services on which requests and answers get lost, by seed.
+//! - [`positions`]: how far the logs of groups are, in Redis and in the archive.
 //! - [`proxy`]: connections that a test can cut.
 //! - [`raw`]: a device without the SDK: it sends whatever bytes a test wants.
 //! - [`replicas`]: two replicas of the delivery service, and devices at either.
@@ -36,9 +38,11 @@ pub mod homes;
 pub mod liar;
 pub mod lossy_proxy;
 pub mod people;
+pub mod positions;
 pub mod proxy;
 pub mod raw;
 pub mod replicas;
 pub mod retention;
 pub mod service;
+pub mod under_fire;
 pub mod wait;

@@ -9,30 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use valise_local_stack::{LocalStack, RedisShape, StackOptions};
-use valise_tests::crowd::{Crowd, Size};
+use valise_tests::crowd::Size;
 use valise_tests::faults::Faults;
-use valise_tests::proxy::Proxy;
-
-const REPLICAS: usize = 3;
-
-/// What is shown is on both replicas of a shard: either may be elected. Entries leave Redis soon, though not while a call that has
-/// brought them may still be repeated: what is read is of both halves.
-const SETTINGS: [(&str, &str); 5] = [
-    ("VALISE_DELIVERY_REDIS__WAIT_REPLICAS", "2"),
-    ("VALISE_DELIVERY_ARCHIVE__HOT_ENTRIES", "10"),
-    ("VALISE_DELIVERY_ARCHIVE__HOT_SECONDS", "12"),
-    ("VALISE_DELIVERY_ARCHIVE__LEASE_SECONDS", "3"),
-    ("VALISE_DELIVERY_ARCHIVE__SWEEP_MILLISECONDS", "500"),
-];
-
-/// How much there is of everything.
-#[derive(Clone, Copy)]
-struct Form {
-    crowd: Size,
-    fire: Duration,
-    seeds: u64,
-}
+use valise_tests::under_fire::{Form, Scene, long};
 
 const SHORT: Form = Form {
     crowd: Size {
@@ -43,69 +22,31 @@ const SHORT: Form = Form {
     },
     fire: Duration::from_secs(15),
     seeds: 1,
-};
-
-const LONG: Form = Form {
-    crowd: Size {
-        devices: 30,
-        groups: 20,
-        members: 6,
-        pause: Duration::from_millis(500),
-    },
-    fire: Duration::from_secs(60),
-    seeds: 5,
+    ..Form::LONG
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_device_has_what_was_acknowledged() {
-    let form = if std::env::var_os("VALISE_LONG").is_some() {
-        LONG
-    } else {
-        SHORT
-    };
-    let seeds = match std::env::var("VALISE_SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().expect("VALISE_SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 1..1 + form.seeds,
-    };
-    for seed in seeds {
+    let form = if long() { Form::LONG } else { SHORT };
+    for seed in form.seeds() {
         run(seed, form).await;
     }
 }
 
 async fn run(seed: u64, form: Form) {
     println!("VALISE_SEED={seed}");
-    let options = StackOptions {
-        authentication_replicas: 1,
-        directory_replicas: 1,
-        delivery_replicas: REPLICAS,
-        redis: RedisShape::Cluster {
-            primaries: 3,
-            replicas_each: 2,
-        },
-        environment: SETTINGS
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
-        ..StackOptions::default()
-    };
     let begin = Instant::now();
-    let mut stack = LocalStack::start(options).await;
-    let mut proxies = Vec::new();
-    for number in 0..REPLICAS {
-        proxies.push(Proxy::to(stack.delivery(number).port()).await);
-    }
-    let urls: Vec<String> = proxies.iter().map(Proxy::url).collect();
-    let crowd = Crowd::gather(&stack, &urls, form.crowd).await;
+    // What is shown is on both replicas of a shard: either may be elected.
+    let mut scene = Scene::begin(&form, form.redis_replicas).await;
     println!("seed {seed}: everybody is there after {:?}", begin.elapsed());
 
-    let talk = crowd.talk(seed, form.crowd.pause);
-    let injected = Faults::new(&mut stack, &proxies, seed).inject(form.fire).await;
+    let talk = scene.crowd.talk(seed, form.crowd.pause);
+    let faults = Faults::new(&mut scene.stack, &scene.proxies, seed);
+    let injected = faults.inject(form.fire).await;
     println!("seed {seed}: injected after {:?}: {injected}", begin.elapsed());
     talk.stop().await;
     println!("seed {seed}: all answered after {:?}", begin.elapsed());
-    let tally = crowd.judge(&stack).await;
+    let tally = scene.crowd.judge(&scene.stack).await;
     println!("seed {seed}: {tally:?} after {:?}", begin.elapsed());
     assert!(tally.messages > form.crowd.devices, "there was load");
     assert!(tally.commits > 0, "there were commits");
