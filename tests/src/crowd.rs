@@ -1,6 +1,8 @@
 //! Devices that talk in groups, and a log book for each: what it was promised and what it was shown. At the end the log books are
 //! compared with each other and with the logs.
 
+mod judge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use valise_client_sdk::{
@@ -16,14 +19,18 @@ use valise_client_sdk::{
 };
 use valise_local_stack::{LocalStack, Replica};
 use valise_proto::delivery::v1 as wire;
-use valise_proto::delivery::v1::EntryKind;
 
 use crate::people::{Town, options};
+use crate::positions::Positions;
 use crate::raw::{Device, Door, Plan, read};
 use crate::wait::{all, soon, until, within};
+pub use judge::Losses;
 
 /// How long the devices may take, after everything has healed, until all that they were asked for is done.
 const LIMIT: Duration = Duration::from_secs(400);
+/// How much later than others a device may hear that a group's log went back in time. What it has asked for by then may stay without an
+/// answer until the log is repaired.
+const LATE: Duration = Duration::from_secs(10);
 
 /// How many there are.
 #[derive(Clone, Copy, Debug)]
@@ -43,16 +50,43 @@ pub struct Size {
 struct LogBook {
     acknowledged: BTreeMap<GroupId, Vec<(Position, String)>>,
     shown: BTreeMap<GroupId, Vec<(Position, String)>>,
-    commits: usize,
-    /// What must not happen at all.
-    troubles: Vec<String>,
+    /// How many of its commits were acknowledged.
+    commits: BTreeMap<GroupId, usize>,
+    /// What must not happen at all, and in which group.
+    troubles: Vec<(GroupId, String)>,
+}
+
+/// What all devices share.
+#[derive(Default)]
+struct Shared {
+    /// How many messages and commits have been acknowledged.
+    acknowledged: watch::Sender<usize>,
+    /// Groups of which a device was told that their log went back in time, or is not what others were shown.
+    alarmed: watch::Sender<BTreeSet<GroupId>>,
+    /// Every operation takes part in it; who has it alone has silence.
+    turns: RwLock<()>,
+}
+
+impl Shared {
+    fn alarm(&self, group: GroupId) {
+        self.alarmed.send_modify(|alarmed| {
+            alarmed.insert(group);
+        });
+    }
+
+    /// Waits until a device has had long enough for an answer about a group whose log went back in time.
+    async fn unanswered(&self, group: GroupId) {
+        let mut alarmed = self.alarmed.subscribe();
+        // Whoever tells it is here.
+        drop(alarmed.wait_for(|alarmed| alarmed.contains(&group)).await);
+        tokio::time::sleep(LATE).await;
+    }
 }
 
 /// A device, and its groups.
 struct Member {
-    device: Arc<Client>,
     groups: Vec<Group>,
-    log_book: Arc<Mutex<LogBook>>,
+    voice: Voice,
     listening: JoinHandle<()>,
 }
 
@@ -68,6 +102,7 @@ pub struct Crowd {
     groups: Vec<(GroupId, BTreeSet<usize>)>,
     observer: Device,
     town: Arc<Town>,
+    shared: Arc<Shared>,
 }
 
 /// How much there was, and was found right.
@@ -106,16 +141,18 @@ impl Crowd {
         });
         let devices: Vec<Client> = all(devices).await;
         let groups = form_groups(&observer, &devices, size).await;
+        let shared = Arc::new(Shared::default());
         let members = devices.into_iter().enumerate().map(|(number, device)| {
             let own = groups.iter().filter(|(_, members)| members.contains(&number));
             let own: Vec<GroupId> = own.map(|(group, _)| *group).collect();
-            Member::begin(device, own)
+            Member::begin(device, own, &shared)
         });
         Self {
             members: futures::future::join_all(members).await,
             groups,
             observer,
             town,
+            shared,
         }
     }
 
@@ -124,9 +161,8 @@ impl Crowd {
         let stop = Arc::new(AtomicBool::new(false));
         let talking = self.members.iter().enumerate().map(|(number, member)| {
             let random = StdRng::seed_from_u64(seed.wrapping_mul(1000) + number as u64);
-            let (groups, log_book) = (member.groups.clone(), Arc::clone(&member.log_book));
-            let device = member.device.device().to_string();
-            tokio::spawn(talk(device, groups, random, pause, log_book, Arc::clone(&stop)))
+            let (voice, groups) = (member.voice.clone(), member.groups.clone());
+            tokio::spawn(voice.talk(groups, random, pause, Arc::clone(&stop)))
         });
         Talk {
             talking: talking.collect(),
@@ -134,104 +170,68 @@ impl Crowd {
         }
     }
 
+    /// Has every device say one more thing in each of its groups. Returns when all have their answers.
+    pub async fn speak(&self) {
+        let speaking = self.members.iter().flat_map(|member| {
+            member.groups.iter().map(move |group| {
+                let text = format!("{} at last", member.voice.device);
+                member.voice.say(group, Some(text))
+            })
+        });
+        within(LIMIT, futures::future::join_all(speaking)).await;
+    }
+
+    /// Whoever talks is still as long as the guard lives, and has all answers by now.
+    pub async fn silence(&self) -> RwLockWriteGuard<'_, ()> {
+        soon(self.shared.turns.write()).await
+    }
+
     /// How many messages and commits have been acknowledged so far.
     pub fn acknowledged(&self) -> usize {
-        let books = self.members.iter().map(|member| member.log_book.lock());
+        *self.shared.acknowledged.borrow()
+    }
+
+    /// Waits until so many more messages and commits are acknowledged.
+    pub async fn acknowledges(&self, more: usize) {
+        let enough = self.acknowledged() + more;
+        let mut acknowledged = self.shared.acknowledged.subscribe();
+        let reached = acknowledged.wait_for(|acknowledged| *acknowledged >= enough);
+        soon(reached).await.expect("whoever counts is here");
+    }
+
+    /// How many messages were acknowledged after these positions.
+    pub fn acknowledged_after(&self, positions: &Positions) -> usize {
+        let books = self.members.iter().map(|member| member.voice.log_book.lock());
         books
-            .map(|book| book.commits + book.acknowledged.values().map(Vec::len).sum::<usize>())
+            .map(|book| {
+                let acknowledged = book.acknowledged.iter();
+                let after = acknowledged.filter_map(|(group, all)| {
+                    let last = positions.get(group)?;
+                    Some(all.iter().filter(|(position, _)| position > last).count())
+                });
+                after.sum::<usize>()
+            })
             .sum()
     }
 
-    /// Compares the log books with each other and with the logs, once all talk has stopped: every device was shown exactly what
-    /// was acknowledged, in the order of the log, each once; a log has no gap, and one commit for each epoch.
-    pub async fn judge(&self, stack: &LocalStack) -> Tally {
-        let door = door(stack, 0).await;
-        let token = until("a token for the observer", async || {
-            self.observer.new_token_at(&door).await.ok()
-        });
-        let door = door.with_token(&token.await);
-        let mut tally = Tally::default();
-        for (group, members) in &self.groups {
-            self.judge_group(&door, *group, members, &mut tally).await;
-        }
-        for member in &self.members {
-            let book = member.log_book.lock();
-            assert!(book.troubles.is_empty(), "{:?}", book.troubles);
-            tally.commits += book.commits;
-        }
-        // Besides them, each group began with the one that added its members.
-        let expected = tally.messages + tally.commits + self.groups.len();
-        assert!(tally.entries >= expected, "{tally:?}");
-        tally
-    }
-
-    async fn judge_group(&self, door: &Door, group: GroupId, members: &BTreeSet<usize>, tally: &mut Tally) {
-        let promised: BTreeMap<Position, String> = members
-            .iter()
-            .flat_map(|member| {
-                let book = self.members[*member].log_book.lock();
-                book.acknowledged.get(&group).cloned().unwrap_or_default()
-            })
-            .collect();
-        let log = read_log(door, group).await;
-        let positions: Vec<u64> = log.iter().map(|entry| entry.position).collect();
-        assert_eq!(positions, (1..=log.len() as u64).collect::<Vec<_>>(), "no gap");
-        let of_kind = |kind| log.iter().filter(move |entry| entry.kind() == kind);
-        let epochs: Vec<u64> = of_kind(EntryKind::Commit).map(|entry| entry.epoch).collect();
-        let last = epochs.len() as u64;
-        assert_eq!(epochs, (0..last).collect::<Vec<_>>(), "one commit an epoch");
-        let messages: BTreeSet<Position> = of_kind(EntryKind::Application)
-            .map(|entry| Position(entry.position))
-            .collect();
-        let unknown = promised.keys().find(|position| !messages.contains(position));
-        assert_eq!(unknown, None, "acknowledged, and not in the log");
-
-        let promised: Vec<(Position, String)> = promised.into_iter().collect();
-        let mut authenticators = BTreeSet::new();
-        for member in members {
-            let Member { groups, log_book, .. } = &self.members[*member];
-            let own = groups.iter().find(|own| own.id() == group).unwrap();
-            let state = until("a device has applied all entries", async || {
-                let state = own.info().await.unwrap();
-                let reached = state.position.0 >= log.len() as u64 || !log_book.lock().troubles.is_empty();
-                reached.then_some(state)
-            })
-            .await;
-            assert!(
-                log_book.lock().troubles.is_empty(),
-                "{:?}",
-                log_book.lock().troubles
-            );
-            assert_eq!(state.epoch.0, last, "all commits, and no others");
-            authenticators.insert(state.epoch_authenticator);
-            let shown = until("a device has shown all messages", async || {
-                let book = log_book.lock();
-                let shown = book.shown.get(&group).map(Vec::as_slice).unwrap_or_default();
-                (shown.len() >= promised.len()).then(|| shown.to_vec())
-            })
-            .await;
-            assert_eq!(
-                shown, promised,
-                "all that was acknowledged and nothing else, each once, in order"
-            );
-            tally.shown += shown.len();
-        }
-        assert_eq!(authenticators.len(), 1, "all members have the same epoch");
-        tally.messages += promised.len();
-        tally.entries += log.len();
+    /// Groups of which a device was told that their log went back in time, or is not what others were shown.
+    pub fn alarmed(&self) -> BTreeSet<GroupId> {
+        self.shared.alarmed.borrow().clone()
     }
 
     /// What the devices have reported, beside messages and members.
     pub fn troubles(&self) -> Vec<String> {
-        let books = self.members.iter().map(|member| member.log_book.lock());
-        books.flat_map(|book| book.troubles.clone()).collect()
+        let books = self.members.iter().map(|member| member.voice.log_book.lock());
+        let troubles = books.flat_map(|book| book.troubles.clone());
+        troubles.map(|(_, trouble)| trouble).collect()
     }
 
     /// What was reported so far was meant to happen.
     pub fn forgive(&self) {
         for member in &self.members {
-            member.log_book.lock().troubles.clear();
+            member.voice.log_book.lock().troubles.clear();
         }
+        self.shared.alarmed.send_replace(BTreeSet::new());
     }
 
     /// Where its devices are enrolled.
@@ -257,7 +257,7 @@ impl Crowd {
 
 impl Member {
     /// Waits until the device is in all of its groups, and reads from then on.
-    async fn begin(device: Client, own: Vec<GroupId>) -> Self {
+    async fn begin(device: Client, own: Vec<GroupId>, shared: &Arc<Shared>) -> Self {
         let mut groups = Vec::new();
         for id in own {
             groups.push(
@@ -270,13 +270,132 @@ impl Member {
                 .await,
             );
         }
-        let (device, log_book) = (Arc::new(device), Arc::default());
-        let listening = tokio::spawn(listen(Arc::clone(&device), Arc::clone(&log_book)));
+        let device = Arc::new(device);
+        let voice = Voice {
+            device: device.device().to_string(),
+            log_book: Arc::default(),
+            shared: Arc::clone(shared),
+        };
+        let listening = tokio::spawn(voice.clone().listen(Arc::clone(&device)));
         Self {
-            device,
             groups,
-            log_book,
+            voice,
             listening,
+        }
+    }
+
+    /// What must not have happened in this group.
+    fn troubles_in(&self, group: GroupId) -> Vec<String> {
+        let book = self.voice.log_book.lock();
+        let troubles = book.troubles.iter().filter(|(of, _)| *of == group);
+        troubles.map(|(_, trouble)| trouble.clone()).collect()
+    }
+}
+
+/// Asks for what a device says, and keeps its log book.
+#[derive(Clone)]
+struct Voice {
+    /// All that it says begins with it.
+    device: String,
+    log_book: Arc<Mutex<LogBook>>,
+    shared: Arc<Shared>,
+}
+
+impl Voice {
+    /// Sends and commits until it is told to stop. A group in which that does not go on is left alone.
+    async fn talk(self, mut groups: Vec<Group>, mut random: StdRng, pause: Duration, stop: Arc<AtomicBool>) {
+        let pause = pause.as_millis() as u64;
+        for number in 0_u32.. {
+            if stop.load(Ordering::Relaxed) || groups.is_empty() {
+                return;
+            }
+            let chosen = random.random_range(0..groups.len());
+            let commits = random.random_range(0..8) == 0;
+            let text = (!commits).then(|| format!("{} {number}", self.device));
+            if !self.say(&groups[chosen], text).await {
+                groups.remove(chosen);
+            }
+            let pause = random.random_range(pause / 4..=pause);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Sends that text; without one, commits. Writes down what becomes of it, and says whether it was acknowledged.
+    async fn say(&self, group: &Group, text: Option<String>) -> bool {
+        let _turn = self.shared.turns.read().await;
+        let trouble = tokio::select! {
+            biased;
+            outcome = self.ask(group, text) => outcome.err().map(|error| format!("{error:?}")),
+            () = self.shared.unanswered(group.id()) => Some("others were told that the log is another one".to_owned()),
+        };
+        match trouble {
+            Some(trouble) => {
+                self.trouble(group.id(), &trouble);
+                false
+            }
+            None => {
+                self.shared
+                    .acknowledged
+                    .send_modify(|acknowledged| *acknowledged += 1);
+                true
+            }
+        }
+    }
+
+    async fn ask(&self, group: &Group, text: Option<String>) -> Result<(), Error> {
+        let Some(text) = text else {
+            group.self_update().await?;
+            *self.log_book.lock().commits.entry(group.id()).or_default() += 1;
+            return Ok(());
+        };
+        let sent = group.send(text.as_str()).await?;
+        let mut book = self.log_book.lock();
+        let acknowledged = book.acknowledged.entry(group.id()).or_default();
+        acknowledged.push((sent.position, text));
+        Ok(())
+    }
+
+    /// Writes down what the device is shown, and confirms it then.
+    async fn listen(self, device: Arc<Client>) {
+        let mut events = device.events();
+        while let Some(event) = events.next().await {
+            self.note(&event);
+            if let Err(error) = device.confirm(event.id).await {
+                self.trouble(event.group, &format!("{error:?}"));
+            }
+        }
+    }
+
+    fn trouble(&self, group: GroupId, trouble: &str) {
+        let trouble = format!("{}: {trouble}", self.device);
+        self.log_book.lock().troubles.push((group, trouble));
+    }
+
+    fn note(&self, event: &Event) {
+        match &event.kind {
+            EventKind::Message { content, sender } => {
+                let text = content.as_text().unwrap_or_default().to_owned();
+                if !text.starts_with(&sender.device.to_string()) {
+                    self.trouble(event.group, &format!("{text:?} from {sender:?}"));
+                }
+                let mut book = self.log_book.lock();
+                let shown = book.shown.entry(event.group).or_default();
+                shown.push((event.position, text));
+            }
+            EventKind::LogRegressed { .. } | EventKind::DeliveryForked { .. } => {
+                self.trouble(event.group, &format!("{event:?}"));
+                self.shared.alarm(event.group);
+            }
+            EventKind::HeldByBadCommit { .. }
+            | EventKind::Quarantined { .. }
+            | EventKind::WrongGroupInfo { .. }
+            | EventKind::Rejoining
+            | EventKind::Lost
+            | EventKind::Unreadable { .. }
+            | EventKind::OperationFailed { .. }
+            | EventKind::WelcomeUnusable { .. }
+            | EventKind::Removed { .. } => self.trouble(event.group, &format!("{event:?}")),
+            _ => {}
         }
     }
 }
@@ -329,78 +448,6 @@ async fn form_groups(observer: &Device, devices: &[Client], size: Size) -> Vec<(
         groups.push((group.group_id().as_slice().try_into().unwrap(), members));
     }
     groups
-}
-
-/// Sends and commits until it is told to stop, and writes down what was acknowledged.
-async fn talk(
-    device: String,
-    groups: Vec<Group>,
-    mut random: StdRng,
-    pause: Duration,
-    log_book: Arc<Mutex<LogBook>>,
-    stop: Arc<AtomicBool>,
-) {
-    let pause = pause.as_millis() as u64;
-    for number in 0_u32.. {
-        if stop.load(Ordering::Relaxed) || groups.is_empty() {
-            return;
-        }
-        let group = &groups[random.random_range(0..groups.len())];
-        let outcome: Result<(), Error> = if random.random_range(0..8) == 0 {
-            let updated = group.self_update().await;
-            log_book.lock().commits += usize::from(updated.is_ok());
-            updated
-        } else {
-            let text = format!("{device} {number}");
-            group.send(text.as_str()).await.map(|sent| {
-                let mut book = log_book.lock();
-                let acknowledged = book.acknowledged.entry(group.id()).or_default();
-                acknowledged.push((sent.position, text));
-            })
-        };
-        if let Err(error) = outcome {
-            log_book.lock().troubles.push(format!("{device}: {error:?}"));
-            return;
-        }
-        let pause = random.random_range(pause / 4..=pause);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-}
-
-/// Writes down what the device is shown, and confirms it then.
-async fn listen(device: Arc<Client>, log_book: Arc<Mutex<LogBook>>) {
-    let mut events = device.events();
-    while let Some(event) = events.next().await {
-        note(&event, &mut log_book.lock());
-        if let Err(error) = device.confirm(event.id).await {
-            log_book.lock().troubles.push(format!("{error:?}"));
-        }
-    }
-}
-
-fn note(event: &Event, book: &mut LogBook) {
-    match &event.kind {
-        EventKind::Message { content, sender } => {
-            let text = content.as_text().unwrap_or_default().to_owned();
-            if !text.starts_with(&sender.device.to_string()) {
-                book.troubles.push(format!("{text:?} from {sender:?}"));
-            }
-            let shown = book.shown.entry(event.group).or_default();
-            shown.push((event.position, text));
-        }
-        EventKind::HeldByBadCommit { .. }
-        | EventKind::Quarantined { .. }
-        | EventKind::LogRegressed { .. }
-        | EventKind::DeliveryForked { .. }
-        | EventKind::WrongGroupInfo { .. }
-        | EventKind::Rejoining
-        | EventKind::Lost
-        | EventKind::Unreadable { .. }
-        | EventKind::OperationFailed { .. }
-        | EventKind::WelcomeUnusable { .. }
-        | EventKind::Removed { .. } => book.troubles.push(format!("{event:?}")),
-        _ => {}
-    }
 }
 
 /// A log from its beginning to its end. A store that has just healed may need a moment.

@@ -1,21 +1,10 @@
 //! The database of the archive, asked and locked from outside.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use valise_local_stack::{LocalStack, Postgres};
+use valise_local_stack::LocalStack;
+use valise_tests::positions::psql;
 use valise_tests::wait::until;
-
-fn psql(stack: &LocalStack, statement: &str) -> Command {
-    let mut psql = Command::new(Postgres::program("psql"));
-    psql.arg(stack.postgres().url("delivery")).args([
-        "--no-psqlrc",
-        "--tuples-only",
-        "--no-align",
-        "--command",
-        statement,
-    ]);
-    psql
-}
 
 /// The one number that a query answers.
 async fn number(stack: &LocalStack, query: &str) -> u64 {

@@ -160,12 +160,8 @@ pub(crate) async fn start(delivery_replicas: usize) -> LocalStack {
 
 /// A conversation of some length.
 pub(crate) async fn talk(crowd: &Crowd, seed: u64) {
-    let before = crowd.acknowledged();
     let talk = crowd.talk(seed, SIZE.pause);
-    until("answers", async || {
-        (crowd.acknowledged() >= before + 12).then_some(())
-    })
-    .await;
+    crowd.acknowledges(12).await;
     talk.stop().await;
 }
 
