@@ -1,14 +1,18 @@
 //! What goes wrong in a cluster, on purpose, by seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
+use valise_client_sdk::GroupId;
 use valise_local_stack::LocalStack;
 
+use crate::crowd::Crowd;
+use crate::positions::{self, Positions};
 use crate::proxy::Proxy;
 use crate::wait::{SOON, until};
 
@@ -16,6 +20,11 @@ use crate::wait::{SOON, until};
 const WITHOUT_SQL: Duration = Duration::from_secs(10);
 /// A dead Redis node comes back after so many milliseconds: before its replica takes over, or long after.
 const DEAD_NODE: std::ops::Range<u64> = 500..8000;
+
+/// How long replicas are stopped at least before their primary dies.
+const STALLED: Duration = Duration::from_millis(1200);
+/// So many acknowledged messages are lost with it at least, where replicas are not waited for.
+const LOST: usize = 5;
 
 /// Between two looks at what is to come back.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,9 +36,11 @@ enum Fault {
     MigrateSlot,
     StopSql,
     CutConnections,
+    StallReplicas,
 }
 
-const ALL: [Fault; 5] = [
+/// Where nothing more was asked for.
+const USUAL: [Fault; 5] = [
     Fault::KillReplica,
     Fault::KillPrimary,
     Fault::MigrateSlot,
@@ -43,11 +54,49 @@ pub struct Faults<'a> {
     stack: &'a mut LocalStack,
     proxies: &'a [Proxy],
     random: StdRng,
+    /// Each round has these; what is twice in it is so often in a round.
+    kinds: Vec<Fault>,
     /// What is still to come before all begin again.
     hand: Vec<Fault>,
-    counted: BTreeMap<String, usize>,
+    stalls: Option<Stalls<'a>>,
+    injected: Injected,
     dead_node: Option<(usize, Instant)>,
     sql_back: Option<Instant>,
+}
+
+/// Whose answers are looked at while replicas are stopped, and how many replicas these answers wait for.
+#[derive(Clone, Copy)]
+struct Stalls<'a> {
+    crowd: &'a Crowd,
+    wait_replicas: usize,
+}
+
+/// What there was.
+#[derive(Clone, Debug, Default)]
+pub struct Injected {
+    counted: BTreeMap<String, usize>,
+    lost: BTreeSet<GroupId>,
+}
+
+impl Injected {
+    /// Groups of which Redis has lost acknowledged entries that are in the archive.
+    pub fn lost(&self) -> &BTreeSet<GroupId> {
+        &self.lost
+    }
+
+    fn count(&mut self, what: &str, times: usize) {
+        *self.counted.entry(what.to_owned()).or_default() += times;
+    }
+}
+
+impl fmt::Display for Injected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (what, times)) in self.counted.iter().enumerate() {
+            let comma = if number > 0 { ", " } else { "" };
+            write!(f, "{comma}{what}: {times}")?;
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Faults<'a> {
@@ -57,19 +106,36 @@ impl<'a> Faults<'a> {
             stack,
             proxies,
             random: StdRng::seed_from_u64(seed),
+            kinds: USUAL.to_vec(),
             hand: Vec::new(),
-            counted: BTreeMap::new(),
+            stalls: None,
+            injected: Injected::default(),
             dead_node: None,
             sql_back: None,
         }
     }
 
-    /// For so long, and at least until there was one of each kind. Then everything runs and agrees again. Says what there was.
-    pub async fn inject(mut self, time: Duration) -> String {
+    /// Also stops the replicas of a shard for 1.2 seconds, twice in each round, before their primary dies and one of them takes over. The
+    /// crowd talks meanwhile. Where the service waits for all replicas (`wait_replicas`), it is told nothing that they do not have; where
+    /// it waits for none, it is, and that is lost.
+    pub fn stalling(mut self, crowd: &'a Crowd, wait_replicas: usize) -> Self {
+        self.stalls = Some(Stalls { crowd, wait_replicas });
+        self.kinds.extend([Fault::StallReplicas; 2]);
+        self
+    }
+
+    /// That once in each round, and nothing else.
+    pub fn without_others(mut self) -> Self {
+        self.kinds = vec![Fault::StallReplicas];
+        self
+    }
+
+    /// For so long, and at least until there was all of one round. Then everything runs and agrees again. Says what there was.
+    pub async fn inject(mut self, time: Duration) -> Injected {
         let end = Instant::now() + time;
         let mut round = 0;
         while round == 0 || Instant::now() < end {
-            self.hand = ALL.to_vec();
+            self.hand.clone_from(&self.kinds);
             self.hand.shuffle(&mut self.random);
             while let Some(fault) = self.hand.pop() {
                 self.mend(false).await;
@@ -83,11 +149,7 @@ impl<'a> Faults<'a> {
         }
         self.mend(true).await;
         self.stack.redis().settled().await;
-        let counted = self
-            .counted
-            .iter()
-            .map(|(what, times)| format!("{what}: {times}"));
-        counted.collect::<Vec<_>>().join(", ")
+        self.injected
     }
 
     async fn commit(&mut self, fault: Fault) {
@@ -97,11 +159,12 @@ impl<'a> Faults<'a> {
             Fault::MigrateSlot => self.migrate_slot().await,
             Fault::StopSql => self.stop_sql().await,
             Fault::CutConnections => self.cut_connections().await,
+            Fault::StallReplicas => self.stall_replicas().await,
         }
     }
 
     fn count(&mut self, what: &str, times: usize) {
-        *self.counted.entry(what.to_owned()).or_default() += times;
+        self.injected.count(what, times);
     }
 
     /// What has been away for long enough comes back, or all that is away.
@@ -138,17 +201,113 @@ impl<'a> Faults<'a> {
     }
 
     async fn kill_primary(&mut self) {
+        self.make_whole().await;
+        let primaries = self.stack.redis().primaries().await;
+        let victim = primaries[self.random.random_range(0..primaries.len())];
+        self.kill_node(victim).await;
+        self.count("Redis primaries killed", 1);
+    }
+
+    /// One dead node at a time: a shard of which more than that is gone may lose what it was trusted with.
+    async fn make_whole(&mut self) {
         if let Some((node, _)) = self.dead_node.take() {
             self.stack.redis_mut().revive(node).await;
         }
-        // One at a time: a shard of which more than that is gone may lose what it was trusted with.
         self.stack.redis().settled().await;
-        let primaries = self.stack.redis().primaries().await;
-        let victim = primaries[self.random.random_range(0..primaries.len())];
-        self.stack.redis_mut().node_mut(victim).kill().await;
+    }
+
+    async fn kill_node(&mut self, node: usize) {
+        self.stack.redis_mut().node_mut(node).kill().await;
         let away = Duration::from_millis(self.random.random_range(DEAD_NODE));
-        self.dead_node = Some((victim, Instant::now() + away));
-        self.count("Redis primaries killed", 1);
+        self.dead_node = Some((node, Instant::now() + away));
+    }
+
+    /// The replicas of a shard are stopped, and cut off; then its primary dies, they run again, and one of them takes over.
+    async fn stall_replicas(&mut self) {
+        let stalls = self.stalls.expect("there is a crowd");
+        self.make_whole().await;
+        if stalls.wait_replicas == 0 {
+            // The archive is to have what Redis loses; and nobody waits for an answer from before.
+            self.mend(true).await;
+            drop(stalls.crowd.silence().await);
+        }
+        let Some(victim) = self.busy_primary(stalls.crowd).await else {
+            return;
+        };
+        let stack = &*self.stack;
+        let redis = stack.redis();
+        let (primary, replicas) = (redis.node(victim), redis.replicas_of(victim).await);
+        for replica in replicas.iter().map(|replica| redis.node(*replica)) {
+            // However old what it has is, it may be elected.
+            let validity = ["CONFIG", "SET", "cluster-replica-validity-factor", "0"];
+            assert_eq!(replica.command(&validity).await, "OK");
+            replica.pause();
+        }
+        // They would still read what waits in their connections.
+        primary.command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+        // Of anything after this they can have nothing.
+        let known = self.in_use(stalls.crowd, positions::in_redis(primary).await);
+        let before = stalls.crowd.acknowledged_after(&known);
+        tokio::time::sleep(STALLED).await;
+        let mut lost = BTreeSet::new();
+        let mut silence = None;
+        if stalls.wait_replicas == 0 {
+            until("answers that the replicas do not know", async || {
+                (stalls.crowd.acknowledged_after(&known) >= before + LOST).then_some(())
+            })
+            .await;
+            // So that it is certain what is lost, and that the service can notice.
+            silence = Some(stalls.crowd.silence().await);
+            let all = positions::in_redis(primary).await;
+            until("the archive to have it", async || {
+                let archived = positions::in_archive(stack).await;
+                let has = |group: &GroupId| archived.get(group) >= all.get(group);
+                known.keys().all(has).then_some(())
+            })
+            .await;
+            let grown = known.iter().filter(|(group, last)| all.get(*group) > Some(*last));
+            lost.extend(grown.map(|(group, _)| *group));
+        }
+        let missed = stalls.crowd.acknowledged_after(&known) - before;
+        assert!(
+            stalls.wait_replicas == 0 || missed == 0,
+            "{missed} answers that the replicas do not know"
+        );
+
+        self.kill_node(victim).await;
+        let redis = self.stack.redis();
+        for replica in replicas {
+            redis.node(replica).resume();
+        }
+        drop(silence);
+        redis.settled().await;
+        assert!(!redis.primaries().await.contains(&victim), "a replica took over");
+        self.injected.lost.extend(lost);
+        self.count("Redis primaries killed after their replicas were stalled", 1);
+        self.count("acknowledged messages lost", missed);
+    }
+
+    /// A primary of groups that are in use, if there is one.
+    async fn busy_primary(&mut self, crowd: &Crowd) -> Option<usize> {
+        let redis = self.stack.redis();
+        let mut busy = Vec::new();
+        for primary in redis.primaries().await {
+            let positions = positions::in_redis(redis.node(primary)).await;
+            if !self.in_use(crowd, positions).is_empty() {
+                busy.push(primary);
+            }
+        }
+        if busy.is_empty() {
+            return None;
+        }
+        Some(busy[self.random.random_range(0..busy.len())])
+    }
+
+    /// Of these groups, those that nothing has happened to.
+    fn in_use(&self, crowd: &Crowd, mut positions: Positions) -> Positions {
+        let alarmed = crowd.alarmed();
+        positions.retain(|group, _| !alarmed.contains(group) && !self.injected.lost.contains(group));
+        positions
     }
 
     /// A slot with groups in it, to another primary.
