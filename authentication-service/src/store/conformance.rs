@@ -8,6 +8,8 @@ mod records;
 mod replicas;
 mod users;
 
+pub(crate) use replicas::run_on_replicas;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
