@@ -1,0 +1,44 @@
+//! What users and operators live through, told across real processes and sockets. They are one program, since building each story alone
+//! takes longer than running it.
+
+mod callers_go_away;
+mod concurrent_commits;
+mod demo;
+mod displaced_stream;
+mod group_reset;
+mod history;
+mod hostile_commits;
+mod hostile_requests;
+mod kill_nine;
+mod kill_points;
+mod killed_redis;
+mod large_group;
+mod large_hybrid_commit;
+mod lines_from_three_devices;
+mod links;
+mod lossy_network;
+mod low_stock;
+mod lying_service;
+mod many_groups;
+mod newcomer;
+mod reading_windows;
+mod readme;
+mod rejoin;
+mod replicas_under_fire;
+mod restored_redis;
+mod revoked_devices;
+mod roles;
+mod safety_numbers;
+mod sdk_guide;
+mod stale_replica;
+mod stalled_replica;
+mod start_errors;
+mod store_file;
+mod stores_go_away;
+mod subscribe;
+mod suites;
+mod terminal_chat;
+mod thousand_claims;
+mod two_chats;
+mod welcomes_under_fire;
+mod wrong_group_info;
