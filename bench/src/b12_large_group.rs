@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
-use valise_client_sdk::{Client, EventKind, Events, KeyPackageOptions, Options, Store, UserId};
+use valise_client_sdk::{Client, EventKind, Events, Group, KeyPackageOptions, Options, Store, UserId};
 
 use crate::alone::Alone;
 use crate::group::Joiner;
@@ -41,16 +41,24 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Vec<Line>> {
     for round in 0..rounds {
         bench.server.settle().await;
         let before = bench.server.used().await;
-        let (took, back) = made(&creator, &users, waiting, &format!("round {round}")).await?;
-        waiting = back;
+        let (took, group, members) = made(&creator, &users, waiting, &format!("round {round}")).await?;
         let used = bench.server.used().await.since(before, 1.0);
+        // A group of a thousand takes memory on each of them, and time to leave.
+        waiting = if round + 1 < rounds {
+            left(&group, &users, members).await?
+        } else {
+            for device in members {
+                device.client.close().await;
+            }
+            Vec::new()
+        };
         cpu.push(used.own / 1e6);
         ours.push(took);
         bench.server.settle().await;
         alone.push(reference(&identities)?);
     }
     let note = format!(
-        "processor time of all {members} devices: {:.1} s in the last round, on {} cores",
+        "processor time of all {members} devices until then: {:.1} s in the last round, on {} cores",
         cpu.last().copied().unwrap_or_default(),
         machine::cores()
     );
@@ -94,13 +102,13 @@ async fn enrol(bench: &mut Bench, count: usize, one_time: usize) -> Result<Vec<W
     Ok(devices)
 }
 
-/// Seconds until the last device has read the first message; then all leave.
+/// Seconds until the last device has read the first message.
 async fn made(
     creator: &Client,
     users: &[UserId],
     waiting: Vec<Waiting>,
     text: &str,
-) -> Result<(f64, Vec<Waiting>)> {
+) -> Result<(f64, Group, Vec<Waiting>)> {
     let mut reading = JoinSet::new();
     for mut device in waiting {
         let text = text.to_owned();
@@ -125,10 +133,14 @@ async fn made(
         last = last.max(at);
         back.push(device);
     }
-    // A group of a thousand takes memory on each of them.
+    Ok(((last - began).as_secs_f64(), group, back))
+}
+
+/// All that were added are out again.
+async fn left(group: &Group, users: &[UserId], members: Vec<Waiting>) -> Result<Vec<Waiting>> {
     group.remove(users).await?;
     let mut leaving = JoinSet::new();
-    for mut device in back {
+    for mut device in members {
         leaving.spawn(async move {
             until(&mut device, |kind| matches!(kind, EventKind::Removed { .. })).await?;
             Result::Ok(device)
@@ -138,7 +150,7 @@ async fn made(
     while let Some(left) = leaving.join_next().await {
         back.push(left??);
     }
-    Ok(((last - began).as_secs_f64(), back))
+    Ok(back)
 }
 
 async fn until(device: &mut Waiting, wanted: impl Fn(&EventKind) -> bool) -> Result<()> {

@@ -295,8 +295,10 @@ mod tests {
         assert_eq!((of("delivery-service"), of("key-package-directory")), before);
         hand.advance(Duration::from_hours(24 * 200));
         Embedded::start(options).await.unwrap().stop().await;
-        assert_eq!(of("delivery-service"), before.0, "groups know it by its key");
-        assert_ne!(of("key-package-directory"), before.1);
+        let (delivery, directory) = (of("delivery-service"), of("key-package-directory"));
+        assert_eq!(delivery.0, before.0.0, "groups know it by its key");
+        assert_ne!(delivery.1, before.0.1);
+        assert_ne!(directory.1, before.1.1);
     }
 
     #[tokio::test]

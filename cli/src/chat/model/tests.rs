@@ -193,7 +193,7 @@ fn what_is_in_no_log_stands_where_it_came() {
         .filter_map(|line| line.rsplit_once(": "))
         .map(|(_, said)| said)
         .collect();
-    assert_eq!(said, ["one", "between", "two", "last"]);
+    assert_eq!(said, ["one", "(passing) between", "two", "(passing) last"]);
 }
 
 #[test]
