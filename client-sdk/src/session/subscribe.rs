@@ -154,7 +154,11 @@ impl<'a> Stream<'a> {
             .await?;
         let incoming = session.transport.subscribe(messages).await?;
         session.connection.send_replace(Connection::CatchingUp);
-        stream.follow(incoming, follows).await
+        let beating = beat(stream.out.clone());
+        tokio::select! {
+            end = stream.follow(incoming, follows) => end,
+            end = beating => Err(end),
+        }
     }
 
     async fn follow(
@@ -162,8 +166,6 @@ impl<'a> Stream<'a> {
         mut incoming: Streaming<wire::SubscribeResponse>,
         follows: &mut mpsc::UnboundedReceiver<Follow>,
     ) -> Result<std::convert::Infallible, End> {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_ends = Instant::now() + self.token_time();
         let mut heard = Instant::now();
         let session = self.session;
@@ -171,9 +173,10 @@ impl<'a> Stream<'a> {
             let has_others = !self.others.is_empty();
             tokio::select! {
                 message = incoming.message() => {
-                    heard = Instant::now();
                     let first = read(message)?;
                     self.take_batch(first, &mut incoming).await?;
+                    // That may have taken a while, in which the stream was not looked at.
+                    heard = Instant::now();
                 }
                 follow = follows.recv() => match follow {
                     Some(follow) => self.change(follow).await?,
@@ -188,7 +191,6 @@ impl<'a> Stream<'a> {
                 () = tokio::time::sleep_until(self.others.next_look), if has_others && self.catching_up.is_none() => {
                     self.others.look();
                 }
-                _ = heartbeat.tick() => self.say(Out::Heartbeat(wire::Heartbeat {})).await?,
                 () = tokio::time::sleep_until(token_ends) => {
                     let access_token = self.session.transport.tokens_get().await?;
                     self.say(Out::RefreshToken(wire::RefreshToken { access_token })).await?;
@@ -448,13 +450,29 @@ impl<'a> Stream<'a> {
     }
 
     async fn say(&self, message: Out) -> Result<(), End> {
-        let message = wire::SubscribeRequest {
-            message: Some(message),
-        };
-        match tokio::time::timeout(SILENCE, self.out.send(message)).await {
-            // If the stream has ended, its other direction tells why.
-            Ok(_) => Ok(()),
-            Err(_) => Err(End::Lost),
+        say(&self.out, message).await
+    }
+}
+
+async fn say(out: &mpsc::Sender<wire::SubscribeRequest>, message: Out) -> Result<(), End> {
+    let message = wire::SubscribeRequest {
+        message: Some(message),
+    };
+    match tokio::time::timeout(SILENCE, out.send(message)).await {
+        // If the stream has ended, its other direction tells why.
+        Ok(_) => Ok(()),
+        Err(_) => Err(End::Lost),
+    }
+}
+
+/// Tells the service that the device is there, also while it is busy with what the stream brought: to join a large group may take it minutes.
+async fn beat(out: mpsc::Sender<wire::SubscribeRequest>) -> End {
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        heartbeat.tick().await;
+        if let Err(end) = say(&out, Out::Heartbeat(wire::Heartbeat {})).await {
+            return end;
         }
     }
 }
