@@ -356,7 +356,11 @@ pub struct KeyUpkeep {
     /// The device gives itself new keys in each group about this often (RFC 9750 §6.2): between three quarters of it and all of it,
     /// so that members do not all commit at once. 0 turns it off. Default 30 days.
     pub self_update: Duration,
-    /// And once after joining a group, between a quarter of this time and all of it later (at once after joining through a last-resort key package). Default 24 hours.
+    /// And once after joining a group, between a quarter of this time and all of it later. Default 24 hours.
+    ///
+    /// After joining through a last-resort key package, with whose key others may have been welcomed, too (RFC 9420 §16.8), it does so
+    /// sooner, whatever is set here: at once in a group of up to eight devices; in a larger one by chance within 300 milliseconds for each
+    /// device beyond eight, and within five minutes at most, or when the client is opened again.
     pub after_joining: Duration,
     /// Members whose certificate ended this long ago have not renewed their keys for a long time: where this device's user may
     /// remove, it removes them (RFC 9420 §16.6). That time must have passed by this device's clock and by the acceptance time of the newest

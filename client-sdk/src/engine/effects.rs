@@ -80,6 +80,8 @@ pub(crate) enum Chore {
     Report(ReportRow),
     /// Compare what the service gives to those who come in with what this device knows of the group, after that time.
     CompareGroupInfo { group: GroupId, after: Duration },
+    /// New keys for this device in that group, after that time.
+    UpdateKeys { group: GroupId, after: Duration },
     /// Some group is to be rejoined.
     Rejoin,
     /// Some group's log went back in time.

@@ -13,7 +13,6 @@ use super::Engine;
 use super::delivery_chain::Beginning;
 use super::effects::{Chore, Effect, Follow, UploadJob};
 use super::inbox::{Fault, accepted_at};
-use super::intents::Operation;
 use super::live::{self, LiveGroup, peer};
 use super::queries::cursor;
 use crate::mls::{Provider, failed};
@@ -249,16 +248,16 @@ impl Engine {
         if self.db.unprepare(group)? {
             self.effects.push(Effect::Upload(UploadJob::Clear(group)));
         }
+        self.plan_first_update(group)?;
         if last_resort {
             kill_point::applying("join_last_resort");
-            // Others may have been welcomed with the same key: new ones at once, and another package (RFC 9420 §16.8).
-            self.queue(group, &Operation::SelfUpdate, true)?;
+            // Others may have been welcomed with the same key: new ones soon, and another package.
+            self.update_soon(group)?;
             self.make_key_package(suite, true)?;
             self.effects.push(Effect::Chore(Chore::TopUp));
         } else if let Some(reference) = reference {
             self.db.forget_key_package(&reference)?;
         }
-        self.plan_first_update(group)?;
         // The key package's private keys are deleted.
         self.effects.push(Effect::Chore(Chore::Scrub));
         self.compare_group_info_soon(group)?;

@@ -11,6 +11,7 @@ use valise_device_certificate::{certification_request, read};
 use valise_group_rules::identify;
 use valise_proto::{DeviceId, GroupId};
 
+use super::effects::{Chore, Effect};
 use super::intents::Operation;
 use super::{Device, Engine, live};
 use crate::store::Enrolled;
@@ -20,6 +21,13 @@ use crate::{Error, kill_point};
 const RENEWAL_THIRDS: u64 = 2;
 /// The new certificate is in all groups within this part of what remained of the old one's life.
 const RENEWAL_SPREAD: u64 = 4;
+
+/// So few members settle it by the epoch who commits first, should many of them want to at once.
+const FEW: usize = 8;
+/// For each member beyond these, devices that joined by last-resort packages wait so much longer: about as long as a commit takes to be everywhere.
+const APART: Duration = Duration::from_millis(300);
+/// And no longer than this.
+const WITHIN: Duration = Duration::from_mins(5);
 
 /// What has to be done with the help of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +62,7 @@ impl Engine {
             for (group, due) in engine.db.key_updates()? {
                 match due {
                     Some(due) if due > now => {}
-                    Some(_) => engine.queue_update(group)?,
+                    Some(_) => engine.queue_update(group, false)?,
                     // Of a store from before there was a schedule.
                     None => engine.plan_first_update(group)?,
                 }
@@ -77,12 +85,43 @@ impl Engine {
         self.db.scrub()
     }
 
-    fn queue_update(&mut self, group: GroupId) -> Result<(), Error> {
+    fn queue_update(&mut self, group: GroupId, urgent: bool) -> Result<(), Error> {
         let operation = Operation::SelfUpdate;
         if !self.db.has_intent(group, operation.kind())? {
-            self.queue(group, &operation, false)?;
+            self.queue(group, &operation, urgent)?;
         }
         Ok(())
+    }
+
+    /// After joining by a last-resort package: others may have been welcomed with the same key (RFC 9420 §16.8). In a small group there are new
+    /// ones at once. With this device many may have come into a large one in that way, by one commit: they do not all commit at once.
+    pub(super) fn update_soon(&mut self, group: GroupId) -> Result<(), Error> {
+        let members = live::get(&mut self.live, &self.db, group)?.roster.len();
+        let beyond = u32::try_from(members.saturating_sub(FEW)).unwrap_or(u32::MAX);
+        let within = APART.saturating_mul(beyond).min(WITHIN);
+        if within.is_zero() {
+            return self.queue_update(group, true);
+        }
+        let within = u64::try_from(within.as_millis()).unwrap_or(0);
+        let after = Duration::from_millis(between(0, within));
+        // Where this run ends before that, upkeep finds it due.
+        let due = self.now().saturating_add(after.as_secs());
+        self.db.put_key_update(group, due)?;
+        self.effects
+            .push(Effect::Chore(Chore::UpdateKeys { group, after }));
+        Ok(())
+    }
+
+    /// That time is over: new keys, unless the device has given itself some since.
+    pub(crate) fn update_keys(&mut self, group: GroupId) -> Result<(), Error> {
+        let now = self.now();
+        self.transaction(|engine| {
+            if engine.db.key_update(group)?.is_some_and(|due| due <= now) {
+                engine.queue_update(group, true)?;
+                engine.pump(group)?;
+            }
+            Ok(())
+        })
     }
 
     /// After joining: others have seen the keys of this device's key package for long.
@@ -100,7 +139,8 @@ impl Engine {
     /// Some time between these, in seconds from now.
     fn plan_update(&mut self, group: GroupId, from: u64, to: u64) -> Result<(), Error> {
         if self.options.key_upkeep.self_update == Duration::ZERO {
-            return Ok(());
+            // What was due apart from the schedule is done by now, and not due again.
+            return self.db.forget_key_update(group);
         }
         let due = self.now().saturating_add(between(from, to));
         self.db.put_key_update(group, due)

@@ -42,6 +42,17 @@ pub(super) async fn run(session: Arc<Session>, mut chores: mpsc::UnboundedReceiv
                     }
                 });
             }
+            Chore::UpdateKeys { group, after } => {
+                let engine = session.engine.clone();
+                session.spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let updated = engine.run(move |engine| engine.update_keys(group)).await;
+                    if let Err(error) = updated {
+                        // Upkeep finds it due.
+                        tracing::warn!(%error, %group, "new keys after joining are tried again");
+                    }
+                });
+            }
             Chore::CompareGroupInfo { group, after } => {
                 if comparing.lock().insert(group) {
                     let (session, comparing) = (Arc::clone(&session), Arc::clone(&comparing));

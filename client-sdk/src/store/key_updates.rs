@@ -1,6 +1,6 @@
 //! When this device gives itself new keys, group by group; and how the store itself is kept clean.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use valise_proto::GroupId;
 use zeroize::Zeroizing;
 
@@ -19,6 +19,28 @@ impl Database {
             )?
             .execute(params![group.as_bytes().as_slice(), due.cast_signed()])?;
         Ok(())
+    }
+
+    /// Nothing is due in the group.
+    pub(crate) fn forget_key_update(&self, group: GroupId) -> Result<(), Error> {
+        self.connection
+            .prepare_cached("DELETE FROM key_updates WHERE group_id = ?1")?
+            .execute([group.as_bytes().as_slice()])?;
+        Ok(())
+    }
+
+    /// When new keys are due in the group (seconds since 1970-01-01 UTC), if it can be used and that is known.
+    pub(crate) fn key_update(&self, group: GroupId) -> Result<Option<u64>, Error> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT k.due FROM key_updates k JOIN groups g USING (group_id) WHERE k.group_id = ?1 AND g.status = ?2",
+        )?;
+        let due: Option<i64> = statement
+            .query_row(
+                params![group.as_bytes().as_slice(), GroupStatus::Active.as_str()],
+                |row| row.get(0),
+            )
+            .optional()?;
+        Ok(due.map(i64::cast_unsigned))
     }
 
     /// Groups that can be used, with the time at which new keys are due there, if it is known.

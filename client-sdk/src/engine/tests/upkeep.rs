@@ -62,6 +62,79 @@ fn new_keys_come_soon_after_joining_and_then_on_schedule() {
     assert_eq!(a.epoch_authenticator, b.epoch_authenticator);
 }
 
+/// With twenty others, Bob comes into a group of Alice's by a last-resort package, and has no schedule. How long he waits then.
+fn joined_with_many(world: &World, alice: &mut Person, bob: &mut Person) -> (Log, Duration) {
+    bob.engine.options.key_upkeep.self_update = Duration::ZERO;
+    let mut others: Vec<Person> = (0..20)
+        .map(|number| world.person(&format!("member{number}")))
+        .collect();
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut others.iter_mut().collect::<Vec<_>>());
+    let packages = vec![bob.package(true)];
+    drop(alice.submit(log.group, Operation::Add { packages }));
+    let commit = alice.upload();
+    log.accept(alice, &commit);
+    log.deliver(alice);
+    bob.join(&log, &commit, alice.tree(log.group));
+    let waits = bob.chores().into_iter().find_map(|chore| match chore {
+        Chore::UpdateKeys { after, .. } => Some(after),
+        _ => None,
+    });
+    (log, waits.expect("he waits"))
+}
+
+#[test]
+fn many_who_join_by_last_resort_packages_do_not_all_change_their_keys_at_once() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let hand = movable(&mut bob);
+    let (mut log, after) = joined_with_many(&world, &mut alice, &mut bob);
+    assert_eq!(bob.peek_kinds(), [], "not at once");
+    // Of 22 members, eight are few.
+    assert!(after <= Duration::from_millis(300) * 14, "{after:?}");
+    hand.advance(after);
+    bob.engine.update_keys(log.group).unwrap();
+    assert_eq!(bob.peek_kinds(), [UploadKind::Commit], "K2");
+    log.accept_all(&mut bob);
+    log.deliver(&mut bob);
+    log.deliver(&mut alice);
+    assert_eq!(alice.state(log.group).epoch.0, 3);
+    bob.engine.update_keys(log.group).unwrap();
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0, "once");
+}
+
+#[test]
+fn who_ends_before_its_keys_are_changed_changes_them_later() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let hand = movable(&mut bob);
+    let (mut log, after) = joined_with_many(&world, &mut alice, &mut bob);
+    // Of what it was to do, only the store is left.
+    hand.advance(after);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 1);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0, "once");
+}
+
+#[test]
+fn without_a_schedule_a_renewed_certificate_is_one_commit() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let hand = movable(&mut bob);
+    bob.engine.options.key_upkeep.self_update = Duration::ZERO;
+    let mut log = alice.create_group("");
+    alice.add(&mut log, &mut [&mut bob]);
+    let first = world.certify(&mut bob, 200);
+    bob.engine.adopt_certificate(first).unwrap();
+    bob.done(&mut log, Operation::SelfUpdate);
+    log.deliver(&mut alice);
+    let second = world.certify(&mut bob, 201);
+    bob.engine.adopt_certificate(second).unwrap();
+    // A quarter of what remained of the first.
+    hand.advance(DAY * 51);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 1);
+    assert_eq!(commits(&mut bob, &mut log, &mut [&mut alice]), 0, "once");
+}
+
 #[test]
 fn a_renewed_certificate_is_in_the_leaf_soon() {
     let world = World::new();

@@ -507,6 +507,7 @@ impl<'a> Machine<'a> {
                 | Chore::Regressed
                 | Chore::FollowReset
                 | Chore::AddUsers
+                | Chore::UpdateKeys { .. }
                 | Chore::TopUp
                 | Chore::Expire
                 | Chore::Scrub => {}
