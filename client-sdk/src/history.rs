@@ -238,7 +238,7 @@ impl History {
             .await
     }
 
-    /// Removes a message from this device, for good. Others keep it. Says whether there was one.
+    /// Removes a message from this device, for good. Others keep it, and get it where it was queued. Says whether there was one.
     ///
     /// ```
     /// # valise_tests::example::with_group(async |alice, group, bob, of_bob| {

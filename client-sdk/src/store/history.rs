@@ -266,12 +266,12 @@ impl Database {
         Ok(())
     }
 
-    /// Nothing is left of the message, but that it does not come back.
+    /// Nothing is left of the message, but that it does not come back: neither as a repeat, nor when it was queued and is accepted now.
     pub(crate) fn remove_message(&self, message: MessageNumber) -> Result<(), Error> {
         self.forget_events(message)?;
         for statement in [
             "INSERT OR IGNORE INTO seen_messages (group_id, message_id)
-             SELECT group_id, message_id FROM messages WHERE number = ?1 AND genuine AND position IS NOT NULL",
+             SELECT group_id, message_id FROM messages WHERE number = ?1 AND genuine AND failure IS NULL",
             "DELETE FROM messages WHERE number = ?1",
         ] {
             self.connection.prepare_cached(statement)?.execute([message.0])?;

@@ -140,6 +140,22 @@ fn a_status_that_comes_again_does_not_undo_a_newer_one() {
 }
 
 #[test]
+fn what_was_removed_before_it_was_in_the_log_does_not_come_back() {
+    let (mut alice, mut bob, mut log) = pair(&World::new());
+    let payload = Content::text("on its way").to_payload().unwrap();
+    let id = alice.engine.queue_message(log.group, payload).unwrap();
+    assert!(alice.engine.remove_message(log.group, id).unwrap());
+    log.accept_all(&mut alice);
+    for person in [&mut alice, &mut bob] {
+        log.deliver(person);
+    }
+    assert_eq!(page(&mut alice, &log), []);
+    assert_eq!(alice.events(), []);
+    assert!(alice.engine.outbox_is_empty().unwrap());
+    assert_eq!(texts(&page(&mut bob, &log)), ["on its way"], "others keep it");
+}
+
+#[test]
 fn what_was_deleted_removed_or_has_expired_does_not_come_back() {
     let world = World::new();
     let (mut alice, mut bob, mut log) = pair(&world);
