@@ -13,7 +13,6 @@
 mod audit;
 mod authentication_link;
 mod certificate_verdicts;
-mod certificate_watch;
 mod command;
 mod commit_reports;
 mod config;

@@ -16,7 +16,7 @@ use valise_proto::delivery::v1::delivery_administration_service_server::Delivery
 use valise_proto::delivery::v1::delivery_internal_service_server::DeliveryInternalServiceServer;
 use valise_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use valise_proto::{Epoch, GroupId};
-use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
+use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve, watch_certificates};
 
 use crate::audit::AuditLink;
 use crate::authentication_link;
@@ -188,9 +188,11 @@ impl Service {
         delivery
             .lifecycle
             .spawn("revocations", Arc::clone(&delivery).follow_revocations());
-        delivery
-            .lifecycle
-            .spawn("certificates", Arc::clone(&delivery).watch_certificates());
+        let watched = Arc::clone(&delivery);
+        delivery.lifecycle.spawn("certificates", async move {
+            let identities: Vec<_> = watched.suites.identities().collect();
+            watch_certificates(&identities, &watched.clock, watched.lifecycle.stopping()).await;
+        });
         stores.start(&delivery);
         Self { delivery, stores }
     }

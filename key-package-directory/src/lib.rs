@@ -43,7 +43,7 @@ use valise_access_token::{Feed, TokenLayer, Verifier};
 use valise_clock::Clock;
 use valise_device_certificate::CertificateError;
 use valise_proto::directory::v1::key_package_directory_service_server::KeyPackageDirectoryServiceServer;
-use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve};
+use valise_service_runtime::{Lifecycle, Readiness, ServeError, serve, watch_certificates};
 use valise_sql_database::OpenError;
 
 pub use command::{Arguments, migrate};
@@ -218,7 +218,7 @@ pub async fn run(
     tracing::info!("waiting for the authentication service");
     let feed = Feed::start(
         authentication,
-        identity,
+        Arc::clone(&identity),
         peers.issuer,
         clock.clone(),
         done.clone(),
@@ -232,7 +232,11 @@ pub async fn run(
         channel,
         tokens: feed.tokens.clone(),
     });
-    let service = Service::start(&config, store, feed.verifier.clone(), clock, delivery);
+    let service = Service::start(&config, store, feed.verifier.clone(), clock.clone(), delivery);
+    let stopping = service.lifecycle.stopping().clone();
+    service.lifecycle.spawn("certificate", async move {
+        watch_certificates(&[identity.as_ref()], &clock, &stopping).await;
+    });
     let readiness = Readiness::new();
     let mut routes = RoutesBuilder::default();
     service.add_routes(&mut routes);

@@ -4,6 +4,7 @@
 //! - [`serve`]: gRPC over HTTP/2 with everything that happens around a handler (`stack.rs`), health, reflection, and a soft
 //!   and a hard shutdown.
 //! - [`Lifecycle`]: background tasks that are owned and joined.
+//! - [`watch_certificates`]: says in time that the service's own certificate is to be renewed.
 //! - [`Telemetry`]: logs, traces and metrics. Their names are in [`names`].
 //! - [`KeyedLimiter`]: a rate limit per caller.
 //!
@@ -18,6 +19,7 @@
 //! service.stop().await;
 //! ```
 
+mod certificate_watch;
 pub mod config;
 mod health;
 mod lifecycle;
@@ -31,6 +33,7 @@ mod stack;
 mod telemetry;
 mod tls;
 
+pub use certificate_watch::watch_certificates;
 pub use config::{ConfigError, LogFormat, LogLevel, ServerConfig, TelemetryConfig, TlsConfig};
 pub use health::{LIVENESS, Readiness};
 pub use lifecycle::{Lifecycle, termination};

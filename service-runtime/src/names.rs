@@ -37,7 +37,7 @@ pub const COMMIT_REPORTS: &str = "valise.log.commit_reports";
 pub const STUCK_ENTRIES: &str = "valise.stream.stuck_entries";
 /// Counter: groups that an administrator has ended, to go on under a new id.
 pub const RESETS: &str = "valise.log.resets";
-/// Gauge, seconds: how long a certificate of the delivery service is still valid, by [`KEY_KIND`]; 0 once it has ended.
+/// Gauge, seconds: how long a certificate that the authentication service issued to this one is still valid, by [`KEY_KIND`]; 0 once it has ended.
 pub const CERTIFICATE_REMAINING: &str = "valise.certificate.remaining.seconds";
 
 /// `Ed25519` or `P-256`.

@@ -54,16 +54,16 @@ impl Authority {
     }
 
     pub(crate) fn service(&self, name: &str) -> ServiceIdentity {
+        self.service_until(name, Clock::system().unix_seconds() + DAY)
+    }
+
+    /// With a certificate that began a day ago, or a day before its end where that is over.
+    pub(crate) fn service_until(&self, name: &str, not_after: u64) -> ServiceIdentity {
         let key = ServiceKey::generate().unwrap();
         let request =
             rcgen::CertificateSigningRequestParams::from_der(&key.request().unwrap().into()).unwrap();
         let uri = service_uri("interieur.example", name);
-        let chain = self.sign(
-            name,
-            &[uri],
-            &request.public_key,
-            Clock::system().unix_seconds() + DAY,
-        );
+        let chain = self.sign(name, &[uri], &request.public_key, not_after);
         key.with_chain(chain).unwrap()
     }
 }

@@ -1,9 +1,11 @@
 //! The directory as a process of its own, and what it does by itself.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 use valise_key_package_directory::{Config, PeerConfig, Service, StartError, run};
 use valise_proto::Reason;
@@ -12,6 +14,7 @@ use valise_proto::directory::v1::key_package_directory_service_client::KeyPackag
 
 use crate::fakes::{NAME, Peers};
 use crate::people::DAY;
+use crate::replica::command;
 use crate::scene::{ISSUER, Scene, channel, listen, refusal};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -69,6 +72,46 @@ async fn it_follows_the_authentication_service_serves_and_ends() {
         .unwrap()
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_that_its_certificate_is_to_be_renewed() {
+    let scene = Scene::closed(|_| {});
+    let peers = Peers::start(&scene).await;
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    for (left, said) in [
+        (DAY / 4, "the service's certificate is to be renewed"),
+        (0, "the service's certificate has ended"),
+    ] {
+        let until = scene.clock.unix_seconds() + left;
+        let identity = scene.authority.service_until(NAME, until);
+        identity
+            .save(&in_folder("key.pem"), &in_folder("chain.pem"))
+            .unwrap();
+        let mut program = command(&[])
+            .current_dir(folder.path())
+            .env_clear()
+            .env("VALISE_DIRECTORY_SERVER__LISTEN", "127.0.0.1:0")
+            .env("VALISE_DIRECTORY_PEERS__AUTHENTICATION", &peers.url)
+            .env("VALISE_DIRECTORY_PEERS__ISSUER", ISSUER)
+            .env("VALISE_DIRECTORY_PEERS__KEY", "key.pem")
+            .env("VALISE_DIRECTORY_PEERS__CERTIFICATE", "chain.pem")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(program.stderr.take().unwrap()).lines();
+        let told = async {
+            while let Some(line) = log.next_line().await.unwrap() {
+                if line.contains(said) {
+                    return;
+                }
+            }
+            panic!("it ended without a word of it");
+        };
+        tokio::time::timeout(LONG, told).await.unwrap();
+        program.kill().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

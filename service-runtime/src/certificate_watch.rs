@@ -1,14 +1,14 @@
 //! Tells the operator in time that a certificate of the service is to be renewed: once it has ended, the service gets no more access
 //! tokens, and refuses every call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use tokio_util::sync::CancellationToken;
+use valise_clock::Clock;
 use valise_device_certificate::ServiceIdentity;
-use valise_service_runtime::names;
 
-use crate::service::Delivery;
+use crate::names;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_hours(1);
@@ -35,29 +35,32 @@ fn standing(identity: &ServiceIdentity, now: u64) -> (Standing, u64) {
     (standing, left)
 }
 
-impl Delivery {
-    /// Until the service stops.
-    pub(crate) async fn watch_certificates(self: Arc<Self>) {
-        let stopping = self.lifecycle.stopping().clone();
-        let meter = opentelemetry::global::meter(names::SCOPE);
-        let remaining = meter
-            .u64_gauge(names::CERTIFICATE_REMAINING)
-            .with_unit("s")
-            .build();
-        for look in 0_u64.. {
-            let now = self.clock.unix_seconds();
-            for identity in self.suites.identities() {
-                let (standing, left) = standing(identity, now);
-                let kind = identity.kind().to_string();
-                remaining.record(left, &[KeyValue::new(names::KEY_KIND, kind.clone())]);
-                if look.is_multiple_of(SAID) {
-                    say(standing, &kind, left);
-                }
+/// Looks every hour for how long the service's certificates are still valid, and tells by the gauge [`names::CERTIFICATE_REMAINING`];
+/// once a day the log says which of them are to be renewed: those with less than a third of their life left. Until `stopping` is
+/// cancelled.
+pub async fn watch_certificates(
+    identities: &[&ServiceIdentity],
+    clock: &Clock,
+    stopping: &CancellationToken,
+) {
+    let meter = opentelemetry::global::meter(names::SCOPE);
+    let remaining = meter
+        .u64_gauge(names::CERTIFICATE_REMAINING)
+        .with_unit("s")
+        .build();
+    for look in 0_u64.. {
+        let now = clock.unix_seconds();
+        for identity in identities {
+            let (standing, left) = standing(identity, now);
+            let kind = identity.kind().to_string();
+            remaining.record(left, &[KeyValue::new(names::KEY_KIND, kind.clone())]);
+            if look.is_multiple_of(SAID) {
+                say(standing, &kind, left);
             }
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
