@@ -106,7 +106,7 @@ impl Default for ServerConfig {
     }
 }
 
-/// The service's own TLS certificate.
+/// The service's own TLS certificate. New connections are shown a renewed one within a minute after the files have changed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {

@@ -25,7 +25,7 @@ use crate::config::ServerConfig;
 use crate::health::Readiness;
 use crate::lifecycle::{Lifecycle, Spawner};
 use crate::stack::{self, MapErrors, Stack};
-use crate::tls::{self, TlsError};
+use crate::tls::{ServerCertificate, TlsError};
 use crate::{names, reflection};
 
 /// A connection that says nothing for so long is asked whether it still lives.
@@ -89,10 +89,10 @@ where
     <L::Service as Service<Request<Body>>>::Error: Send,
     <L::Service as Service<Request<Body>>>::Future: Send + 'static,
 {
-    let tls = config
-        .tls
+    let certificate = config.tls.as_ref().map(ServerCertificate::open).transpose()?;
+    let tls = certificate
         .as_ref()
-        .map(tls::server_config)
+        .map(ServerCertificate::server_config)
         .transpose()?
         .map(TlsAcceptor::from);
     let probes = match config.health_listen {
@@ -107,6 +107,9 @@ where
     // Not a child of `shutdown`: health must say `NOT_SERVING` before connections begin to close.
     let lifecycle = Lifecycle::new(&CancellationToken::new());
     let closing = lifecycle.stopping().clone();
+    if let Some(certificate) = certificate {
+        lifecycle.spawn("tls certificate", certificate.follow_files(closing.clone()));
+    }
     let health = stack::infrastructure(Routes::new(readiness.service().await), closing.clone());
     let stack = stack::stack(routes, infrastructure.routes(), token_layer, &config, closing);
     let connections = Connections::new(stack, tls, &config, &lifecycle);

@@ -1,14 +1,23 @@
-//! The service's own TLS certificate.
+//! The service's own TLS certificate. It may be renewed while the service runs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsConfig;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_mins(1);
 
 /// Why the TLS certificate cannot be used: one line that names the file.
 #[derive(Debug, thiserror::Error)]
@@ -45,25 +54,87 @@ pub enum TlsError {
     },
 }
 
-/// For HTTP/2 only, with rustls's safe protocol versions (TLS 1.2 and 1.3).
-pub(crate) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = chain(&config.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&config.key)?).map_err(|_| TlsError::NoKey {
-        file: config.key.clone(),
+/// What new connections are shown: the certificate in the files, also where it was renewed after the start.
+pub(crate) struct ServerCertificate {
+    files: TlsConfig,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Reads the files.
+    pub(crate) fn open(files: &TlsConfig) -> Result<Arc<Self>, TlsError> {
+        let first = certified_key(files, chain(&files.certificate)?)?;
+        Ok(Arc::new(Self {
+            files: files.clone(),
+            current: RwLock::new(Arc::new(first)),
+        }))
+    }
+
+    /// For HTTP/2 only, with rustls's safe protocol versions (TLS 1.2 and 1.3).
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|source| unusable(&self.files, source))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(server))
+    }
+
+    /// Takes renewed files within a minute, until `stopping` is cancelled.
+    pub(crate) async fn follow_files(self: Arc<Self>, stopping: CancellationToken) {
+        while stopping
+            .run_until_cancelled(tokio::time::sleep(LOOK))
+            .await
+            .is_some()
+        {
+            match self.take_renewed() {
+                Ok(true) => tracing::info!("took the renewed tls certificate"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the former tls certificate stays in use"),
+            }
+        }
+    }
+
+    /// Is there another certificate in the files than before? Where they cannot be used, for example because only one of the two is
+    /// written yet, the former one stays.
+    fn take_renewed(&self) -> Result<bool, TlsError> {
+        let chain = chain(&self.files.certificate)?;
+        if self.current.read().cert == chain {
+            return Ok(false);
+        }
+        let renewed = certified_key(&self.files, chain)?;
+        *self.current.write() = Arc::new(renewed);
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read()))
+    }
+}
+
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerCertificate").finish_non_exhaustive()
+    }
+}
+
+/// The chain with the key of the file, if they go together.
+fn certified_key(files: &TlsConfig, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|_| TlsError::NoKey {
+        file: files.key.clone(),
     })?;
-    let unusable = |source| TlsError::Unusable {
-        certificate: config.certificate.clone(),
-        key: config.key.clone(),
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| unusable(files, source))
+}
+
+fn unusable(files: &TlsConfig, source: rustls::Error) -> TlsError {
+    TlsError::Unusable {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
         source,
-    };
-    let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(unusable)?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(server))
+    }
 }
 
 fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -98,7 +169,7 @@ mod tests {
         std::fs::write(path("other.pem"), other.signing_key.serialize_pem()).unwrap();
         std::fs::write(path("empty.pem"), "").unwrap();
         let load = |certificate: &str, key: &str| {
-            server_config(&TlsConfig {
+            ServerCertificate::open(&TlsConfig {
                 certificate: path(certificate),
                 key: path(key),
             })
@@ -129,5 +200,33 @@ mod tests {
             mismatch.starts_with("tls: certificate DIR/chain.pem and key DIR/other.pem cannot be used: ")
         );
         assert_eq!(mismatch.lines().count(), 1);
+    }
+
+    #[test]
+    fn renewed_files_are_taken_once_both_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsConfig {
+            certificate: dir.path().join("chain.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (former, renewed) = (make(), make());
+        std::fs::write(&files.certificate, former.cert.pem()).unwrap();
+        std::fs::write(&files.key, former.signing_key.serialize_pem()).unwrap();
+        let certificate = ServerCertificate::open(&files).unwrap();
+        let shown = || certificate.current.read().cert.clone();
+        assert!(!certificate.take_renewed().unwrap());
+
+        std::fs::write(&files.certificate, renewed.cert.pem()).unwrap();
+        assert!(certificate.take_renewed().is_err(), "the key is the former one");
+        std::fs::remove_file(&files.certificate).unwrap();
+        assert!(certificate.take_renewed().is_err(), "there is none");
+        assert_eq!(shown(), [former.cert.der().clone()]);
+
+        std::fs::write(&files.certificate, renewed.cert.pem()).unwrap();
+        std::fs::write(&files.key, renewed.signing_key.serialize_pem()).unwrap();
+        assert!(certificate.take_renewed().unwrap());
+        assert_eq!(shown(), [renewed.cert.der().clone()]);
+        assert!(!certificate.take_renewed().unwrap());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
@@ -48,6 +49,33 @@ async fn with_a_certificate_only_tls_is_spoken() {
     soon(plain.publish_key_packages(PublishKeyPackagesRequest::default()))
         .await
         .unwrap_err();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, former) = certificate(dir.path());
+    let server = Server::start(ServerConfig {
+        tls: Some(tls),
+        ..ServerConfig::default()
+    })
+    .await;
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{}", server.address.port())).unwrap();
+    let connect = async |authority: &Certificate| {
+        let trust = ClientTlsConfig::new().ca_certificate(authority.clone());
+        endpoint.clone().tls_config(trust).unwrap().connect().await
+    };
+    soon(connect(&former)).await.unwrap();
+
+    let (_, renewed) = certificate(dir.path());
+    // A minute passes.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let shown = async { while connect(&renewed).await.is_err() {} };
+    soon(shown).await;
+    soon(connect(&former)).await.unwrap_err();
     server.stop().await;
 }
 
