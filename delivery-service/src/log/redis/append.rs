@@ -50,6 +50,11 @@ impl Queue {
         !self.waiting.is_empty() && self.waiting.len() >= self.under_way
     }
 
+    /// What callers have given up on was never sent: it takes no room, and holds up nobody. They repeat it if they need to.
+    fn drop_abandoned(&mut self) {
+        self.waiting.retain(|waiting| !waiting.answer.is_closed());
+    }
+
     /// Does what waits need one more task? The first one takes all that is there when it comes to it.
     fn needs_server(&self) -> bool {
         self.servers == 0 || (self.servers < UNDER_WAY && self.under_way > 0 && self.is_worth_a_batch())
@@ -173,6 +178,7 @@ impl Appender {
 
     fn next_batch(&self, partition: Partition) -> Option<Vec<Waiting>> {
         let mut queue = self.queues[partition.index()].lock();
+        queue.drop_abandoned();
         if !queue.is_worth_a_batch() {
             queue.servers -= 1;
             return None;

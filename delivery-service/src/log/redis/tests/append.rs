@@ -401,3 +401,35 @@ async fn beside_a_batch_that_is_under_way_goes_another_one_as_large_and_no_third
     assert_eq!(positions, [1, 2, 3, 4, 5, 6, 7]);
     loaded(&log, partition, (0, 0, 0)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_any_more_is_not_appended() {
+    let server = Redis::start().await;
+    let log = Hot::new(open(&server).await);
+    let alice = device();
+    let group = group(&*log, alice).await;
+    let partition = Partition::of_group(&group);
+    let send = |text: &str| {
+        let (log, message) = (Arc::clone(&log), message(group, alice, 0, text));
+        tokio::spawn(async move { log.append(message).await.unwrap().unwrap().position.0 })
+    };
+    // It answers nothing, so what is sent stays under way.
+    server.pause();
+    let first = send("first");
+    loaded(&log, partition, (1, 1, 0)).await;
+    let second = send("second");
+    loaded(&log, partition, (2, 2, 0)).await;
+    let gone = send("its caller goes");
+    loaded(&log, partition, (2, 2, 1)).await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    let last = send("last");
+    loaded(&log, partition, (2, 2, 2)).await;
+    server.resume();
+    let mut positions = [first.await.unwrap(), second.await.unwrap(), last.await.unwrap()];
+    positions.sort_unstable();
+    assert_eq!(positions, [1, 2, 3]);
+    loaded(&log, partition, (0, 0, 0)).await;
+    let head = log.head(group).await.unwrap().unwrap();
+    assert_eq!(head.position, Position(3));
+}
