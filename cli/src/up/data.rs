@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use valise_authentication_service::Service;
 use valise_clock::Clock;
-use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity};
+use valise_device_certificate::{CertificateError, KeyKind, ServiceIdentity, ServiceKey};
 use valise_proto::Refusal;
 
 /// Why a data directory cannot be used. One line each.
@@ -132,7 +132,7 @@ impl DataDirectory {
     }
 
     /// The service's key of that kind and its certificate: issued at the first start, and renewed at the first one when two thirds of the
-    /// certificate's life are over.
+    /// certificate's life are over. A key that lasts for ever gets another certificate where the file of the last one is missing, too.
     pub(super) async fn identity(
         &self,
         wanted: Wanted,
@@ -152,6 +152,7 @@ impl DataDirectory {
         };
         let not_issued = |refusal| DataError::NotIssued { service, refusal };
         let now = clock.unix_seconds();
+        let mut to_certify = None;
         if chain.exists() {
             let held = ServiceIdentity::load(&key, &chain).map_err(unusable)?;
             match key_lasts {
@@ -159,14 +160,18 @@ impl DataDirectory {
                 KeyLasts::AsItsCertificate => {
                     fs::remove_file(&chain).map_err(|_| unusable(CertificateError::File))?;
                 }
-                KeyLasts::ForEver => {
-                    let renewed = authentication
-                        .certify_service_key(service, held.into_key())
-                        .await
-                        .map_err(not_issued)?;
-                    renewed.save_chain(&chain).map_err(unusable)?;
-                }
+                KeyLasts::ForEver => to_certify = Some(held.into_key()),
             }
+        } else if key_lasts == KeyLasts::ForEver && key.exists() {
+            // To the groups that know it, the service with another key would be another one.
+            to_certify = Some(ServiceKey::load(&key).map_err(unusable)?);
+        }
+        if let Some(held) = to_certify {
+            let renewed = authentication
+                .certify_service_key(service, held)
+                .await
+                .map_err(not_issued)?;
+            renewed.save_chain(&chain).map_err(unusable)?;
         }
         // The chain is put there last: with it, the key is there too.
         if !chain.exists() {
@@ -261,6 +266,9 @@ mod tests {
         let again = in_groups().await;
         assert_eq!(again.public_key(), first.public_key());
         assert!(again.validity().end() > renewed.validity().end());
+        // And where the certificate's file is lost.
+        fs::remove_file(data.chain_file("in-groups", KeyKind::P256)).unwrap();
+        assert_eq!(in_groups().await.public_key(), first.public_key());
         authentication.stop().await;
     }
 
