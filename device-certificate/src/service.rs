@@ -106,15 +106,18 @@ impl ServiceIdentity {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options
             .open(key_file)
-            .and_then(|mut file| file.write_all(self.key.serialize_pem().as_bytes()))
-            .and_then(|()| fs::write(chain_file, self.chain_pem()))
+            .and_then(|mut file| write_through(&mut file, &self.key.serialize_pem()))
+            .and_then(|()| fs::File::create(chain_file))
+            .and_then(|mut file| write_through(&mut file, &self.chain_pem()))
             .map_err(|_| CertificateError::File)
     }
 
-    /// Writes the chain alone, in place of the one that was there: whoever reads the file finds one of them, whole.
+    /// Writes the chain alone, in place of the one that was there: whoever reads the file finds one of them, whole, also after a loss
+    /// of power.
     pub fn save_chain(&self, chain_file: &Path) -> Result<(), CertificateError> {
         let part = chain_file.with_extension("part");
-        fs::write(&part, self.chain_pem())
+        fs::File::create(&part)
+            .and_then(|mut file| write_through(&mut file, &self.chain_pem()))
             .and_then(|()| fs::rename(&part, chain_file))
             .map_err(|_| CertificateError::File)
     }
@@ -168,4 +171,10 @@ impl ServiceIdentity {
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
         self.key.sign(message).map_err(|_| CertificateError::Key)
     }
+}
+
+/// Also to the disk: what is renamed after it must not be empty after a loss of power.
+fn write_through(file: &mut fs::File, text: &str) -> std::io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
