@@ -257,7 +257,9 @@ impl Delivery {
             state.roster.len() <= SMALL_GROUP && verified.summary.added.len() <= SMALL_GROUP
         });
         let merge = move || {
-            let result = held.state().and_then(|state| {
+            // Taken out while it changes: a failure or a panic leaves nothing half-done behind.
+            let known = held.guard.take().ok_or(StateError::Damaged("no state"));
+            let merged = known.and_then(|mut state| {
                 if state.position >= appended.position {
                     return Err(StateError::Damaged("merge order"));
                 }
@@ -266,13 +268,11 @@ impl Delivery {
                 for proposal in proposals {
                     state.queue_accepted(&proposal, state.position.next())?;
                 }
+                *held.guard = Some(state);
                 Ok(snapshot)
             });
-            if result.is_err() {
-                *held.guard = None;
-            }
             held.show();
-            result
+            merged
         };
         let merged = if small {
             Ok(merge())
