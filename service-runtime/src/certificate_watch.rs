@@ -1,5 +1,5 @@
-//! Tells the operator in time that a certificate of the service is to be renewed: once it has ended, the service gets no more access
-//! tokens, and refuses every call.
+//! Tells the operator in time that a certificate of the service is to be renewed: once that of its Ed25519 key has ended, with which it
+//! also calls the authentication service, it gets no more access tokens, and refuses every call.
 
 use std::time::Duration;
 
