@@ -19,6 +19,8 @@ use crate::{Error, Servers};
 
 /// Deadline of one try.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The same for claims: key packages are spent by them, whether or not the answer arrives in time. No longer than a service works on a request.
+const CLAIM_DEADLINE: Duration = Duration::from_secs(30);
 /// For how long a call that the app waits for is tried.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -195,14 +197,23 @@ impl Transport {
         message: &Req,
         call: impl Fn(Request<Req>) -> Call,
     ) -> Result<Res, Failure> {
+        self.once_within(DEADLINE, message, call).await
+    }
+
+    async fn once_within<Req: Clone, Res, Call: Future<Output = Result<Response<Res>, Status>>>(
+        &self,
+        deadline: Duration,
+        message: &Req,
+        call: impl Fn(Request<Req>) -> Call,
+    ) -> Result<Res, Failure> {
         let mut renewed = false;
         loop {
             let token = self.tokens.get().await?;
             let mut request = Request::new(message.clone());
             authorise(&mut request, &token)?;
-            request.set_timeout(DEADLINE);
+            request.set_timeout(deadline);
             valise_trace_context::inject(request.metadata_mut());
-            let failure = match in_time(call(request)).await {
+            let failure = match in_time(deadline, call(request)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -224,7 +235,17 @@ impl Transport {
         message: Req,
         call: impl Fn(Request<Req>) -> Call,
     ) -> Result<Res, Error> {
-        persist(|| self.once(&message, &call)).await
+        self.patiently_within(DEADLINE, message, call).await
+    }
+
+    /// The same, each try with that deadline.
+    async fn patiently_within<Req: Clone, Res, Call: Future<Output = Result<Response<Res>, Status>>>(
+        &self,
+        deadline: Duration,
+        message: Req,
+        call: impl Fn(Request<Req>) -> Call,
+    ) -> Result<Res, Error> {
+        persist(|| self.once_within(deadline, &message, &call)).await
     }
 }
 
@@ -248,8 +269,11 @@ async fn persist<Res, Try: Future<Output = Result<Res, Failure>>>(
 }
 
 /// The deadline is the server's to keep; this one is for a server that does not.
-async fn in_time<Res>(call: impl Future<Output = Result<Response<Res>, Status>>) -> Result<Res, Failure> {
-    match tokio::time::timeout(DEADLINE + Duration::from_secs(1), call).await {
+async fn in_time<Res>(
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<Res>, Status>>,
+) -> Result<Res, Failure> {
+    match tokio::time::timeout(deadline + Duration::from_secs(1), call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(Failure::of(&status)),
         Err(_) => Err(Failure::Unknown),

@@ -15,7 +15,9 @@ use valise_proto::directory::v1 as directory;
 use valise_proto::directory::v1::key_package_directory_service_client::KeyPackageDirectoryServiceClient;
 use valise_proto::{DeviceId, GroupId, Position, UserId};
 
-use super::{Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise, in_time, persist};
+use super::{
+    CLAIM_DEADLINE, Channels, DEADLINE, Failure, MAX_MESSAGE, Transport, authorise, in_time, persist,
+};
 use crate::Error;
 
 macro_rules! calls {
@@ -48,7 +50,6 @@ calls! {
     resume_user(administration: auth::ResumeUserRequest) -> auth::ResumeUserResponse;
     list_audit_events(administration: auth::ListAuditEventsRequest) -> auth::ListAuditEventsResponse;
     publish_key_packages(directory: directory::PublishKeyPackagesRequest) -> directory::PublishKeyPackagesResponse;
-    claim_key_packages(directory: directory::ClaimKeyPackagesRequest) -> directory::ClaimKeyPackagesResponse;
     delete_key_packages(directory: directory::DeleteKeyPackagesRequest) -> directory::DeleteKeyPackagesResponse;
     find_cipher_suites(directory: directory::FindCipherSuitesRequest) -> directory::FindCipherSuitesResponse;
     get_stock(directory: directory::GetStockRequest) -> directory::GetStockResponse;
@@ -74,7 +75,7 @@ pub(crate) async fn enrol(
         request.set_timeout(DEADLINE);
         valise_trace_context::inject(request.metadata_mut());
         let mut client = AuthenticationServiceClient::new(channels.authentication.clone());
-        in_time(async move { client.enrol(request).await })
+        in_time(DEADLINE, async move { client.enrol(request).await })
     })
     .await
 }
@@ -112,7 +113,7 @@ impl Transport {
             device_ids: Vec::new(),
             cipher_suite: u32::from(u16::from(suite)),
         };
-        Ok(self.claim_key_packages(request).await?.claims)
+        self.claim_key_packages(request).await
     }
 
     /// A key package of each of these devices, at most 256.
@@ -126,7 +127,19 @@ impl Transport {
             device_ids: devices.iter().map(DeviceId::to_string).collect(),
             cipher_suite: u32::from(u16::from(suite)),
         };
-        Ok(self.claim_key_packages(request).await?.claims)
+        self.claim_key_packages(request).await
+    }
+
+    async fn claim_key_packages(
+        &self,
+        request: directory::ClaimKeyPackagesRequest,
+    ) -> Result<Vec<directory::Claim>, Error> {
+        let client = self.directory();
+        let answer = self.patiently_within(CLAIM_DEADLINE, request, |request| {
+            let mut client = client.clone();
+            async move { client.claim_key_packages(request).await }
+        });
+        Ok(answer.await?.claims)
     }
 
     /// Entries of a group after that position, and the last position that there is.
