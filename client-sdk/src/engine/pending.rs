@@ -4,6 +4,7 @@ use valise_proto::{GroupId, Position, UserId};
 
 use super::intents::Operation;
 use super::{Engine, live};
+use crate::content::GROUP_PROFILE;
 use crate::store::IntentRow;
 use crate::{Content, Error, MessageId, Pending};
 
@@ -13,8 +14,7 @@ impl Engine {
         self.db.group(group)?.ok_or(Error::UnknownGroup(group))?;
         let mut pending = Vec::new();
         for intent in self.db.intents(group)? {
-            if intent.kind == Operation::CommitProposals.kind() {
-                // Nobody has asked for it.
+            if !self.was_asked_for(&intent)? {
                 continue;
             }
             let (message, users) = self.subject(&intent)?;
@@ -36,6 +36,19 @@ impl Engine {
             }
         }
         Ok(pending)
+    }
+
+    /// Members commit what others propose, and tell whom they add the group's name.
+    fn was_asked_for(&self, intent: &IntentRow) -> Result<bool, Error> {
+        Ok(match Operation::from_row(intent)? {
+            Operation::CommitProposals => false,
+            Operation::Send { payload } => {
+                let user = &self.device.user;
+                Content::from_payload(&payload, user, intent.group, Position::NONE)
+                    .is_none_or(|content| content.content_type() != GROUP_PROFILE)
+            }
+            _ => true,
+        })
     }
 
     /// Which message, or whom, an intent is about.

@@ -224,6 +224,22 @@ fn a_refused_message_fails_and_the_next_ones_go_on() {
 }
 
 #[test]
+fn what_members_do_unasked_is_not_pending() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    let mut log = alice.create_group("Budget");
+    let packages = vec![bob.package(false)];
+    let mut added = alice.submit(log.group, Operation::Add { packages });
+    let commit = alice.upload();
+    log.accept(&alice, &commit);
+    log.deliver(&mut alice);
+    assert!(added.try_recv().unwrap().is_ok());
+    // The group's name, for the one who was added.
+    assert!(!alice.engine.outbox_is_empty().unwrap());
+    assert_eq!(alice.engine.pending(log.group).unwrap(), []);
+}
+
+#[test]
 fn a_failed_operation_that_nobody_waits_for_any_more_is_an_event() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();
