@@ -1,8 +1,7 @@
-//! The embedded backend: one SQLite file, one writer, many appends a transaction.
+//! The embedded backend: one SQLite file, one writer thread, many appends a transaction.
 //!
-//! Concurrent appends share one transaction and one fsync (`synchronous=FULL`): the writer's thread takes what has queued up while the
-//! last transaction went to disk. Who finds the writer idle writes on its own thread: waking another one twice takes longer than
-//! a transaction. Reads run on their own connections and never wait for the writer (WAL).
+//! Concurrent appends share one transaction and one fsync (`synchronous=FULL`): the writer takes what has queued up while the last
+//! transaction went to disk. Reads run on their own connections and never wait for the writer (WAL).
 
 mod append;
 mod read;
@@ -20,7 +19,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, EntryId, Epoch, GroupId, IdempotencyKey, Position, UserId};
 use valise_sql_database::{ended_cleanly, note_clean_end};
@@ -80,8 +78,7 @@ pub enum OpenError {
 /// The log in one SQLite file.
 pub struct SqliteLog {
     jobs: Option<mpsc::Sender<Job>>,
-    writer: Option<Arc<Mutex<Writer>>>,
-    thread: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
     news: broadcast::Sender<News>,
 }
@@ -97,11 +94,10 @@ impl SqliteLog {
         let connection = open_writer(path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (news, _) = broadcast::channel(NEWS);
-        let writer = Arc::new(Mutex::new(Writer::new(connection, news.clone())));
-        let shared = Arc::clone(&writer);
-        let thread = std::thread::Builder::new()
+        let writer = Writer::new(connection, queue, news.clone());
+        let writer = std::thread::Builder::new()
             .name("valise-log-writer".to_owned())
-            .spawn(move || writer::run(&shared, queue))
+            .spawn(move || writer.run())
             .map_err(|error| OpenError::NotWritable {
                 path: path.to_owned(),
                 reason: error.to_string(),
@@ -113,7 +109,6 @@ impl SqliteLog {
         Ok(Self {
             jobs: Some(jobs),
             writer: Some(writer),
-            thread: Some(thread),
             readers,
             news,
         })
@@ -126,28 +121,8 @@ impl SqliteLog {
         let stopped = || StoreError("the writer has stopped".to_owned());
         let (answer, answered) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        if let Some(job) = self.write_if_idle(jobs, job(answer)) {
-            jobs.send(job).await.map_err(|_| stopped())?;
-        }
+        jobs.send(job(answer)).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
-    }
-
-    /// Gives the job back where others have something to write, too: they share a transaction, which the queue gathers.
-    fn write_if_idle(&self, jobs: &mpsc::Sender<Job>, job: Job) -> Option<Job> {
-        // The other kind has no thread that could go on with its other tasks meanwhile.
-        let threads =
-            Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if !threads || jobs.capacity() < jobs.max_capacity() {
-            return Some(job);
-        }
-        let Some(mut writer) = self.writer.as_ref().and_then(|writer| writer.try_lock()) else {
-            return Some(job);
-        };
-        if !writer.is_lonely() {
-            return Some(job);
-        }
-        tokio::task::block_in_place(|| writer.write([job].into_iter()));
-        None
     }
 
     async fn read_with<T: Send + 'static>(
@@ -178,10 +153,9 @@ impl Drop for SqliteLog {
     fn drop(&mut self) {
         // So that the writer's connection is the last one: that one leaves everything in the file itself.
         self.readers.idle.lock().clear();
-        self.writer = None;
         // Ends the queue, and with it the writer, once it has done what was waiting.
         self.jobs = None;
-        match self.thread.take().map(JoinHandle::join) {
+        match self.writer.take().map(JoinHandle::join) {
             Some(Ok(())) => note_clean_end(&self.readers.path),
             Some(Err(_)) => tracing::error!("the log writer ended by a panic"),
             None => {}

@@ -2,8 +2,6 @@
 
 use std::os::unix::fs::FileExt;
 
-use futures::FutureExt as _;
-
 use super::*;
 use crate::log::conformance::{self, Backend};
 
@@ -38,21 +36,6 @@ async fn conforms() {
     };
     file.reopen().await;
     conformance::all(file).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_the_writer_busy_waits_in_its_queue() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = SqliteLog::open(&folder.path().join("delivery.db")).unwrap();
-    let new = conformance::new_group(GroupId::random(&mut rand::rng()), conformance::device());
-    let (group, alice) = (new.group, new.creator.1);
-    log.create(new).await.unwrap();
-    let busy = log.writer.as_ref().unwrap().lock();
-    let append = log.append(conformance::message(group, alice, 0, "hello"));
-    let mut append = std::pin::pin!(append);
-    assert!(append.as_mut().now_or_never().is_none());
-    drop(busy);
-    assert_eq!(append.await.unwrap().unwrap().position, Position(1));
 }
 
 #[test]

@@ -1,6 +1,5 @@
-//! The one writer: does what there is to write in one transaction, and answers after the fsync.
+//! The one writer: takes what has queued up, does it in one transaction, answers after the fsync.
 
-use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use valise_proto::{DeviceId, GroupId, Position};
@@ -42,56 +41,40 @@ type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 pub(super) struct Writer {
     connection: Connection,
+    queue: mpsc::Receiver<Job>,
     news: broadcast::Sender<News>,
     heads: Heads,
-    /// The last transaction was for one job alone.
-    lonely: bool,
-    /// False between transactions; one that begins with true follows one that ended by a panic.
-    writing: bool,
-}
-
-/// The writer's thread: until the queue ends, all that has queued up while the last transaction was written is the next one.
-pub(super) fn run(writer: &Mutex<Writer>, mut queue: mpsc::Receiver<Job>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while let Some(first) = queue.blocking_recv() {
-        let mut writer = writer.lock();
-        batch.push(first);
-        while batch.len() < BATCH
-            && let Ok(job) = queue.try_recv()
-        {
-            batch.push(job);
-        }
-        writer.write(batch.drain(..));
-    }
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, news: broadcast::Sender<News>) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        queue: mpsc::Receiver<Job>,
+        news: broadcast::Sender<News>,
+    ) -> Self {
         Self {
             connection,
+            queue,
             news,
             heads: Heads::default(),
-            lonely: true,
-            writing: false,
         }
     }
 
-    /// Nobody else wrote when it did last: a queue would have nothing to gather.
-    pub(super) fn is_lonely(&self) -> bool {
-        self.lonely
-    }
-
-    /// One transaction. Who waits for these jobs has its answer when this returns.
-    pub(super) fn write(&mut self, batch: impl ExactSizeIterator<Item = Job>) {
-        self.lonely = batch.len() == 1;
-        if std::mem::replace(&mut self.writing, true) {
-            self.heads.clear();
+    /// Until the queue ends.
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Some(first) = self.queue.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH
+                && let Ok(job) = self.queue.try_recv()
+            {
+                batch.push(job);
+            }
+            self.write(batch.drain(..));
         }
-        self.write_all(batch);
-        self.writing = false;
     }
 
-    fn write_all(&mut self, batch: impl Iterator<Item = Job>) {
+    fn write(&mut self, batch: impl Iterator<Item = Job>) {
         let mut finishes: Vec<Finish> = Vec::new();
         let mut news = Vec::new();
         let outcome = self.transaction(batch, &mut finishes, &mut news);
@@ -228,7 +211,8 @@ mod tests {
     fn a_transaction_that_failed_has_moved_no_head() {
         let folder = tempfile::tempdir().unwrap();
         let connection = open_writer(&folder.path().join("delivery.db")).unwrap();
-        let mut writer = Writer::new(connection, broadcast::channel(1).0);
+        let (_jobs, queue) = mpsc::channel(1);
+        let mut writer = Writer::new(connection, queue, broadcast::channel(1).0);
         let new = new_group(GroupId::random(&mut rand::rng()), device());
         let (group, alice) = (new.group, new.creator.1);
         let (answer, mut created) = oneshot::channel();
@@ -255,38 +239,6 @@ mod tests {
         let (answer, mut kept) = oneshot::channel();
         let job = Job::Append(Box::new(message(group, alice, 0, "kept")), answer);
         writer.write([job].into_iter());
-        let appended = kept.try_recv().unwrap().unwrap().unwrap();
-        assert_eq!(appended.position, Position(1));
-    }
-
-    #[test]
-    fn a_transaction_that_panicked_has_moved_no_head() {
-        let folder = tempfile::tempdir().unwrap();
-        let connection = open_writer(&folder.path().join("delivery.db")).unwrap();
-        let mut writer = Writer::new(connection, broadcast::channel(1).0);
-        let new = new_group(GroupId::random(&mut rand::rng()), device());
-        let (group, alice) = (new.group, new.creator.1);
-        let job = |text| {
-            let (answer, answered) = oneshot::channel();
-            (
-                Job::Append(Box::new(message(group, alice, 0, text)), answer),
-                answered,
-            )
-        };
-        let (answer, _) = oneshot::channel();
-        writer.write([Job::Create(Box::new(new), answer)].into_iter());
-
-        let (first, mut lost) = job("lost");
-        let mut first = Some(first);
-        let jobs = [0, 1]
-            .into_iter()
-            .map(|_| first.take().expect("the second panics"));
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.write(jobs)));
-        assert!(ended.is_err());
-        lost.try_recv().unwrap_err();
-
-        let (again, mut kept) = job("kept");
-        writer.write([again].into_iter());
         let appended = kept.try_recv().unwrap().unwrap().unwrap();
         assert_eq!(appended.position, Position(1));
     }
